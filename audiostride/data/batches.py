@@ -1,0 +1,218 @@
+"""Batches of windows: random ones for training, all of them for evaluation.
+
+Every random choice of training is a pure function of (seed, epoch, clip), never of a generator's
+history, so the number of workers does not matter and a run can be taken up again at any step.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import DataError
+from ..windows import split_windows
+from .clips import Clips
+
+
+@dataclass
+class LabelledClips:
+    """One data set with the tasks that read it.
+
+    Attributes:
+        clips: the clips.
+        labels: for each task the class number of each clip, int64 of shape ``(n_clips,)``.
+        splits: "train", "validation" or "test" of each clip.
+    """
+
+    clips: Clips
+    labels: dict[str, np.ndarray]
+    splits: list[str]
+
+    def indexes(self, split: str) -> np.ndarray:
+        """Numbers of the clips of one split."""
+        return np.flatnonzero(np.array(self.splits) == split)
+
+
+class TrainingBatch(NamedTuple):
+    """One batch of training, all of one data set.
+
+    Attributes:
+        waveform: shape ``(batch, samples)``.
+        labels: for each task the class numbers, shape ``(batch,)``.
+        names: name of each clip.
+    """
+
+    waveform: Tensor
+    labels: dict[str, Tensor]
+    names: list[str]
+
+
+class EvaluationBatch(NamedTuple):
+    """Windows of one or more whole clips.
+
+    Attributes:
+        waveform: windows of shape ``(n_windows, samples)``.
+        clip: number of the clip each window belongs to, shape ``(n_windows,)``.
+    """
+
+    waveform: Tensor
+    clip: Tensor
+
+
+def random_window(clips: Clips, index: int, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """A random window of a clip; a shorter clip lies at a random place in it, the rest is silence.
+
+    Returns:
+        Float32 of shape ``(length,)``.
+    """
+    n = clips.n_samples(index, sample_rate)
+    start = int(rng.integers(0, abs(n - length) + 1))
+    if n > length:
+        waveform, at = clips.read(index, sample_rate, start, length), 0
+    else:
+        waveform, at = clips.read(index, sample_rate), start
+    window = np.zeros(length, np.float32)
+    part = waveform[: length - at]  # resampling may give a sample more
+    window[at : at + len(part)] = part
+    return window
+
+
+def plan_epoch(sizes: Sequence[int], batch_size: int, mixing: str, seed: int, epoch: int) -> list[tuple[int, np.ndarray]]:
+    """The batches of one epoch, in order.
+
+    Args:
+        sizes: number of training clips of each data set.
+        batch_size: clips a batch. A last batch of a single clip is joined to the one before, as
+            batch norm cannot learn from it.
+        mixing: "proportional": every clip of every set once. "uniform": as many batches from each
+            set, as many in all; smaller sets are gone through again, larger ones in part.
+        seed: of the run.
+        epoch: from 0.
+
+    Returns:
+        For each batch the number of its data set and positions among that set's training clips.
+
+    Example:
+        >>> [(d, len(rows)) for d, rows in plan_epoch([5], 2, "uniform", seed=0, epoch=0)]
+        [(0, 2), (0, 3)]
+    """
+    per_set = [max(1, size // batch_size + (size % batch_size > 1)) for size in sizes]
+    share = -(-sum(per_set) // len(sizes))
+    batches = []
+    for number, size in enumerate(sizes):
+        wanted = per_set[number] if mixing == "proportional" else share
+        for i in range(wanted):
+            # Which time through this set, and where in it, follows from the count of batches so far.
+            turn, position = divmod(epoch * wanted + i, per_set[number])
+            order = np.random.default_rng([seed, 1, number, turn]).permutation(size)
+            last = position == per_set[number] - 1
+            batches.append((number, order[position * batch_size : None if last else (position + 1) * batch_size]))
+    order = np.random.default_rng([seed, 2, epoch]).permutation(len(batches)) if len(sizes) > 1 else range(len(batches))
+    return [batches[i] for i in order]
+
+
+def training_batches(
+    sets: Sequence[LabelledClips],
+    sample_rate: int,
+    window_length: int,
+    batch_size: int,
+    mixing: str,
+    seed: int,
+    epoch: int,
+    workers: int,
+) -> Iterator[TrainingBatch]:
+    """The batches of one epoch: a random window of each training clip.
+
+    Raises:
+        DataError: if a file cannot be read.
+    """
+    train = [data.indexes("train") for data in sets]
+    plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch)
+    jobs = [(number, train[number][rows]) for number, rows in plan]
+    yield from _load(_TrainingWindows(sets, sample_rate, window_length, seed, epoch, jobs), workers)
+
+
+def evaluation_batches(
+    clips: Clips,
+    indexes: Sequence[int],
+    sample_rate: int,
+    window_length: int,
+    workers: int,
+    clips_per_batch: int = 32,
+) -> Iterator[EvaluationBatch]:
+    """All windows of the clips at `indexes`; `EvaluationBatch.clip` counts positions in `indexes`.
+
+    Raises:
+        DataError: if a file cannot be read.
+    """
+    jobs = [list(range(i, min(i + clips_per_batch, len(indexes)))) for i in range(0, len(indexes), clips_per_batch)]
+    yield from _load(_EvaluationWindows(clips, indexes, sample_rate, window_length, jobs), workers)
+
+
+class _TrainingWindows(Dataset):
+    def __init__(self, sets, sample_rate, window_length, seed, epoch, jobs):
+        self.sets, self.sample_rate, self.window_length = sets, sample_rate, window_length
+        self.seed, self.epoch, self.jobs = seed, epoch, jobs
+
+    def __len__(self):
+        return len(self.jobs)
+
+    def __getitem__(self, job):
+        number, indexes = self.jobs[job]
+        data = self.sets[number]
+        windows = [
+            random_window(
+                data.clips,
+                index,
+                self.sample_rate,
+                self.window_length,
+                np.random.default_rng([self.seed, 3, number, self.epoch, int(index)]),
+            )
+            for index in indexes
+        ]
+        labels = {task: torch.from_numpy(numbers[indexes]) for task, numbers in data.labels.items()}
+        return TrainingBatch(torch.from_numpy(np.stack(windows)), labels, [data.clips.names[i] for i in indexes])
+
+
+class _EvaluationWindows(Dataset):
+    def __init__(self, clips, indexes, sample_rate, window_length, jobs):
+        self.clips, self.indexes, self.jobs = clips, indexes, jobs
+        self.sample_rate, self.window_length = sample_rate, window_length
+
+    def __len__(self):
+        return len(self.jobs)
+
+    def __getitem__(self, job):
+        waveforms = [torch.from_numpy(self.clips.read(self.indexes[i], self.sample_rate)) for i in self.jobs[job]]
+        windows = [split_windows(waveform, self.window_length) for waveform in waveforms]
+        owner = torch.tensor(self.jobs[job]).repeat_interleave(torch.tensor([len(w) for w in windows]))
+        return EvaluationBatch(torch.cat(windows), owner)
+
+
+class _Safely(Dataset):
+    """Hands a DataError back as a value: a worker process would bury it in its own traceback."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, job):
+        try:
+            return self.dataset[job]
+        except DataError as error:
+            return error
+
+
+def _load(dataset: Dataset, workers: int) -> Iterator:
+    # Each item is a whole batch, so nothing is left to collate.
+    workers = min(workers, len(dataset))  # type: ignore[arg-type]
+    for item in DataLoader(_Safely(dataset), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None):
+        if isinstance(item, DataError):
+            raise item
+        yield item

@@ -1,0 +1,96 @@
+"""A folder of audio files as a data set: class sub-folders, or a `metadata.csv` with label columns."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..audio import EXTENSIONS
+from ..errors import DataError
+from .clips import FileClips
+
+SPLIT_FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+
+
+def read_folder(path: str | os.PathLike[str]) -> FileClips:
+    """Read a folder's table of clips; no audio is opened.
+
+    The folder holds `train/`, `validation/` and `test/`, or the clips themselves. In each of them
+    either a `metadata.csv` (a column `file_name`, any number of label columns) names the clips, or
+    every sub-folder is a class, which becomes the column `label`.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Clips whose `splits` are "" if the folder has no split sub-folders.
+
+    Raises:
+        DataError: if the folder or a file of its metadata is missing, or it holds no audio.
+
+    Example:
+        >>> import tempfile
+        >>> for word in ("no", "yes"):
+        ...     folder = Path(tempfile.gettempdir()) / "words" / word
+        ...     folder.mkdir(parents=True, exist_ok=True)
+        ...     (folder / "a.wav").touch()
+        >>> clips = read_folder(Path(tempfile.gettempdir()) / "words")
+        >>> clips.names, clips.columns
+        (['no/a.wav', 'yes/a.wav'], {'label': ['no', 'yes']})
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
+    found = sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name in SPLIT_FOLDERS)
+    parts = [(folder, SPLIT_FOLDERS[folder.name]) for folder in found] or [(root, "")]
+    clips = FileClips([], {}, [], root=root)
+    for folder, split in parts:
+        for name, labels in _clips_of(folder):
+            clips.names.append(str(Path(folder.relative_to(root), name)))
+            clips.splits.append(split)
+            _append(clips.columns, labels, len(clips.names))
+    if not clips.names:
+        kinds = " ".join(sorted(EXTENSIONS))
+        raise DataError(f"{root}: holds no audio files in class sub-folders and no metadata.csv (looked for {kinds})")
+    return clips
+
+
+def _clips_of(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    metadata = folder / "metadata.csv"
+    if metadata.exists():
+        yield from _read_metadata(metadata)
+        return
+    # os.walk, sorted: the same order on every file system, and directory links are not followed.
+    for directory, subfolders, files in os.walk(folder):
+        subfolders.sort()
+        relative = Path(directory).relative_to(folder)
+        if relative.parts:
+            # A directory with an audio file's name is reported as a bad file, not silently entered.
+            for name in sorted(files + [d for d in subfolders if Path(d).suffix.lower() in EXTENSIONS]):
+                if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
+                    yield str(relative / name), {"label": relative.parts[0]}
+
+
+def _read_metadata(metadata: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    try:
+        with metadata.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if "file_name" not in (rows.fieldnames or []):
+                raise DataError(f"{metadata}: needs a column file_name, has {rows.fieldnames}")
+            for row in rows:
+                name = row.pop("file_name")
+                if None in row or None in row.values():
+                    raise DataError(f"{metadata}, line {rows.line_num}: has not {len(rows.fieldnames or [])} columns")
+                if not os.path.lexists(metadata.parent / name):
+                    raise DataError(f"{metadata}, line {rows.line_num}: there is no file {metadata.parent / name}")
+                yield name, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{metadata}: is not a UTF-8 CSV table ({error})") from error
+
+
+def _append(columns: dict[str, list[str]], labels: dict[str, str], n_clips: int) -> None:
+    for name, label in labels.items():
+        columns.setdefault(name, [""] * (n_clips - 1)).append(label)
+    for values in columns.values():
+        if len(values) < n_clips:  # another split's table lacks this column
+            values.append("")

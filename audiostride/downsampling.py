@@ -1,0 +1,268 @@
+"""The three drop-in ways to downsample a feature map: `StridedConv`, `SpectralPool` and `DiffStride`.
+
+A strided convolution downsamples by itself; the other two follow a convolution of stride 1. Both
+pooling layers work on the last one, two or three axes of a tensor, one stride per axis, and pool
+one axis at a time, so a separable network can put them between its time and its frequency
+convolution.
+
+Sources: Rippel et al. 2015 (spectral pooling); Riad et al., ICLR 2022 (DiffStride).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import spectral
+
+_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class StridedConv(nn.Module):
+    """Convolution with zero padding of half its kernel and a whole stride per axis: length ceil(N / S).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd kernel length of each of one to three axes.
+        stride: whole stride of each axis.
+
+    Raises:
+        ValueError: if a stride is not a whole number of at least 1, or a kernel length is even.
+
+    Example:
+        >>> StridedConv(1, 8, (3, 1), (2, 1))(torch.zeros(4, 1, 100, 64)).shape
+        torch.Size([4, 8, 50, 64])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Sequence[int], stride: Sequence[float]):
+        super().__init__()
+        if any(s < 1 or s != int(s) for s in stride):
+            raise ValueError(
+                f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}; "
+                "spectral and diffstride downsampling take fractional ones"
+            )
+        if any(k % 2 == 0 for k in kernel_size):
+            raise ValueError(f"kernel lengths must be odd, got {tuple(kernel_size)}")
+        self.conv = _CONV[len(kernel_size)](
+            in_channels,
+            out_channels,
+            tuple(kernel_size),
+            stride=tuple(int(s) for s in stride),
+            padding=tuple(k // 2 for k in kernel_size),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(batch, in_channels, *axes)`` to ``(batch, out_channels, *shorter axes)``."""
+        return self.conv(x)
+
+
+class SpectralPool(nn.Module):
+    """Spectral pooling with fixed strides: keeps the lowest bins of each axis, M = max(2, floor(N / S)).
+
+    Args:
+        stride: stride S >= 1 of each of the last one to three axes; a number is one axis.
+
+    Raises:
+        ValueError: if a stride is below 1.
+
+    Source:
+        Rippel, Snoek & Adams, "Spectral representations for convolutional neural networks", 2015.
+
+    Example:
+        >>> SpectralPool((2, 1.5))(torch.zeros(4, 8, 100, 64)).shape
+        torch.Size([4, 8, 50, 42])
+    """
+
+    def __init__(self, stride: float | Sequence[float]):
+        super().__init__()
+        self.stride = _axes(stride)
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
+
+    def output_length(self, n: int, axis: int) -> int:
+        """Length of an axis of `n` samples after pooling."""
+        return spectral.spectral_crop(n, self.stride[axis]).m
+
+    def pool_axis(self, x: Tensor, axis: int) -> Tensor:
+        """Pool one axis; axis 0 is the first of the last ``len(stride)`` dimensions."""
+        dim = x.dim() - len(self.stride) + axis
+        crop = spectral.spectral_crop(x.shape[dim], self.stride[axis])
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return spectral.crop_spectrum(x, torch.ones(crop.n_bins, dtype=dtype, device=x.device), crop, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool the last axes of ``(..., *axes)``, one after the other."""
+        for axis in range(len(self.stride)):
+            x = self.pool_axis(x, axis)
+        return x
+
+
+class DiffStride(nn.Module):
+    """Downsampling whose stride is learned by gradient descent, one per axis.
+
+    Along an axis of length N the layer keeps the DFT bins up to the edge a = N / (2S) in full, lets
+    the next R fade out linearly and crops the rest; the gradient to S flows through the fading bins.
+    S = 1 is exactly the identity. Neither forward nor eval mode writes to a parameter or buffer;
+    clamp the strides after each optimiser step with `clamp_strides_`.
+
+    Args:
+        stride: initial stride S >= 1 of each of the last one to three axes; a number is one axis.
+        smoothness: width R >= 1 of the fading ramp, in DFT bins. Maps of N <= 2R + 1 never shrink.
+        shared_stride: one stride for all axes.
+        crop: False keeps every axis at its length (static shapes) and only applies the mask.
+
+    Attributes:
+        stride: parameter of shape ``(n_axes,)``, or ``(1,)`` if shared.
+        input_lengths: length of each axis in the last forward of training mode, None before it.
+
+    Raises:
+        ValueError: if a stride or the smoothness is below 1, or shared strides start unequal.
+
+    Source:
+        Riad, Teboul, Grangier & Zeghidour, "Learning strides in convolutional neural networks",
+        ICLR 2022, Algorithm 1.
+
+    Example:
+        >>> pool = DiffStride((2.0, 1.5), smoothness=1)
+        >>> pool(torch.zeros(4, 8, 100, 64)).shape
+        torch.Size([4, 8, 51, 45])
+        >>> pool.stride
+        Parameter containing:
+        tensor([2.0000, 1.5000], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        stride: float | Sequence[float],
+        smoothness: float = 4.0,
+        shared_stride: bool = False,
+        crop: bool = True,
+    ):
+        super().__init__()
+        initial = _axes(stride)
+        if smoothness < 1:
+            raise ValueError(f"smoothness must be at least 1 bin, got {smoothness}")
+        if shared_stride and len(set(initial)) > 1:
+            raise ValueError(f"a shared stride needs equal initial strides, got {initial}")
+        self.n_axes = len(initial)
+        self.smoothness = float(smoothness)
+        self.crop = crop
+        self.stride = nn.Parameter(torch.tensor(initial[:1] if shared_stride else initial))
+        self.input_lengths: list[int | None] = [None] * self.n_axes
+
+    def extra_repr(self) -> str:
+        return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}"
+
+    def strides(self) -> list[float]:
+        """Current stride of each axis, as numbers on the host (on a GPU this waits for the device)."""
+        values = self.stride.tolist()
+        return values * self.n_axes if len(values) == 1 else values
+
+    def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> spectral.Crop:
+        """Sizes of an axis of `n` samples at its current stride."""
+        stride = self.strides()[axis] if host_stride is None else host_stride
+        return spectral.diffstride_crop(n, stride, self.smoothness, self.crop)
+
+    def output_length(self, n: int, axis: int) -> int:
+        """Length of an axis of `n` samples after pooling."""
+        return self.axis_crop(n, axis).m
+
+    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
+        """Pool one axis; axis 0 is the first of the last ``n_axes`` dimensions.
+
+        Args:
+            x: tensor whose last dimensions are the axes.
+            axis: which of them to pool.
+            host_stride: the axis' stride as a number, where the caller has read all strides at once.
+        """
+        dim = x.dim() - self.n_axes + axis
+        n = x.shape[dim]
+        if self.training:
+            self.input_lengths[axis] = n
+        crop = self.axis_crop(n, axis, host_stride)
+        mask = spectral.diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
+        return spectral.crop_spectrum(x, mask, crop, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool the last axes of ``(..., *axes)``, one after the other."""
+        for axis, host_stride in enumerate(self.strides()):
+            x = self.pool_axis(x, axis, host_stride)
+        return x
+
+
+def diffstride_layers(model: nn.Module) -> list[DiffStride]:
+    """All DiffStride layers of a model, in the order of its modules."""
+    return [module for module in model.modules() if isinstance(module, DiffStride)]
+
+
+def read_strides(layers: Sequence[DiffStride]) -> list[list[float]]:
+    """Strides of several layers as numbers, in one transfer from the device.
+
+    Example:
+        >>> read_strides([DiffStride(2.0), DiffStride((3.0, 3.0), shared_stride=True)])
+        [[2.0], [3.0, 3.0]]
+    """
+    if not layers:
+        return []
+    values = iter(torch.cat([layer.stride.detach() for layer in layers]).tolist())
+    own = [[next(values) for _ in layer.stride] for layer in layers]
+    return [v * layer.n_axes if len(v) == 1 else v for v, layer in zip(own, layers, strict=True)]
+
+
+@torch.no_grad()
+def clamp_strides_(model: nn.Module) -> None:
+    """Clamp every DiffStride stride to [1, N / 2] in place; call it after each optimiser step.
+
+    N is the length of the axis in the layer's last training forward; a stride shared by several
+    axes is held to the shortest. A layer that was never run in training has no upper limit yet.
+
+    Example:
+        >>> pool = DiffStride((2.0, 90.0))
+        >>> _ = pool(torch.zeros(1, 100, 64))
+        >>> clamp_strides_(pool)
+        >>> pool.strides()
+        [2.0, 32.0]
+    """
+    for layer in diffstride_layers(model):
+        limits = [float("inf") if n is None else max(n / 2, 1.0) for n in layer.input_lengths]
+        if len(layer.stride) == 1:
+            limits = [min(limits)]
+        upper = torch.tensor(limits, dtype=layer.stride.dtype, device=layer.stride.device)
+        layer.stride.copy_(layer.stride.clamp(min=1.0).minimum(upper))
+
+
+def parameter_groups(model: nn.Module, lr: float, stride_lr: float) -> list[dict[str, Any]]:
+    """Optimiser groups: the weights, and the strides with their own learning rate and no weight decay.
+
+    Args:
+        model: any module.
+        lr: learning rate of the weights.
+        stride_lr: learning rate of the strides. At the weights' rate they hardly move in a short run.
+
+    Returns:
+        Two groups for a `torch.optim` optimiser, one if the model learns no stride.
+
+    Example:
+        >>> groups = parameter_groups(nn.Sequential(nn.Conv1d(1, 2, 3), DiffStride(2.0)), 1e-3, 0.03)
+        >>> [(len(g["params"]), g["lr"]) for g in groups]
+        [(2, 0.001), (1, 0.03)]
+    """
+    strides = [layer.stride for layer in diffstride_layers(model) if layer.stride.requires_grad]
+    is_stride = {id(p) for p in strides}
+    weights = [p for p in model.parameters() if p.requires_grad and id(p) not in is_stride]
+    groups: list[dict[str, Any]] = [{"params": weights, "lr": lr}]
+    if strides:
+        groups.append({"params": strides, "lr": stride_lr, "weight_decay": 0.0})
+    return groups
+
+
+def _axes(stride: float | Sequence[float]) -> tuple[float, ...]:
+    axes = tuple(float(s) for s in (stride if isinstance(stride, Sequence) else [stride]))
+    if not 1 <= len(axes) <= 3:
+        raise ValueError(f"one to three strides are needed, got {len(axes)}")
+    if not all(s >= 1 for s in axes):
+        raise ValueError(f"strides must be at least 1, got {axes}")
+    return axes

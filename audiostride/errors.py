@@ -1,0 +1,37 @@
+"""The errors a person at the terminal sees: one line of what was wrong and what to do, and an exit code each."""
+
+
+class AudiostrideError(Exception):
+    """Base of all errors that audiostride raises on purpose. `exit_code` is the CLI's exit status."""
+
+    exit_code = 1
+
+
+class TrainingError(AudiostrideError):
+    """Training cannot go on: a non-finite loss, a full disk."""
+
+    exit_code = 1
+
+
+class UsageError(AudiostrideError):
+    """A command was called with arguments that do not fit."""
+
+    exit_code = 2
+
+
+class RecipeError(AudiostrideError):
+    """A recipe has an unknown key, a wrong type, a value out of range or no such file."""
+
+    exit_code = 3
+
+
+class DataError(AudiostrideError):
+    """Audio or its labels cannot be used; the message names the file."""
+
+    exit_code = 4
+
+
+class ModelFileError(AudiostrideError):
+    """A saved model is missing, damaged or of another format."""
+
+    exit_code = 5

@@ -1,0 +1,295 @@
+"""Recipes: a strict YAML file plus ``key=value`` overrides, checked whole before any work starts.
+
+A recipe is data, never code: no aliases, no duplicate keys, no implicit yes/no, numbers as YAML 1.2
+writes them. Every problem is reported with its key, its value and the nearest name that exists.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import RecipeError
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 20
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class FrontendSection(Section):
+    """Settings of `LogMel`; frequencies in Hz, times in ms."""
+
+    sample_rate: int = Field(16000, ge=100, le=1_000_000)
+    window_ms: float = Field(25.0, gt=0)
+    hop_ms: float = Field(10.0, gt=0)
+    n_fft: int = Field(512, ge=2)
+    n_mels: int = Field(64, ge=1)
+    f_min: float = Field(60.0, ge=0)
+    f_max: float = Field(7800.0, gt=0)
+
+
+class FolderData(Section):
+    """A folder of audio files, see `audiostride.data.folder`."""
+
+    source: Literal["folder"]
+    path: str
+    group: str | None = None
+    on_bad_file: Literal["error", "skip"] = "error"
+
+
+class RipplesData(Section):
+    """The embedded data set of moving ripples, see `audiostride.data.ripples`."""
+
+    source: Literal["ripples"]
+    n_clips: int = Field(2500, ge=250)
+    seed: int = Field(0, ge=0)
+
+
+class TaskSection(Section):
+    """One classification task: which data, which label column, which weight in the loss."""
+
+    data: Annotated[FolderData | RipplesData, Field(discriminator="source")]
+    column: str = "label"
+    kind: Literal["multiclass"] = "multiclass"
+    weight: float = Field(1.0, gt=0)
+
+
+class ModelSection(Section):
+    """Settings of the trunk, see `AudioCNN`."""
+
+    name: Literal["audio_cnn"] = "audio_cnn"
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    channels: list[Annotated[int, Field(ge=1)]] = [64, 128, 256, 256, 512, 512]
+    strides: list[Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]] = [
+        [2, 2],
+        [2, 2],
+        [1, 1],
+        [2, 2],
+        [1, 1],
+        [2, 2],
+    ]
+    smoothness: float = Field(4.0, ge=1)
+    shared_stride: bool = False
+
+
+class TrainSection(Section):
+    """Settings of the training loop."""
+
+    epochs: int = Field(20, ge=1)
+    steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(256, ge=2)
+    optimizer: Literal["adam"] = "adam"
+    learning_rate: float = Field(1e-4, gt=0)
+    stride_learning_rate: float = Field(1e-2, gt=0)
+    schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
+    weight_decay: float = Field(0.0, ge=0)
+    stride_cost: float = Field(0.0, ge=0)
+    mixing: Literal["uniform", "proportional"] = "uniform"
+    validation_fraction: float = Field(0.1, gt=0, lt=1)
+    workers: int = Field(2, ge=0, le=256)
+
+
+class Recipe(Section):
+    """A whole recipe; `load_recipe` reads one."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    seed: int = Field(0, ge=0)
+    frontend: FrontendSection = FrontendSection()
+    tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
+    model: ModelSection = ModelSection()
+    train: TrainSection = TrainSection()
+
+
+def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, or a shipped recipe by its bare name, and apply ``key=value`` overrides.
+
+    Args:
+        recipe: a path, or the name of a shipped recipe such as "ripples".
+        overrides: strings like ``train.epochs=3`` or ``model.channels=[16,32,64]``; the value is YAML.
+
+    Raises:
+        RecipeError: names the file, the key, the value and the nearest right one.
+
+    Example:
+        >>> load_recipe("ripples", ["train.epochs=3"]).train.epochs
+        3
+        >>> load_recipe("ripples", ["train.epoch=3"])
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.RecipeError: ripples: train.epoch: there is no such key; did you mean 'epochs'?
+    """
+    path = _find(recipe)
+    tree = _parse(_read(path), str(path))
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this is {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise RecipeError("\n".join(f"{recipe}: {line}" for line in lines)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that `load_recipe` reads back.
+
+    Example:
+        >>> print(dump_recipe(load_recipe("ripples")).splitlines()[0])
+        name: ripples
+    """
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name and path of every recipe that ships with the package.
+
+    Example:
+        >>> "ripples" in shipped_recipes()
+        True
+    """
+    installed = Path(__file__).parent / "recipes"
+    folder = installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _find(recipe: str) -> Path:
+    if Path(recipe).is_file():
+        return Path(recipe)
+    shipped = shipped_recipes()
+    if recipe in shipped:
+        return shipped[recipe]
+    raise RecipeError(
+        f"{recipe}: no such recipe file{_nearest(Path(recipe).stem, shipped)}; shipped recipes: {', '.join(shipped)}"
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError(f"{path}: is larger than {MAX_BYTES // 1024} kB, too large for a recipe")
+        return content.decode("utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8 text ({error})") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without aliases, duplicate keys and surprises; nesting is bounded."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(
+                problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=self.peek_event().start_mark
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if not isinstance(key, str):
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no text", problem_mark=node.value[i][0].start_mark)
+            if key in keys[:i]:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=node.value[i][0].start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.2 numbers, so that 1e-3 is one and 012, yes, no and 12:30 are text.
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:null|~|)$"), ["n", "~", ""])
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]{0,18})$"), list("-+0123456789"))
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,3})?$"),
+    list("-+.0123456789"),
+)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{where}{line}: {getattr(error, 'problem', None) or error}") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"{override}: an override is KEY=VALUE, such as train.epochs=3")
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"{key}: {parent!r} has no keys below it")
+    tree[last] = _parse(value, key)
+
+
+def _explain(problem: Any) -> str:
+    # pydantic puts the tag of a union (the data source) into the location; it is no key of the recipe.
+    location = [str(part) for part in problem["loc"]]
+    section, path = _walk(location)
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: there is no such key{_nearest(path[-1], section)}"
+    if problem["type"] == "missing":
+        return f"{key}: is missing"
+    shown = repr(problem["input"])
+    shown = shown if len(shown) < 80 else shown[:77] + "..."
+    expected = problem.get("ctx", {}).get("expected") or problem.get("ctx", {}).get("expected_tags")
+    given = problem.get("ctx", {}).get("tag", problem["input"])
+    hint = _nearest(str(given), re.findall(r"'([^']+)'", expected)) if expected else ""
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{key}: {message}, got {shown}{hint}"
+
+
+def _walk(location: list[str]) -> tuple[Iterable[str], list[str]]:
+    """Names that exist beside the last key of a location, and the location without union tags."""
+    annotation: Any = Recipe
+    names: Iterable[str] = ()
+    path = []
+    for part in location:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            names = annotation.model_fields
+            field = annotation.model_fields.get(part)
+            annotation = field.annotation if field else None
+            path.append(part)
+        elif getattr(annotation, "__origin__", None) is dict:
+            annotation = get_args(annotation)[1]
+            path.append(part)
+        elif tagged := [a for a in get_args(annotation) if _tag(a) == part]:
+            annotation = tagged[0]
+        else:
+            path.append(part)
+    return names, path
+
+
+def _tag(section: Any) -> str | None:
+    source = getattr(section, "model_fields", {}).get("source")
+    return get_args(source.annotation)[0] if source else None
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

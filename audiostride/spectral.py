@@ -1,0 +1,304 @@
+"""Downsampling one axis by cropping its spectrum: the mathematics of `SpectralPool` and `DiffStride`.
+
+An axis of length N is transformed to bins k = 0..N//2, weighted by a mask, cropped to its first K
+bins and transformed back to M samples. All of that is one real M x N matrix,
+
+    P = synthesis.T @ diag(mask) @ analysis          (analysis 2K x N, synthesis 2K x M)
+
+with cosines and sines as rows, so pooling is ``P @ x``: no complex numbers, and on the sizes of a
+CNN faster than two FFTs. `crop_spectrum` is that product with a backward of its own;
+`crop_spectrum_fft` is the textbook form, used for long axes and as the oracle of the tests.
+
+Everything here is a pure function of its arguments. Lengths are counted in samples of the axis
+(frames, mel bands, pixels), frequencies in DFT bins of that axis.
+
+Sources: Rippel, Snoek & Adams 2015 (spectral pooling); Riad, Teboul, Grangier & Zeghidour,
+"Learning strides in convolutional neural networks", ICLR 2022, Section 2 and Eq. 1-5.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LONG_AXIS = 1024
+"""Axes longer than this go through the FFT: a 1024 x 1024 float32 matrix is 4 MB, about one L2 cache."""
+
+
+class Crop(NamedTuple):
+    """What pooling keeps of one axis.
+
+    Attributes:
+        n: input length N, in samples.
+        n_bins: number of kept bins K; bins 0..K-1 are kept.
+        m: output length M, in samples.
+        ramp: first and one past the last bin at which the mask depends on the stride.
+    """
+
+    n: int
+    n_bins: int
+    m: int
+    ramp: tuple[int, int] = (0, 0)
+
+
+def edge_bin(n: int, stride: float) -> float:
+    """Edge of the pass-band in DFT bins: a = clip(N / (2S), 1, N // 2).
+
+    Args:
+        n: length of the axis, at least 2.
+        stride: stride S > 0.
+
+    Example:
+        >>> edge_bin(100, 2.0)
+        25.0
+        >>> edge_bin(100, 1.0), edge_bin(100, 80.0)
+        (50.0, 1.0)
+    """
+    return min(max(n / (2 * stride), 1.0), n // 2)
+
+
+def diffstride_crop(n: int, stride: float, smoothness: float, crop: bool = True) -> Crop:
+    """Sizes of DiffStride on an axis of length `n`: K = ceil(R + a), M = 2K - 1, or M = N if K > N//2.
+
+    This is the one place where an output size is decided; it runs on the host in float64, so that
+    every device and precision agrees on it.
+
+    Args:
+        n: input length N >= 1.
+        stride: stride S, finite and positive (values below 1 act as 1, above N/2 as N/2).
+        smoothness: width R >= 1 of the mask's ramp, in bins.
+        crop: False keeps M = N (static shapes); the mask is applied all the same.
+
+    Raises:
+        ValueError: if the stride is not a positive number.
+
+    Example:
+        >>> diffstride_crop(100, 2.0, 4.0)
+        Crop(n=100, n_bins=29, m=57, ramp=(25, 29))
+        >>> diffstride_crop(9, 2.0, 4.0).m      # maps of N <= 2R + 1 never shrink
+        9
+    """
+    if not (math.isfinite(stride) and stride > 0):
+        raise ValueError(
+            f"a stride must be a positive number, got {stride}; call clamp_strides_(model) after each optimiser step"
+        )
+    if n == 1:
+        return Crop(n=1, n_bins=1, m=1)
+    edge = edge_bin(n, stride)
+    kept = math.ceil(smoothness + edge)
+    n_bins, m = (n // 2 + 1, n) if kept > n // 2 or not crop else (kept, 2 * kept - 1)
+    return Crop(n, n_bins, m, ramp=(math.ceil(edge), min(math.floor(smoothness + edge) + 1, n_bins)))
+
+
+def spectral_crop(n: int, stride: float) -> Crop:
+    """Sizes of spectral pooling on an axis of length `n`: M = max(2, floor(N / S)), never more than N.
+
+    Args:
+        n: input length N >= 1.
+        stride: stride S >= 1.
+
+    Raises:
+        ValueError: if the stride is below 1.
+
+    Example:
+        >>> spectral_crop(100, 3.0)
+        Crop(n=100, n_bins=17, m=33, ramp=(0, 0))
+    """
+    if not stride >= 1:
+        raise ValueError(f"a spectral pooling stride must be at least 1, got {stride}")
+    m = min(n, max(2, math.floor(n / stride)))
+    return Crop(n, m // 2 + 1, m)
+
+
+def diffstride_mask(crop: Crop, stride: Tensor, smoothness: float) -> Tensor:
+    """Mask of DiffStride over the kept bins: clip((R + a - k) / R, 0, 1), differentiable in the stride.
+
+    The gradient passes straight through the clip of the edge a, so it stays alive at both limits of
+    the stride. On the mask's own kinks it is the one-sided derivative `torch.clamp` takes: a bin
+    lying exactly on the edge counts as on the ramp.
+
+    Args:
+        crop: sizes from `diffstride_crop`.
+        stride: scalar tensor, the stride S.
+        smoothness: width R of the ramp, in bins.
+
+    Returns:
+        Mask of shape ``(n_bins,)`` in the stride's precision, at least float32.
+
+    Example:
+        >>> diffstride_mask(diffstride_crop(16, 4.0, 2.0), torch.tensor(4.0), 2.0)
+        tensor([1.0000, 1.0000, 1.0000, 0.5000])
+    """
+    stride = stride.to(torch.promote_types(stride.dtype, torch.float32))
+    bins = torch.arange(crop.n_bins, dtype=stride.dtype, device=stride.device)
+    if crop.n == 1:
+        return torch.ones_like(bins)
+    edge = crop.n / (2 * stride)
+    edge = edge + (edge.clamp(1, crop.n // 2) - edge).detach()
+    return ((smoothness + edge - bins) / smoothness).clamp(0, 1)
+
+
+@lru_cache(maxsize=1024)
+def fourier_rows(n: int, n_bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Cosine rows, then sine rows, of the first `n_bins` DFT bins of an axis of length `n`.
+
+    Returns:
+        Tensor of shape ``(2 * n_bins, n)``. It is cached and shared: never write to it.
+
+    Example:
+        >>> fourier_rows(4, 2, torch.float64, torch.device("cpu")).round().abs().int().tolist()
+        [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
+    """
+    # A tensor cached under inference_mode would be unusable in a later training step.
+    with torch.inference_mode(False):
+        # Integer products modulo n keep the phase exact where float products would drift.
+        turns = torch.outer(torch.arange(n_bins), torch.arange(n)).remainder(n).double() / n
+        phase = 2 * math.pi * turns
+        return torch.cat([phase.cos(), phase.sin()]).to(dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=1024)
+def bin_weights(n: int, n_bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Weight of each kept bin in the real inverse DFT, scaled so that a constant stays that constant.
+
+    2/N for a bin that stands for itself and its mirror image, 1/N for DC and the Nyquist bin.
+
+    Example:
+        >>> bin_weights(4, 3, torch.float32, torch.device("cpu")).tolist()
+        [0.25, 0.5, 0.25]
+    """
+    with torch.inference_mode(False):
+        weights = torch.full((n_bins,), 2.0 / n, dtype=torch.float64)
+        weights[0] = 1.0 / n
+        if n_bins == n // 2 + 1 and n % 2 == 0:
+            weights[-1] = 1.0 / n
+        return weights.to(dtype=dtype, device=device)
+
+
+def pooling_matrix(mask: Tensor, crop: Crop) -> Tensor:
+    """The M x N matrix that downsamples an axis: ``synthesis.T @ diag(mask) @ analysis``.
+
+    Args:
+        mask: mask of shape ``(n_bins,)``; its precision and device are the matrix's.
+        crop: sizes of the axis.
+
+    Returns:
+        Matrix of shape ``(m, n)`` whose rows sum to 1 when ``mask[0]`` is 1.
+
+    Example:
+        >>> crop = spectral_crop(4, 2.0)
+        >>> pooling_matrix(torch.ones(crop.n_bins), crop)      # every other sample of a cosine
+        tensor([[ 0.7500,  0.2500, -0.2500,  0.2500],
+                [-0.2500,  0.2500,  0.7500,  0.2500]])
+    """
+    like = {"dtype": mask.dtype, "device": mask.device}
+    scale = (mask * bin_weights(crop.n, crop.n_bins, **like)).repeat(2)
+    analysis = fourier_rows(crop.n, crop.n_bins, **like)
+    synthesis = fourier_rows(crop.m, crop.n_bins, **like)
+    return synthesis.T @ (scale[:, None] * analysis)
+
+
+class _PoolByMatrix(torch.autograd.Function):
+    """``pooling_matrix(mask) @ x`` that keeps for its backward only what the stride's gradient needs.
+
+    The mask depends on the stride on the ramp's bins alone, so the backward needs the input's
+    Fourier coefficients there (about 2R rows) instead of the input itself.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mask: Tensor, crop: Crop) -> Tensor:  # type: ignore[override]
+        matrix = pooling_matrix(mask, crop)
+        ctx.crop = crop
+        ctx.mask_shape = mask.shape
+        ctx.save_for_backward(matrix, _ramp_rows(crop.n, crop, x) @ x if ctx.needs_input_grad[1] else None)
+        return matrix.to(x.dtype) @ x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        matrix, coefficients = ctx.saved_tensors
+        grad_x = matrix.to(grad.dtype).T @ grad if ctx.needs_input_grad[0] else None
+        grad_mask = None
+        if coefficients is not None:
+            first, last = ctx.crop.ramp
+            # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x, and analysis_k @ x was kept.
+            product = (_ramp_rows(ctx.crop.m, ctx.crop, grad) @ grad) * coefficients
+            per_row = product.sum(dim=(0, 2), dtype=matrix.dtype)
+            weights = bin_weights(ctx.crop.n, ctx.crop.n_bins, matrix.dtype, matrix.device)
+            grad_mask = torch.zeros(ctx.mask_shape, dtype=matrix.dtype, device=matrix.device)
+            grad_mask[first:last] = weights[first:last] * per_row.view(2, -1).sum(0)
+        return grad_x, grad_mask, None
+
+
+def _ramp_rows(n: int, crop: Crop, like: Tensor) -> Tensor:
+    """Cosine and sine rows of the ramp's bins on an axis of length `n`, shape ``(2 * ramp bins, n)``."""
+    first, last = crop.ramp
+    return fourier_rows(n, crop.n_bins, like.dtype, like.device).view(2, crop.n_bins, n)[:, first:last].reshape(-1, n)
+
+
+def _pool_by_matrix(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
+    # Channels-last tensors are pooled as they lie in memory: the axis is seen as (outer, n, inner).
+    channels_last = x.dim() in (4, 5) and not x.is_contiguous()
+    if channels_last:
+        x, dim = x.movedim(1, -1), dim - 1
+    outer, inner = x.shape[:dim], x.shape[dim + 1 :]
+    flat = x.reshape(outer.numel(), crop.n, inner.numel())
+    with torch.autocast(x.device.type, enabled=False):
+        pooled = _PoolByMatrix.apply(flat, mask, crop)
+    pooled = pooled.reshape(*outer, crop.m, *inner)
+    return pooled.movedim(-1, 1) if channels_last else pooled
+
+
+def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
+    """`crop_spectrum` in its textbook form: irfft_M(mask * rfft_N(x)[:K]) * M / N, along `dim`.
+
+    Computed in at least float32 (half-precision FFTs need power-of-two lengths) and cast back.
+
+    Example:
+        >>> x, crop = torch.randn(3, 100), diffstride_crop(100, 2.0, 4.0)
+        >>> mask = diffstride_mask(crop, torch.tensor(2.0), 4.0)
+        >>> fft, matrix = crop_spectrum_fft(x, mask, crop, dim=1), crop_spectrum(x, mask, crop, dim=1)
+        >>> torch.allclose(fft, matrix, atol=1e-5)
+        True
+    """
+    real = x.movedim(dim, -1).to(torch.promote_types(x.dtype, torch.float32))
+    spectrum = torch.fft.rfft(real)[..., : crop.n_bins] * mask
+    if crop.m < crop.n and crop.m % 2 == 0:  # the new Nyquist bin stands for +k and -k of the input
+        spectrum = torch.cat([spectrum[..., :-1], 2 * spectrum[..., -1:]], dim=-1)
+    pooled = torch.fft.irfft(spectrum, n=crop.m) * (crop.m / crop.n)
+    return pooled.to(x.dtype).movedim(-1, dim)
+
+
+def crop_spectrum(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
+    """Downsample `x` along `dim`: weight its spectrum by `mask`, keep the first bins, transform back.
+
+    Scaled so that a constant stays that constant. Pooling is circular: the last sample leaks into
+    the first. `scipy.signal.resample(x, M, window=mask)` is the same operation.
+
+    Args:
+        x: real tensor with ``x.shape[dim] == crop.n``.
+        mask: weights of the kept bins, shape ``(n_bins,)``; may require grad on ``crop.ramp``.
+        crop: sizes, from `diffstride_crop` or `spectral_crop`.
+        dim: the axis to downsample.
+
+    Returns:
+        Tensor like `x` with ``shape[dim] == crop.m``.
+
+    Raises:
+        ValueError: if the axis is not `crop.n` long.
+
+    Example:
+        >>> crop = spectral_crop(100, 2.0)
+        >>> crop_spectrum(torch.full((1, 100), 7.0), torch.ones(crop.n_bins), crop, dim=1).round().unique()
+        tensor([7.])
+    """
+    dim = dim % x.dim()
+    if x.shape[dim] != crop.n:
+        raise ValueError(f"axis {dim} of a tensor of shape {tuple(x.shape)} is not {crop.n} long")
+    if crop.n == 1:
+        return x
+    if crop.n > LONG_AXIS:
+        return crop_spectrum_fft(x, mask, crop, dim)
+    return _pool_by_matrix(x, mask.to(torch.promote_types(mask.dtype, x.dtype)), crop, dim)
