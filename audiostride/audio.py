@@ -16,7 +16,9 @@ import soxr
 
 from .errors import DataError
 
-EXTENSIONS = frozenset(".aif .aifc .aiff .au .caf .flac .mp3 .oga .ogg .opus .rf64 .snd .w64 .wav".split())
+EXTENSIONS = frozenset(
+    (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
+)
 """File name endings (lower case) that count as audio when a folder is searched."""
 
 _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe declare a length near 2^31 or 2^32

@@ -56,7 +56,8 @@ class AudioClassifier(nn.Module):
         ValueError: if there is no task or a task has no class.
 
     Example:
-        >>> model = AudioClassifier(LogMel(), AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2))), {"word": ["no", "yes"]})
+        >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
+        >>> model = AudioClassifier(LogMel(), trunk, {"word": ["no", "yes"]})
         >>> model(torch.zeros(4, 16000))["word"].shape
         torch.Size([4, 2])
         >>> model.predict(torch.zeros(48000), sample_rate=48000)["word"].label in ("no", "yes")
@@ -192,7 +193,8 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
 
     Example:
         >>> import tempfile
-        >>> model = AudioClassifier(LogMel(), AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2))), {"word": ["no", "yes"]})
+        >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
+        >>> model = AudioClassifier(LogMel(), trunk, {"word": ["no", "yes"]})
         >>> folder = tempfile.mkdtemp()
         >>> model.save(folder)
         >>> load(folder).labels

@@ -1,7 +1,7 @@
 """`AudioCNN`: the separable time/frequency CNN on log-mel spectrograms, with its three kinds of downsampling."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,7 @@ class AudioCNN(nn.Module):
             raise ValueError(f"channels and strides need one entry a block, got {len(channels)} and {len(strides)}")
         if any(len(stride) != 2 for stride in strides):
             raise ValueError(f"each block takes a (time, mel) pair of strides, got {strides}")
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "downsampling": downsampling,
             "channels": list(channels),
             "strides": [list(stride) for stride in strides],
@@ -134,14 +134,20 @@ class AudioCNN(nn.Module):
             for i, o, stride in zip(inputs, channels, strides, strict=True)
         )
         # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def separable_blocks(self) -> list[SeparableBlock]:
+        """The blocks, with their type."""
+        return list(self.blocks)  # type: ignore[arg-type]
 
     def forward_features(self, log_mel: Tensor) -> Tensor:
         """Map ``(batch, 1, time, mel)`` to the feature map ``(batch, channel, time', mel')``."""
         x = log_mel.contiguous(memory_format=torch.channels_last)
-        pools = [block.pool for block in self.blocks if isinstance(block.pool, DiffStride)]
-        strides = read_strides(pools) or [None] * len(self.blocks)  # one transfer for all layers
-        for block, host_strides in zip(self.blocks, strides, strict=True):
+        pools = [block.pool for block in self.separable_blocks if isinstance(block.pool, DiffStride)]
+        # One transfer from the device for all layers, where each would wait for it on its own.
+        strides: Sequence[Sequence[float] | None] = read_strides(pools) or [None] * len(self.blocks)
+        for block, host_strides in zip(self.separable_blocks, strides, strict=True):
             x = block(x, host_strides)
         return x
 
@@ -156,7 +162,7 @@ class AudioCNN(nn.Module):
             >>> AudioCNN("spectral", channels=(8, 8), strides=((2, 2), (1, 1.5))).strides()
             [[2.0, 2.0], [1.0, 1.5]]
         """
-        return [_block_strides(block) for block in self.blocks]
+        return [_block_strides(block) for block in self.separable_blocks]
 
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
         """Size (time, mel) of the input of each block and of the last block's output.
@@ -166,7 +172,7 @@ class AudioCNN(nn.Module):
             [(100, 64), (50, 32), (25, 16), (25, 16), (13, 8), (13, 8), (7, 4)]
         """
         sizes = [(time, mel)]
-        for block in self.blocks:
+        for block in self.separable_blocks:
             sizes.append(block.output_lengths(*sizes[-1]))
         return sizes
 

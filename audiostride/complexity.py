@@ -37,7 +37,7 @@ def trunk_cost(trunk: AudioCNN, time: int, mel: int) -> Cost:
     """
     macs = activations = 0
     sizes = trunk.map_sizes(time, mel)
-    for block, (n_time, n_mel), (m_time, m_mel) in zip(trunk.blocks, sizes, sizes[1:], strict=False):
+    for block, (n_time, n_mel), (m_time, m_mel) in zip(trunk.separable_blocks, sizes, sizes[1:], strict=False):
         c_in, c_out = block.time_conv.conv.in_channels, block.time_conv.conv.out_channels
         pooled = block.pool is not None
         conv_time, conv_mel = (n_time, n_mel) if pooled else (m_time, m_mel)

@@ -72,14 +72,14 @@ def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: fl
         >>> axis_cutoff("diffstride", n=100, stride=2.0, smoothness=4.0, per_bin=1.0)
         Cutoff(continuous=25.0, full_gain=25.0, minus_6db=27.0, last_bin=28.0)
         >>> axis_cutoff("spectral", n=100, stride=2.0, smoothness=4.0, per_bin=1.0)
-        Cutoff(continuous=25.0, full_gain=25.0, minus_6db=25.0, last_bin=25.0)
+        Cutoff(continuous=25.0, full_gain=24.0, minus_6db=25.0, last_bin=25.0)
     """
     continuous = n / (2 * stride) * per_bin
     if kind == "strided" or n == 1:
         return Cutoff(continuous, None, None, None)
-    if kind == "spectral":
-        last = (spectral_crop(n, stride).n_bins - 1) * per_bin
-        return Cutoff(continuous, last, last, last)
+    if kind == "spectral":  # a hard mask; the Nyquist bin of an even M passes or not by its phase
+        m = spectral_crop(n, stride).m
+        return Cutoff(continuous, (m - 1) // 2 * per_bin, m / 2 * per_bin, m // 2 * per_bin)
     edge = edge_bin(n, stride)
     half = min(edge + smoothness / 2, n / 2)
     last_bin = diffstride_crop(n, stride, smoothness).n_bins - 1
@@ -125,7 +125,7 @@ def trunk_cutoffs(trunk: AudioCNN, n_frames: int, n_mels: int, frame_rate: float
         for axis, stride, n in zip(AXES, strides, lengths, strict=True):
             own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis])
             lowest[axis].append(own)
-            cumulative = Cutoff(*(_lowest(values) for values in zip(*lowest[axis], strict=True)))
+            cumulative = _combine(lowest[axis], min)
             paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis])
             rows.append(LayerCutoff(number, axis, stride, own, cumulative, paper))
     return rows
@@ -173,22 +173,18 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
                 "axis": rows[0].axis,
                 "stride": statistics.fmean(strides),
                 "stride_sd": statistics.stdev(strides) if len(strides) > 1 else None,
-                "own": _mean_cutoff([row.own for row in rows]),
-                "cumulative": _mean_cutoff([row.cumulative for row in rows]),
+                "own": _combine([row.own for row in rows], statistics.fmean)._asdict(),
+                "cumulative": _combine([row.cumulative for row in rows], statistics.fmean)._asdict(),
                 "paper": statistics.fmean(row.paper for row in rows),
             }
         )
     return summary
 
 
-def _lowest(values: Sequence[float | None]) -> float | None:
-    return _over(values, min)
+def _combine(cutoffs: Sequence[Cutoff], combine: Callable[[list[float]], float]) -> Cutoff:
+    def over(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return combine(known) if known else None
 
-
-def _mean_cutoff(cutoffs: Sequence[Cutoff]) -> dict[str, float | None]:
-    return {name: _over([getattr(c, name) for c in cutoffs], statistics.fmean) for name in Cutoff._fields}
-
-
-def _over(values: Sequence[float | None], combine: Callable[[list[float]], float]) -> float | None:
-    known = [value for value in values if value is not None]
-    return combine(known) if known else None
+    continuous, *others = zip(*cutoffs, strict=True)
+    return Cutoff(combine(list(continuous)), *(over(values) for values in others))

@@ -6,6 +6,7 @@ HTK mel bands without norm, natural logarithm of power + 1e-5.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +155,7 @@ class LogMel(nn.Module):
         f_max: float = 7800.0,
     ):
         super().__init__()
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "sample_rate": sample_rate,
             "window_ms": window_ms,
             "hop_ms": hop_ms,

@@ -189,7 +189,7 @@ def _read(path: Path) -> str:
 class _StrictLoader(yaml.SafeLoader):
     """YAML without aliases, duplicate keys and surprises; nesting is bounded."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (typed so by yaml)
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -208,16 +208,22 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for i, key in enumerate(keys):
             if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is no text", problem_mark=node.value[i][0].start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} is no text", problem_mark=node.value[i][0].start_mark
+                )
             if key in keys[:i]:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=node.value[i][0].start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands twice", problem_mark=node.value[i][0].start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
 # YAML 1.2 numbers, so that 1e-3 is one and 012, yes, no and 12:30 are text.
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:null|~|)$"), ["n", "~", ""])
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]{0,18})$"), list("-+0123456789"))
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]{0,18})$"), list("-+0123456789")
+)
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,3})?$"),

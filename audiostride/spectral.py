@@ -208,7 +208,7 @@ class _PoolByMatrix(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor, crop: Crop) -> Tensor:  # type: ignore[override]
+    def forward(ctx, x: Tensor, mask: Tensor, crop: Crop) -> Tensor:
         matrix = pooling_matrix(mask, crop)
         ctx.crop = crop
         ctx.mask_shape = mask.shape
@@ -217,7 +217,7 @@ class _PoolByMatrix(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx, grad: Tensor):
         matrix, coefficients = ctx.saved_tensors
         grad_x = matrix.to(grad.dtype).T @ grad if ctx.needs_input_grad[0] else None
         grad_mask = None

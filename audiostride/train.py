@@ -101,7 +101,7 @@ def train(
                 loss = torch.stack([weights.get(task, 1.0) * task_loss for task, task_loss in losses.items()]).sum()
                 if stride_cost:
                     loss = loss + stride_cost * stride_cost_of(model)
-                loss_value = loss.item()
+                loss_value = float(loss)
                 if not math.isfinite(loss_value):
                     raise TrainingError(
                         f"the loss became {loss_value} at step {step}, before the update; lower train.learning_rate "
@@ -131,7 +131,9 @@ def train(
                 "stride_lr": optimizer.param_groups[-1]["lr"] if len(peak_rates) > 1 else None,
                 "clips_per_s": clips_per_s,
             }
-            training = {task: {k: total[k] / total["n"] for k in ("loss", "accuracy")} for task, total in totals.items()}
+            training = {
+                task: {k: total[k] / total["n"] for k in ("loss", "accuracy")} for task, total in totals.items()
+            }
             validation: dict[str, dict[str, float]] = {}
             for data in sets:
                 scores, _ = evaluate(model, data.clips, data.labels, data.indexes("validation"), workers)
@@ -165,7 +167,7 @@ def schedule_factor(schedule: str, step: int, n_steps: int) -> float:
 
     Example:
         >>> [round(schedule_factor("one_cycle", step, 101), 3) for step in (0, 29, 30, 100)]
-        [0.04, 0.998, 1.0, 0.0]
+        [0.04, 0.997, 1.0, 0.0]
     """
     if schedule == "constant":
         return 1.0
@@ -183,7 +185,9 @@ def _cosine(first: float, last: float, share: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
-def _count(totals: dict[str, dict[str, float]], task: str, loss: float, logits: torch.Tensor, labels: torch.Tensor) -> None:
+def _count(
+    totals: dict[str, dict[str, float]], task: str, loss: float, logits: torch.Tensor, labels: torch.Tensor
+) -> None:
     total = totals.setdefault(task, {"loss": 0.0, "accuracy": 0.0, "n": 0.0})
     total["loss"] += loss * len(labels)
     total["accuracy"] += (logits.argmax(1) == labels).sum().item()

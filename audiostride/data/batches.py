@@ -81,7 +81,9 @@ def random_window(clips: Clips, index: int, sample_rate: int, length: int, rng: 
     return window
 
 
-def plan_epoch(sizes: Sequence[int], batch_size: int, mixing: str, seed: int, epoch: int) -> list[tuple[int, np.ndarray]]:
+def plan_epoch(
+    sizes: Sequence[int], batch_size: int, mixing: str, seed: int, epoch: int
+) -> list[tuple[int, np.ndarray]]:
     """The batches of one epoch, in order.
 
     Args:
@@ -111,8 +113,7 @@ def plan_epoch(sizes: Sequence[int], batch_size: int, mixing: str, seed: int, ep
             order = np.random.default_rng([seed, 1, number, turn]).permutation(size)
             last = position == per_set[number] - 1
             batches.append((number, order[position * batch_size : None if last else (position + 1) * batch_size]))
-    order = np.random.default_rng([seed, 2, epoch]).permutation(len(batches)) if len(sizes) > 1 else range(len(batches))
-    return [batches[i] for i in order]
+    return [batches[i] for i in np.random.default_rng([seed, 2, epoch]).permutation(len(batches))]
 
 
 def training_batches(
@@ -212,7 +213,9 @@ class _Safely(Dataset):
 def _load(dataset: Dataset, workers: int) -> Iterator:
     # Each item is a whole batch, so nothing is left to collate.
     workers = min(workers, len(dataset))  # type: ignore[arg-type]
-    for item in DataLoader(_Safely(dataset), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None):
+    for item in DataLoader(
+        _Safely(dataset), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+    ):
         if isinstance(item, DataError):
             raise item
         yield item

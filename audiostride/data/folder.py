@@ -9,7 +9,13 @@ from ..audio import EXTENSIONS
 from ..errors import DataError
 from .clips import FileClips
 
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 
 
 def read_folder(path: str | os.PathLike[str]) -> FileClips:

@@ -55,14 +55,18 @@ def ripple(
     band_width = (hz_to_mel(7800.0) - hz_to_mel(60.0)) / 65
     bins_hz = [k * SAMPLE_RATE / _WINDOW for k in range(_WINDOW // 2 + 1)]
     band = torch.tensor([(hz_to_mel(hz) - hz_to_mel(60.0)) / band_width - 1 for hz in bins_hz], dtype=torch.float64)
-    rate_, scale_, depth_, phase_ = (torch.from_numpy(np.broadcast_to(v, len(noise)).astype(float)) for v in (rate_hz, scale, depth_db, phase))
+    rate_, scale_, depth_, phase_ = (
+        torch.from_numpy(np.broadcast_to(v, len(noise)).astype(float)) for v in (rate_hz, scale, depth_db, phase)
+    )
     cycles = rate_[:, None, None] * time_s + scale_[:, None, None] * band[:, None]
     gain_db = depth_[:, None, None] * torch.sin(2 * np.pi * cycles + phase_[:, None, None])
     rippled = torch.istft(spectrum * 10 ** (gain_db / 20), _WINDOW, _HOP, window=window, length=noise.shape[1])
     return (0.1 * rippled / rippled.square().mean(-1, keepdim=True).sqrt()).numpy()
 
 
-def make_ripples(n_clips: int = 2500, seed: int = 0, progress: Callable[[str, int, int], None] | None = None) -> ArrayClips:
+def make_ripples(
+    n_clips: int = 2500, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
+) -> ArrayClips:
     """Make the data set: one-second clips with two labels, `rate` (Hz) and `scale` (cycles per band).
 
     The 25 combinations appear equally often; depth 6 to 14 dB, direction and phase are random.

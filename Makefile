@@ -1,0 +1,36 @@
+# Every target sets itself up: a fresh machine needs Python >= 3.11 and make, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# CPU wheels where one is offered; an unbounded torch resolves to a CUDA build of several GB.
+TORCH := torch==2.13.*
+
+.PHONY: demo test lint unit setup clean
+
+demo: setup ## train the embedded ripples and print their cut-offs
+	$(BIN)/audiostride train ripples --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/audiostride cutoffs $$(ls -d runs/demo-* | tail -n 1)
+
+test: lint unit ## everything CI checks
+
+lint: setup ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: setup ## all tests, slow ones too, doctests and the snippets of the documentation
+	$(BIN)/python -m pytest
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "audiostride needs Python >= 3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	# Only its pure-Python filters are used, as an oracle; its compiled part may not fit this torch.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps "torchaudio==2.11.*"
+	touch $@
+
+clean: ## remove the environment
+	rm -rf .venv

@@ -1,0 +1,5 @@
+"""`python -m audiostride` is the `audiostride` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,182 @@
+"""The `audiostride` command: parse, call, print. Nothing else.
+
+stdout carries data, stderr progress and errors. Modules are imported where they are used, so that
+`--help` answers at once.
+"""
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import AudiostrideError
+
+app = typer.Typer(
+    name="audiostride",
+    help="Audio classification with CNNs that learn their temporal and spectral resolution.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A directory that `train` made.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"audiostride {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override any key of the recipe.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Default: runs/NAME, or runs/NAME-2, ...")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier, test it and leave everything in a run directory.
+
+    [bold]Examples[/bold]
+
+      audiostride train ripples
+
+      audiostride train folder tasks.label.data.path=my_sounds --out runs/mine
+
+      audiostride train folder tasks.label.data.path=my_sounds model.downsampling=strided train.epochs=5
+    """
+    from .recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from .display import ProgressDisplay, scores_table
+    from .evaluate import Score
+    from .run import run, run_directory
+
+    run_dir = run_directory(loaded, out)
+    with ProgressDisplay() as display:
+        display.print(f"run directory: {run_dir}")
+        results = run(loaded, run_dir, display.progress, display.on_start, display.on_step, display.on_epoch)
+    if as_json:
+        _print_json({"run_dir": str(run_dir)} | results)
+        return
+    scores = {task: Score(s["loss"], s["accuracy"], s["n"]) for task, s in results["tasks"].items()}
+    _print(scores_table(scores, f"Test scores of {run_dir}"))
+
+
+@app.command()
+def evaluate(
+    run_dir: RunDir,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Another folder of audio; default: the test set it was made with."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a trained model on whole clips.
+
+    [bold]Examples[/bold]
+
+      audiostride evaluate runs/mine
+
+      audiostride evaluate runs/mine --data other_sounds --task label --json
+    """
+    from .display import ProgressDisplay, scores_table
+    from .run import evaluate_run
+
+    with ProgressDisplay() as display:
+        scores = evaluate_run(run_dir, data, task, display.progress)
+    if as_json:
+        _print_json({"tasks": {name: score._asdict() for name, score in scores.items()}})
+    else:
+        _print(scores_table(scores, f"Scores of {run_dir}"))
+
+
+@app.command()
+def cutoffs(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="One or more run directories.")],
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Input length; default: the training window.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn learned strides into cut-off frequencies: Hz along time, cycles per mel band along frequency.
+
+    Several runs are converted one by one and averaged.
+
+    [bold]Examples[/bold]
+
+      audiostride cutoffs runs/mine
+
+      audiostride cutoffs runs/seed0 runs/seed1 runs/seed2 --json
+    """
+    from .classifier import load
+    from .cutoffs import model_cutoffs, summarise
+    from .display import cutoff_tables
+    from .errors import UsageError
+
+    models = [load(run_dir) for run_dir in run_dirs]
+    try:
+        layers = summarise([model_cutoffs(model, seconds) for model in models])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if as_json:
+        _print_json({"runs": [str(run_dir) for run_dir in run_dirs], "layers": layers})
+        return
+    for table in cutoff_tables(layers, models[0].window_s if seconds is None else seconds, len(models)):
+        _print(table)
+
+
+def main() -> None:
+    """Entry point: run the command and turn errors into one message and an exit code."""
+    try:
+        app()
+    except AudiostrideError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of stdout is gone (`| head`); silence the flush at exit, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        full = "; free some space" if error.errno == errno.ENOSPC else ""
+        _fail(f"{error.filename or ''}: {error.strerror or error}{full}".lstrip(": "), 1)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(message, err=True)
+    sys.exit(exit_code)
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(renderable)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1))

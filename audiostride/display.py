@@ -1,0 +1,127 @@
+"""What the terminal shows: progress on stderr, tables on stdout. Only the CLI imports this module."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from .classifier import AudioClassifier
+    from .data.batches import LabelledClips
+    from .evaluate import Score
+
+_STRIDES_EVERY_S = 0.5
+
+
+class ProgressDisplay:
+    """Progress bars on a terminal; without one a line when each step of the work is done.
+
+    Use it as a context manager and hand its methods to `run` and `evaluate` as callbacks.
+    """
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.tasks: dict[str, TaskID] = {}
+        self.model: AudioClassifier | None = None
+        self.strides = ""
+        self.strides_read = 0.0
+
+    def __enter__(self) -> "ProgressDisplay":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def print(self, text: str) -> None:
+        """Print a line above the progress bars."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` steps of some work are done."""
+        if what not in self.tasks:
+            self.tasks[what] = self.bars.add_task(what, total=total, note=note)
+        self.bars.update(self.tasks[what], completed=done, total=total, note=note)
+        if done == total:
+            self.bars.remove_task(self.tasks.pop(what))
+
+    def on_start(self, model: "AudioClassifier", sets: Sequence["LabelledClips"], bad_files: Sequence[str]) -> None:
+        """Say what is going to be trained on what."""
+        self.model = model
+        for line in bad_files:
+            self.print(f"left out: {line}")
+        for data in sets:
+            sizes = ", ".join(f"{len(data.indexes(split))} {split}" for split in ("train", "validation", "test"))
+            tasks = ", ".join(f"{task} ({len(model.labels[task])} classes)" for task in data.labels)
+            self.print(f"{tasks}: {sizes} clips")
+
+    def on_step(self, step: int, n_steps: int, loss: float, clips_per_s: float) -> None:
+        """Move the bar; show loss, speed and the strides as they move."""
+        if self.model and time.monotonic() - self.strides_read > _STRIDES_EVERY_S:
+            self.strides, self.strides_read = format_strides(self.model.trunk.strides()), time.monotonic()
+        self.progress("training", step, n_steps, f"loss {loss:.3f}  {clips_per_s:.0f} clips/s  {self.strides}")
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        """Print a line for each epoch, with the validation accuracy of every task."""
+        if record["split"] != "validation":
+            return
+        accuracy = "  ".join(f"{task} {100 * s['accuracy']:.1f} %" for task, s in record["tasks"].items())
+        loss = sum(s["loss"] for s in record["tasks"].values())
+        speed, strides = record["clips_per_s"], format_strides(record["strides"])
+        self.print(f"epoch {record['epoch']}: validation {accuracy}  loss {loss:.3f}  {speed:.0f} clips/s  {strides}")
+
+
+def format_strides(strides: Sequence[Sequence[float]]) -> str:
+    """Strides of all blocks in one line.
+
+    Example:
+        >>> format_strides([[2.0, 2.0], [1.25, 1.0]])
+        'strides 2.00x2.00 1.25x1.00'
+    """
+    return "strides " + " ".join("x".join(f"{s:.2f}" for s in block) for block in strides)
+
+
+def scores_table(scores: dict[str, "Score"], title: str) -> Table:
+    """Accuracy and loss of each task."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("task")
+    for heading in ("accuracy", "loss", "clips"):
+        table.add_column(heading, justify="right")
+    for task, score in scores.items():
+        table.add_row(task, f"{100 * score.accuracy:.1f} %", f"{score.loss:.4f}", str(score.n))
+    return table
+
+
+def cutoff_tables(layers: Sequence[dict[str, Any]], seconds: float, n_runs: int) -> list[Table]:
+    """One table for time in Hz and one for frequency in cycles per mel band."""
+    tables = []
+    runs = f", mean of {n_runs} runs" if n_runs > 1 else ""
+    for axis, unit, digits in (("time", "Hz", 1), ("mel", "cycles per mel band", 3)):
+        title = f"{axis}: modulations kept, in {unit} (input of {seconds:g} s{runs})"
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False)
+        table.add_column("\nlayer")
+        table.add_column("\nstride", justify="right")
+        for group in ("own", "so far"):
+            for i, heading in enumerate(("f/2S", "full", "-6 dB", "last")):
+                table.add_column(f"{group if i == 0 else ''}\n{heading}", justify="right")
+        table.add_column("paper's\nTable 2", justify="right")
+        for row in layers:
+            if row["axis"] == axis:
+                sd = "" if row["stride_sd"] is None else f" ± {row['stride_sd']:.2f}"
+                values = [*row["own"].values(), *row["cumulative"].values(), row["paper"]]
+                shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
+                table.add_row(str(row["layer"]), f"{row['stride']:.2f}{sd}", *shown)
+        tables.append(table)
+    return tables
