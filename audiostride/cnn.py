@@ -56,13 +56,11 @@ class SeparableBlock(nn.Module):
 
     def forward(self, x: Tensor, host_strides: Sequence[float] | None = None) -> Tensor:
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
-        x = self.time_norm(self._downsample(self.time_conv(x), 0, host_strides).relu())
-        return self.mel_norm(self._downsample(self.mel_conv(x), 1, host_strides).relu())
-
-    def _downsample(self, x: Tensor, axis: int, host_strides: Sequence[float] | None) -> Tensor:
-        if isinstance(self.pool, DiffStride):
-            return self.pool.pool_axis(x, axis, None if host_strides is None else host_strides[axis])
-        return x if self.pool is None else self.pool.pool_axis(x, axis)
+        for axis, (conv, norm) in enumerate(((self.time_conv, self.time_norm), (self.mel_conv, self.mel_norm))):
+            host_stride = None if host_strides is None else host_strides[axis]
+            x = conv(x) if self.pool is None else self.pool.pool_conv(conv, x, axis, host_stride)
+            x = norm(x.relu())
+        return x
 
     def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
         """Size (time, mel) of the map that a map of size (time, mel) becomes."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .cnn import AudioCNN
-from .downsampling import diffstride_layers
+from .downsampling import diffstride_layers, pools_first
 
 
 class Cost(NamedTuple):
@@ -23,29 +23,48 @@ class Cost(NamedTuple):
     parameters: int
 
 
-def trunk_cost(trunk: AudioCNN, time: int, mel: int) -> Cost:
+def trunk_cost(trunk: AudioCNN, time: int, mel: int, full_resolution: bool = False) -> Cost:
     """Cost of an `AudioCNN` on one spectrogram of `time` frames and `mel` bands, at its current strides.
 
-    A convolution before a pooling layer is counted at the resolution of its input; a pooling matrix
-    of M x N costs M * N a column. Biases, ReLU and batch norm are not counted.
+    A convolution before a pooling layer runs at the resolution `pools_first` chooses; a pooling
+    matrix of M x N costs M * N a column. Biases, ReLU, batch norm and the making of the matrices
+    (once a batch) are not counted.
+
+    Args:
+        trunk: the trunk.
+        time: input length in frames.
+        mel: number of mel bands.
+        full_resolution: count every convolution before a pooling layer at the resolution of its
+            input, as an implementation by FFT has to run it.
 
     Example:
         >>> round(trunk_cost(AudioCNN("strided"), 100, 64).macs / 1e6)
         428
-        >>> [round(trunk_cost(AudioCNN("diffstride", smoothness=r), 100, 64).macs / 1e6) for r in (1, 4)]
+        >>> trunks = [AudioCNN("diffstride", smoothness=r) for r in (1, 4)]
+        >>> [round(trunk_cost(trunk, 100, 64, full_resolution=True).macs / 1e6) for trunk in trunks]
         [885, 2367]
+        >>> [round(trunk_cost(trunk, 100, 64).macs / 1e6) for trunk in trunks]
+        [864, 2344]
     """
     macs = activations = 0
-    sizes = trunk.map_sizes(time, mel)
-    for block, (n_time, n_mel), (m_time, m_mel) in zip(trunk.separable_blocks, sizes, sizes[1:], strict=False):
-        c_in, c_out = block.time_conv.conv.in_channels, block.time_conv.conv.out_channels
-        pooled = block.pool is not None
-        conv_time, conv_mel = (n_time, n_mel) if pooled else (m_time, m_mel)
-        macs += 3 * c_in * c_out * conv_time * n_mel + 3 * c_out * c_out * m_time * conv_mel
-        activations += c_out * (conv_time * n_mel + m_time * conv_mel)
-        if pooled:
-            macs += c_out * (m_time * n_time * n_mel + m_time * n_mel * m_mel)
-            activations += c_out * (m_time * n_mel + m_time * m_mel)
+    n_time, n_mel = time, mel
+    for block in trunk.separable_blocks:
+        m_time, m_mel = block.output_lengths(n_time, n_mel)
+        for axis, conv, n, m, others in (
+            (0, block.time_conv.conv, n_time, m_time, n_mel),
+            (1, block.mel_conv.conv, n_mel, m_mel, m_time),
+        ):
+            taps, c_in, c_out = conv.kernel_size[axis], conv.in_channels, conv.out_channels
+            if block.pool is None:
+                macs += others * taps * c_in * c_out * m
+            elif not full_resolution and pools_first(c_in, c_out, taps, block.pool.axis_crop(n, axis)):
+                macs += others * (taps * c_in * n * m + taps * c_in * c_out * m)
+                activations += others * taps * c_in * m
+            else:
+                macs += others * (taps * c_in * c_out * n + c_out * n * m)
+                activations += others * c_out * n
+            activations += others * c_out * m
+        n_time, n_mel = m_time, m_mel
     return Cost(macs, activations, count_parameters(trunk))
 
 

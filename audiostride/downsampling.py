@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from . import spectral
+from .spectral import Crop
 
+_FUNCTIONAL = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -58,7 +61,77 @@ class StridedConv(nn.Module):
         return self.conv(x)
 
 
-class SpectralPool(nn.Module):
+class _SpectralDownsampling(nn.Module):
+    """What `SpectralPool` and `DiffStride` share: pooling the last axes of a tensor one by one."""
+
+    n_axes: int
+
+    def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> Crop:
+        """Sizes of an axis of `n` samples at its current stride."""
+        raise NotImplementedError
+
+    def output_length(self, n: int, axis: int) -> int:
+        """Length of an axis of `n` samples after pooling."""
+        return self.axis_crop(n, axis).m
+
+    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None, taps: int = 1) -> Tensor:
+        """Pool one axis; axis 0 is the first of the last ``n_axes`` dimensions.
+
+        Args:
+            x: tensor whose last dimensions are the axes.
+            axis: which of them to pool.
+            host_stride: the axis' stride as a number, where the caller has read all strides at once.
+            taps: see `spectral.crop_spectrum`.
+        """
+        raise NotImplementedError
+
+    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
+        """``pool_axis(conv(x), axis)`` for a convolution along that axis, at the cheaper resolution.
+
+        Pooling and convolution are both linear, so the shifted copies of the input that the
+        convolution adds up can be pooled first and the convolution run on what is left. That costs
+        a pooling of every input channel for each tap instead of one of every output channel, so it
+        pays where the input has few channels: in a network, at its first convolution.
+
+        Args:
+            conv: `StridedConv` of stride 1 whose kernel is longer than 1 along `axis` only.
+            x: shape ``(batch, in_channels, *axes)``.
+            axis: the axis to convolve and pool.
+            host_stride: see `pool_axis`.
+        """
+        kernel = conv.conv
+        dim = x.dim() - self.n_axes + axis
+        taps = kernel.kernel_size[axis]
+        crop = self.axis_crop(x.shape[dim], axis, host_stride)
+        if taps == 1 or not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
+            return self.pool_axis(conv(x), axis, host_stride)
+        copies = self.pool_axis(x, axis, host_stride, taps)
+        return _FUNCTIONAL[self.n_axes](copies, kernel.weight, kernel.bias, stride=kernel.kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool the last axes of ``(..., *axes)``, one after the other."""
+        for axis in range(self.n_axes):
+            x = self.pool_axis(x, axis)
+        return x
+
+
+def pools_first(in_channels: int, out_channels: int, taps: int, crop: Crop) -> bool:
+    """Whether a convolution followed by pooling runs faster on the pooled copies of its input.
+
+    It does where that halves the multiply-accumulates; above that a convolution at full resolution
+    wins by its better use of the caches (measured by `benchmarks/conv_resolution.py`).
+
+    Example:
+        >>> crop = spectral.diffstride_crop(100, 2.0, 1.0)
+        >>> pools_first(1, 64, 3, crop), pools_first(64, 64, 3, crop)
+        (True, False)
+    """
+    full = taps * in_channels * out_channels * crop.n + crop.m * crop.n * out_channels
+    pooled = taps * in_channels * out_channels * crop.m + crop.m * crop.n * in_channels * taps
+    return pooled < 0.5 * full
+
+
+class SpectralPool(_SpectralDownsampling):
     """Spectral pooling with fixed strides: keeps the lowest bins of each axis, M = max(2, floor(N / S)).
 
     Args:
@@ -78,29 +151,20 @@ class SpectralPool(nn.Module):
     def __init__(self, stride: float | Sequence[float]):
         super().__init__()
         self.stride = _axes(stride)
+        self.n_axes = len(self.stride)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}"
 
-    def output_length(self, n: int, axis: int) -> int:
-        """Length of an axis of `n` samples after pooling."""
-        return spectral.spectral_crop(n, self.stride[axis]).m
+    def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> Crop:
+        return spectral.spectral_crop(n, self.stride[axis])
 
-    def pool_axis(self, x: Tensor, axis: int) -> Tensor:
-        """Pool one axis; axis 0 is the first of the last ``len(stride)`` dimensions."""
-        dim = x.dim() - len(self.stride) + axis
-        crop = spectral.spectral_crop(x.shape[dim], self.stride[axis])
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        return spectral.crop_spectrum(x, torch.ones(crop.n_bins, dtype=dtype, device=x.device), crop, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool the last axes of ``(..., *axes)``, one after the other."""
-        for axis in range(len(self.stride)):
-            x = self.pool_axis(x, axis)
-        return x
+    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None, taps: int = 1) -> Tensor:
+        dim = x.dim() - self.n_axes + axis
+        return spectral.crop_spectrum_constant(x, self.axis_crop(x.shape[dim], axis), dim, taps=taps)
 
 
-class DiffStride(nn.Module):
+class DiffStride(_SpectralDownsampling):
     """Downsampling whose stride is learned by gradient descent, one per axis.
 
     Along an axis of length N the layer keeps the DFT bins up to the edge a = N / (2S) in full, lets
@@ -115,7 +179,7 @@ class DiffStride(nn.Module):
         crop: False keeps every axis at its length (static shapes) and only applies the mask.
 
     Attributes:
-        stride: parameter of shape ``(n_axes,)``, or ``(1,)`` if shared.
+        stride: parameter of shape ``(n_axes,)``, or ``(1,)`` if shared; a buffer once frozen.
         input_lengths: length of each axis in the last forward of training mode, None before it.
 
     Raises:
@@ -133,6 +197,8 @@ class DiffStride(nn.Module):
         Parameter containing:
         tensor([2.0000, 1.5000], requires_grad=True)
     """
+
+    stride: Tensor
 
     def __init__(
         self,
@@ -152,45 +218,65 @@ class DiffStride(nn.Module):
         self.crop = crop
         self.stride = nn.Parameter(torch.tensor(initial[:1] if shared_stride else initial))
         self.input_lengths: list[int | None] = [None] * self.n_axes
+        self._frozen: list[float] | None = None
 
     def extra_repr(self) -> str:
         return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}"
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the strides are constants."""
+        return self._frozen is not None
+
     def strides(self) -> list[float]:
         """Current stride of each axis, as numbers on the host (on a GPU this waits for the device)."""
-        values = self.stride.tolist()
+        values = self.stride.tolist() if self._frozen is None else self._frozen
         return values * self.n_axes if len(values) == 1 else values
 
-    def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> spectral.Crop:
-        """Sizes of an axis of `n` samples at its current stride."""
+    def freeze_strides(self) -> None:
+        """Turn the strides into constants, for inference: cached matrices, nothing left to read or learn.
+
+        The parameter becomes a buffer of the same name, so a saved state still fits. There is no way
+        back but to load the model anew.
+
+        Example:
+            >>> pool = DiffStride(2.0)
+            >>> pool.freeze_strides()
+            >>> list(pool.parameters()), pool.strides()
+            ([], [2.0])
+        """
+        if self._frozen is None:
+            self._frozen, values = self.stride.tolist(), self.stride.detach()
+            del self.stride
+            self.register_buffer("stride", values)
+
+    def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> Crop:
         stride = self.strides()[axis] if host_stride is None else host_stride
         return spectral.diffstride_crop(n, stride, self.smoothness, self.crop)
 
-    def output_length(self, n: int, axis: int) -> int:
-        """Length of an axis of `n` samples after pooling."""
-        return self.axis_crop(n, axis).m
-
-    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
-        """Pool one axis; axis 0 is the first of the last ``n_axes`` dimensions.
-
-        Args:
-            x: tensor whose last dimensions are the axes.
-            axis: which of them to pool.
-            host_stride: the axis' stride as a number, where the caller has read all strides at once.
-        """
+    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         n = x.shape[dim]
         if self.training:
             self.input_lengths[axis] = n
         crop = self.axis_crop(n, axis, host_stride)
+        if self._frozen is not None:
+            return spectral.crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps)
         mask = spectral.diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
-        return spectral.crop_spectrum(x, mask, crop, dim)
+        return spectral.crop_spectrum(x, mask, crop, dim, taps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool the last axes of ``(..., *axes)``, one after the other."""
-        for axis, host_stride in enumerate(self.strides()):
-            x = self.pool_axis(x, axis, host_stride)
-        return x
+
+def freeze_strides(model: nn.Module) -> None:
+    """Turn the learned strides of a whole model into constants, for inference and export.
+
+    Example:
+        >>> model = nn.Sequential(DiffStride(2.0), DiffStride(3.0))
+        >>> freeze_strides(model)
+        >>> len(list(model.parameters()))
+        0
+    """
+    for layer in diffstride_layers(model):
+        layer.freeze_strides()
 
 
 def diffstride_layers(model: nn.Module) -> list[DiffStride]:
@@ -205,8 +291,8 @@ def read_strides(layers: Sequence[DiffStride]) -> list[list[float]]:
         >>> read_strides([DiffStride(2.0), DiffStride((3.0, 3.0), shared_stride=True)])
         [[2.0], [3.0, 3.0]]
     """
-    if not layers:
-        return []
+    if all(layer.frozen for layer in layers):
+        return [layer.strides() for layer in layers]
     values = iter(torch.cat([layer.stride.detach() for layer in layers]).tolist())
     own = [[next(values) for _ in layer.stride] for layer in layers]
     return [v * layer.n_axes if len(v) == 1 else v for v, layer in zip(own, layers, strict=True)]
@@ -227,6 +313,8 @@ def clamp_strides_(model: nn.Module) -> None:
         [2.0, 32.0]
     """
     for layer in diffstride_layers(model):
+        if layer.frozen:
+            continue
         limits = [float("inf") if n is None else max(n / 2, 1.0) for n in layer.input_lengths]
         if len(layer.stride) == 1:
             limits = [min(limits)]

@@ -17,8 +17,9 @@ Sources: Rippel, Snoek & Adams 2015 (spectral pooling); Riad, Teboul, Grangier &
 """
 
 import math
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -140,41 +141,56 @@ def diffstride_mask(crop: Crop, stride: Tensor, smoothness: float) -> Tensor:
     return ((smoothness + edge - bins) / smoothness).clamp(0, 1)
 
 
-@lru_cache(maxsize=1024)
-def fourier_rows(n: int, n_bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Cosine rows, then sine rows, of the first `n_bins` DFT bins of an axis of length `n`.
+def _cached(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Remember the tensors a function makes, but for while a graph is traced or under inference_mode.
+
+    A tensor made while tracing belongs to the graph; one made under inference_mode could not take
+    part in a later training step.
+    """
+    remembered = lru_cache(maxsize=512)(function)
+
+    @wraps(function)
+    def wrapper(*args: Any) -> Tensor:
+        if torch.compiler.is_compiling():
+            return function(*args)
+        with torch.inference_mode(False):
+            return remembered(*args)
+
+    return wrapper
+
+
+@_cached
+def fourier_basis(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Cosines and sines of all DFT bins of an axis of length `n`.
 
     Returns:
-        Tensor of shape ``(2 * n_bins, n)``. It is cached and shared: never write to it.
+        Tensor of shape ``(2, n // 2 + 1, n)``. It is shared: never write to it.
 
     Example:
-        >>> fourier_rows(4, 2, torch.float64, torch.device("cpu")).round().abs().int().tolist()
-        [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
+        >>> fourier_basis(4, torch.float64, torch.device("cpu")).round().int().tolist()
+        [[[1, 1, 1, 1], [1, 0, -1, 0], [1, -1, 1, -1]], [[0, 0, 0, 0], [0, 1, 0, -1], [0, 0, 0, 0]]]
     """
-    # A tensor cached under inference_mode would be unusable in a later training step.
-    with torch.inference_mode(False):
-        # Integer products modulo n keep the phase exact where float products would drift.
-        turns = torch.outer(torch.arange(n_bins), torch.arange(n)).remainder(n).double() / n
-        phase = 2 * math.pi * turns
-        return torch.cat([phase.cos(), phase.sin()]).to(dtype=dtype, device=device)
+    # Integer products modulo n keep the phase exact where float products would drift.
+    turns = torch.outer(torch.arange(n // 2 + 1), torch.arange(n)).remainder(n).double() / n
+    return torch.stack([(2 * math.pi * turns).cos(), (2 * math.pi * turns).sin()]).to(dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=1024)
-def bin_weights(n: int, n_bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Weight of each kept bin in the real inverse DFT, scaled so that a constant stays that constant.
+@_cached
+def bin_weights(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Weight of each DFT bin in the real inverse DFT, such that a constant stays that constant.
 
     2/N for a bin that stands for itself and its mirror image, 1/N for DC and the Nyquist bin.
 
+    Returns:
+        Tensor of shape ``(n // 2 + 1,)``. It is shared: never write to it.
+
     Example:
-        >>> bin_weights(4, 3, torch.float32, torch.device("cpu")).tolist()
+        >>> bin_weights(4, torch.float32, torch.device("cpu")).tolist()
         [0.25, 0.5, 0.25]
     """
-    with torch.inference_mode(False):
-        weights = torch.full((n_bins,), 2.0 / n, dtype=torch.float64)
-        weights[0] = 1.0 / n
-        if n_bins == n // 2 + 1 and n % 2 == 0:
-            weights[-1] = 1.0 / n
-        return weights.to(dtype=dtype, device=device)
+    bins = torch.arange(n // 2 + 1)
+    itself = (bins == 0) | (2 * bins == n)
+    return ((2.0 - itself.double()) / n).to(dtype=dtype, device=device)
 
 
 def pooling_matrix(mask: Tensor, crop: Crop) -> Tensor:
@@ -193,62 +209,129 @@ def pooling_matrix(mask: Tensor, crop: Crop) -> Tensor:
         tensor([[ 0.7500,  0.2500, -0.2500,  0.2500],
                 [-0.2500,  0.2500,  0.7500,  0.2500]])
     """
-    like = {"dtype": mask.dtype, "device": mask.device}
-    scale = (mask * bin_weights(crop.n, crop.n_bins, **like)).repeat(2)
-    analysis = fourier_rows(crop.n, crop.n_bins, **like)
-    synthesis = fourier_rows(crop.m, crop.n_bins, **like)
-    return synthesis.T @ (scale[:, None] * analysis)
+    scale = mask * bin_weights(crop.n, mask.dtype, mask.device)[: crop.n_bins]
+    analysis = fourier_basis(crop.n, mask.dtype, mask.device)[:, : crop.n_bins]
+    synthesis = fourier_basis(crop.m, mask.dtype, mask.device)
+    return synthesis.flatten(0, 1).T @ (scale[:, None] * analysis).flatten(0, 1)
+
+
+@_cached
+def constant_matrix(
+    crop: Crop, stride: float | None, smoothness: float, taps: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Pooling matrix of a stride that does not learn, in the precision it is applied in.
+
+    Args:
+        crop: sizes of the axis.
+        stride: DiffStride's stride; None is the hard mask of spectral pooling.
+        smoothness: DiffStride's ramp width R, in bins.
+        taps: see `shift_columns`.
+        dtype: of the matrix.
+        device: of the matrix.
+
+    Returns:
+        Tensor of shape ``(m * taps, n)``. It is shared: never write to it.
+
+    Example:
+        >>> crop = spectral_crop(100, 2.0)
+        >>> constant_matrix(crop, None, 1.0, 1, torch.float32, torch.device("cpu")).shape
+        torch.Size([50, 100])
+    """
+    mask = torch.ones(crop.n_bins, dtype=torch.float64)
+    if stride is not None:
+        mask = diffstride_mask(crop, torch.tensor(stride, dtype=torch.float64), smoothness)
+    return shift_columns(pooling_matrix(mask, crop), taps).to(dtype=dtype, device=device)
+
+
+def shift_columns(rows: Tensor, taps: int) -> Tensor:
+    """Rows that act on an input as `rows` do on its copies shifted by -(taps // 2) .. taps // 2 samples.
+
+    A convolution adds up shifted copies of its input, zero-padded at the ends, so a linear map after
+    a convolution is the convolution after this map: the convolution can run on what is left of the
+    axis instead of the whole of it.
+
+    Args:
+        rows: shape ``(r, n)``.
+        taps: odd number of shifts.
+
+    Returns:
+        Shape ``(r * taps, n)``: the shifts of the first row, then those of the second, ...
+
+    Example:
+        >>> shift_columns(torch.tensor([[1, 2, 3]]), taps=3)
+        tensor([[2, 3, 0],
+                [1, 2, 3],
+                [0, 1, 2]])
+    """
+    if taps == 1:
+        return rows
+    n, half = rows.shape[1], taps // 2
+    padded = torch.nn.functional.pad(rows, (half, half))
+    return torch.stack([padded[:, 2 * half - tap : 2 * half - tap + n] for tap in range(taps)], 1).flatten(0, 1)
 
 
 class _PoolByMatrix(torch.autograd.Function):
-    """``pooling_matrix(mask) @ x`` that keeps for its backward only what the stride's gradient needs.
+    """``shift_columns(pooling_matrix(mask), taps) @ x``, keeping only what the stride's gradient needs.
 
     The mask depends on the stride on the ramp's bins alone, so the backward needs the input's
     Fourier coefficients there (about 2R rows) instead of the input itself.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor, crop: Crop) -> Tensor:
-        matrix = pooling_matrix(mask, crop)
-        ctx.crop = crop
-        ctx.mask_shape = mask.shape
-        ctx.save_for_backward(matrix, _ramp_rows(crop.n, crop, x) @ x if ctx.needs_input_grad[1] else None)
-        return matrix.to(x.dtype) @ x
+    def forward(ctx, x: Tensor, mask: Tensor, crop: Crop, taps: int) -> Tensor:
+        matrix = shift_columns(pooling_matrix(mask, crop), taps).to(x.dtype)
+        ctx.crop, ctx.taps, ctx.mask = crop, taps, (mask.shape, mask.dtype)
+        learns = ctx.needs_input_grad[1]
+        ctx.save_for_backward(matrix, shift_columns(_ramp_rows(crop.n, crop, x), taps) @ x if learns else None)
+        return matrix @ x
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         matrix, coefficients = ctx.saved_tensors
-        grad_x = matrix.to(grad.dtype).T @ grad if ctx.needs_input_grad[0] else None
+        grad_x = matrix.T @ grad if ctx.needs_input_grad[0] else None
         grad_mask = None
         if coefficients is not None:
-            first, last = ctx.crop.ramp
+            crop, (shape, dtype) = ctx.crop, ctx.mask
+            first, last = crop.ramp
             # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x, and analysis_k @ x was kept.
-            product = (_ramp_rows(ctx.crop.m, ctx.crop, grad) @ grad) * coefficients
-            per_row = product.sum(dim=(0, 2), dtype=matrix.dtype)
-            weights = bin_weights(ctx.crop.n, ctx.crop.n_bins, matrix.dtype, matrix.device)
-            grad_mask = torch.zeros(ctx.mask_shape, dtype=matrix.dtype, device=matrix.device)
+            by_tap = grad.reshape(grad.shape[0], crop.m, -1)
+            product = (_ramp_rows(crop.m, crop, grad) @ by_tap) * coefficients.view(grad.shape[0], -1, by_tap.shape[2])
+            per_row = product.sum(dim=(0, 2), dtype=dtype)
+            weights = bin_weights(crop.n, dtype, grad.device)
+            grad_mask = torch.zeros(shape, dtype=dtype, device=grad.device)
             grad_mask[first:last] = weights[first:last] * per_row.view(2, -1).sum(0)
-        return grad_x, grad_mask, None
+        return grad_x, grad_mask, None, None
 
 
 def _ramp_rows(n: int, crop: Crop, like: Tensor) -> Tensor:
     """Cosine and sine rows of the ramp's bins on an axis of length `n`, shape ``(2 * ramp bins, n)``."""
     first, last = crop.ramp
-    return fourier_rows(n, crop.n_bins, like.dtype, like.device).view(2, crop.n_bins, n)[:, first:last].reshape(-1, n)
+    return fourier_basis(n, like.dtype, like.device)[:, first:last].flatten(0, 1)
 
 
-def _pool_by_matrix(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
-    # Channels-last tensors are pooled as they lie in memory: the axis is seen as (outer, n, inner).
+def along_axis(x: Tensor, dim: int, rows: int, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a linear map to one axis of a tensor as it lies in memory, channels last or not.
+
+    Args:
+        x: any tensor.
+        dim: the axis, 0 or more.
+        rows: length of the axis after the map.
+        apply: maps ``(outer, n, inner)`` to ``(outer, rows, inner)``.
+
+    Returns:
+        Tensor like `x` with ``shape[dim] == rows``, in the memory format of `x`.
+
+    Example:
+        >>> along_axis(torch.zeros(2, 8, 100, 64), 2, 1, lambda flat: flat.sum(1, keepdim=True)).shape
+        torch.Size([2, 8, 1, 64])
+    """
     channels_last = x.dim() in (4, 5) and not x.is_contiguous()
     if channels_last:
         x, dim = x.movedim(1, -1), dim - 1
-    outer, inner = x.shape[:dim], x.shape[dim + 1 :]
-    flat = x.reshape(outer.numel(), crop.n, inner.numel())
-    with torch.autocast(x.device.type, enabled=False):
-        pooled = _PoolByMatrix.apply(flat, mask, crop)
-    pooled = pooled.reshape(*outer, crop.m, *inner)
-    return pooled.movedim(-1, 1) if channels_last else pooled
+    shape = x.shape
+    y = apply(x.reshape(-1, shape[dim], math.prod(shape[dim + 1 :]))).reshape(*shape[:dim], rows, *shape[dim + 1 :])
+    return y.movedim(-1, 1) if channels_last else y
 
 
 def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
@@ -271,7 +354,7 @@ def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
     return pooled.to(x.dtype).movedim(-1, dim)
 
 
-def crop_spectrum(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
+def crop_spectrum(x: Tensor, mask: Tensor, crop: Crop, dim: int, taps: int = 1) -> Tensor:
     """Downsample `x` along `dim`: weight its spectrum by `mask`, keep the first bins, transform back.
 
     Scaled so that a constant stays that constant. Pooling is circular: the last sample leaks into
@@ -282,9 +365,11 @@ def crop_spectrum(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
         mask: weights of the kept bins, shape ``(n_bins,)``; may require grad on ``crop.ramp``.
         crop: sizes, from `diffstride_crop` or `spectral_crop`.
         dim: the axis to downsample.
+        taps: odd; more than 1 downsamples that many shifted copies of `x`, interleaved along `dim`,
+            for a convolution with this kernel length and stride to add up, see `shift_columns`.
 
     Returns:
-        Tensor like `x` with ``shape[dim] == crop.m``.
+        Tensor like `x` with ``shape[dim] == crop.m * taps``.
 
     Raises:
         ValueError: if the axis is not `crop.n` long.
@@ -297,8 +382,39 @@ def crop_spectrum(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
     dim = dim % x.dim()
     if x.shape[dim] != crop.n:
         raise ValueError(f"axis {dim} of a tensor of shape {tuple(x.shape)} is not {crop.n} long")
-    if crop.n == 1:
-        return x
-    if crop.n > LONG_AXIS:
+    if crop.n > LONG_AXIS and taps == 1:
         return crop_spectrum_fft(x, mask, crop, dim)
-    return _pool_by_matrix(x, mask.to(torch.promote_types(mask.dtype, x.dtype)), crop, dim)
+    mask = mask.to(torch.promote_types(mask.dtype, x.dtype))
+    with torch.autocast(x.device.type, enabled=False):
+        return along_axis(x, dim, crop.m * taps, lambda flat: _PoolByMatrix.apply(flat, mask, crop, taps))
+
+
+def crop_spectrum_constant(
+    x: Tensor, crop: Crop, dim: int, stride: float | None = None, smoothness: float = 1.0, taps: int = 1
+) -> Tensor:
+    """`crop_spectrum` for a stride that does not learn: one cached matrix, a plain matrix product.
+
+    Args:
+        x: real tensor with ``x.shape[dim] == crop.n``.
+        crop: sizes, from `diffstride_crop` or `spectral_crop`.
+        dim: the axis to downsample.
+        stride: DiffStride's stride; None is the hard mask of spectral pooling.
+        smoothness: DiffStride's ramp width R, in bins.
+        taps: see `crop_spectrum`.
+
+    Returns:
+        Tensor like `x` with ``shape[dim] == crop.m * taps``.
+
+    Example:
+        >>> crop_spectrum_constant(torch.ones(1, 100), spectral_crop(100, 2.0), dim=1).shape
+        torch.Size([1, 50])
+    """
+    dim = dim % x.dim()
+    if crop.n > LONG_AXIS and taps == 1:
+        mask = torch.ones(crop.n_bins, device=x.device)
+        if stride is not None:
+            mask = diffstride_mask(crop, torch.tensor(stride, device=x.device), smoothness)
+        return crop_spectrum_fft(x, mask, crop, dim)
+    matrix = constant_matrix(crop, stride, smoothness, taps, x.dtype, x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        return along_axis(x, dim, crop.m * taps, lambda flat: matrix @ flat)
