@@ -101,7 +101,7 @@ def train(
                 loss = torch.stack([weights.get(task, 1.0) * task_loss for task, task_loss in losses.items()]).sum()
                 if stride_cost:
                     loss = loss + stride_cost * stride_cost_of(model)
-                loss_value = float(loss)
+                loss_value = float(loss.detach())
                 if not math.isfinite(loss_value):
                     raise TrainingError(
                         f"the loss became {loss_value} at step {step}, before the update; lower train.learning_rate "
@@ -166,8 +166,8 @@ def schedule_factor(schedule: str, step: int, n_steps: int) -> float:
         n_steps: steps in all.
 
     Example:
-        >>> [round(schedule_factor("one_cycle", step, 101), 3) for step in (0, 29, 30, 100)]
-        [0.04, 0.997, 1.0, 0.0]
+        >>> [round(schedule_factor("one_cycle", step, 100), 3) for step in (0, 29, 99)]
+        [0.04, 1.0, 0.0]
     """
     if schedule == "constant":
         return 1.0
@@ -175,9 +175,9 @@ def schedule_factor(schedule: str, step: int, n_steps: int) -> float:
         return _cosine(1.0, 0.0, step / n_steps)
     if schedule != "one_cycle":
         raise ValueError(f"schedule must be constant, cosine or one_cycle, got {schedule!r}")
-    peak = 0.3 * (n_steps - 1)
+    peak = 0.3 * n_steps - 1
     if step <= peak:
-        return _cosine(0.04, 1.0, step / max(peak, 1))
+        return _cosine(0.04, 1.0, step / peak)
     return _cosine(1.0, 4e-6, (step - peak) / max(n_steps - 1 - peak, 1))
 
 

@@ -1,0 +1,99 @@
+"""The command as a person meets it, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = [
+    "model.channels=[4,8]",
+    "model.strides=[[2,2],[2,2]]",
+    "train.batch_size=8",
+    "train.epochs=2",
+    "train.workers=0",
+]
+
+
+def audiostride(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "audiostride", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def trained(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cwd = tmp_path_factory.mktemp("cli")
+    done = audiostride("train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run_dir"] == "runs/folder"
+    assert "run directory: runs/folder" in done.stderr
+    assert "epoch 2: validation label" in done.stderr
+    return cwd
+
+
+@pytest.mark.slow
+def test_a_trained_run_is_evaluated_and_converted_to_cutoffs(trained: Path, tone_folder: Path) -> None:
+    table = audiostride("evaluate", "runs/folder", cwd=trained)
+    assert "accuracy" in table.stdout
+    own = audiostride("evaluate", "runs/folder", "--json", cwd=trained)
+    assert json.loads(own.stdout)["tasks"]["label"]["n"] == 6
+    other = audiostride("evaluate", "runs/folder", "--data", str(tone_folder), "--task", "label", "--json", cwd=trained)
+    assert json.loads(other.stdout)["tasks"]["label"]["n"] == 60
+    layers = json.loads(audiostride("cutoffs", "runs/folder", "--json", cwd=trained).stdout)
+    assert layers["runs"] == ["runs/folder"]
+    assert [(row["layer"], row["axis"]) for row in layers["layers"]] == [
+        (1, "time"),
+        (1, "mel"),
+        (2, "time"),
+        (2, "mel"),
+    ]
+    assert set(layers["layers"][0]) == {"layer", "axis", "stride", "stride_sd", "own", "cumulative", "paper"}
+    assert set(layers["layers"][0]["own"]) == {"continuous", "full_gain", "minus_6db", "last_bin"}
+    both = audiostride("cutoffs", "runs/folder", "runs/folder", "--seconds", "2", cwd=trained)
+    assert "mean of 2 runs" in both.stdout
+    assert "input of 2 s" in both.stdout
+
+
+@pytest.mark.slow
+def test_a_directory_with_something_in_it_is_not_trained_into(trained: Path, tone_folder: Path) -> None:
+    again = audiostride(
+        "train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "--out", "runs/folder", cwd=trained
+    )
+    assert again.returncode == 2
+    assert "runs/folder: is not empty" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["train", "folder", "train.epoch=3"], 3, "train.epoch: there is no such key; did you mean 'epochs'?"),
+        (["train", "fodler"], 3, "did you mean 'folder'?"),
+        (["train", "folder"], 4, "DIR: no such folder"),
+        (["train"], 2, "RECIPE"),
+        (["train", "folder", "--uot", "x"], 2, "--uot"),
+        (["evaluate", "nowhere"], 5, "nowhere/config.json: no such file"),
+        (["cutoffs", "nowhere"], 5, "nowhere/config.json: no such file"),
+    ],
+)
+def test_mistakes_are_answered_in_words_with_the_documented_exit_code(
+    arguments: list[str], exit_code: int, message: str, tmp_path: Path
+) -> None:
+    done = audiostride(*arguments, cwd=tmp_path)
+    assert done.returncode == exit_code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_loads_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys\n"
+        "from audiostride.cli import app\n"
+        "app(['train', '--help'], standalone_mode=False)\n"
+        "sys.exit(bool({'torch', 'numpy', 'soundfile', 'audiostride.recipe'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "audiostride train ripples" in done.stdout

@@ -1,0 +1,41 @@
+"""How clips are split into windows and put together again."""
+
+import pytest
+import torch
+
+from audiostride.windows import mean_over_windows, split_windows
+
+
+@pytest.mark.parametrize(("samples", "windows"), [(1, 1), (99, 1), (100, 1), (149, 1), (150, 2), (249, 2), (250, 3)])
+def test_a_short_last_window_is_dropped_unless_it_is_the_only_one(samples: int, windows: int) -> None:
+    assert len(split_windows(torch.ones(samples), 100)) == windows
+
+
+def test_windows_hold_the_clip_in_order() -> None:
+    clip = torch.arange(1.0, 26.0)
+    windows = split_windows(clip, 10)
+    assert torch.equal(windows.flatten()[:25], clip)
+    assert torch.equal(windows[2, 5:], torch.zeros(5))
+
+
+def test_padding_keeps_every_sample() -> None:
+    clip = torch.arange(1.0, 22.0)
+    assert torch.equal(split_windows(clip, 10, pad_last=True).flatten()[:21], clip)
+
+
+def test_a_clip_shorter_than_a_window_lies_in_its_centre() -> None:
+    window = split_windows(torch.ones(4), 10)[0]
+    assert window.nonzero().flatten().tolist() == [3, 4, 5, 6]
+
+
+def test_no_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        split_windows(torch.zeros(0), 10)
+
+
+def test_the_mean_is_over_each_clips_own_windows() -> None:
+    values = torch.randn(7, 3)
+    clip = torch.tensor([0, 0, 1, 2, 2, 2, 0])
+    means = mean_over_windows(values, clip, 3)
+    for i in range(3):
+        assert torch.allclose(means[i], values[clip == i].mean(0))
