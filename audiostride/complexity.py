@@ -27,8 +27,8 @@ def trunk_cost(trunk: AudioCNN, time: int, mel: int, full_resolution: bool = Fal
     """Cost of an `AudioCNN` on one spectrogram of `time` frames and `mel` bands, at its current strides.
 
     A convolution before a pooling layer runs at the resolution `pools_first` chooses; a pooling
-    matrix of M x N costs M * N a column. Biases, ReLU, batch norm and the making of the matrices
-    (once a batch) are not counted.
+    matrix of M x N costs M * N a column, and a spectral pooling that keeps the length costs nothing.
+    Biases, ReLU, batch norm and the making of the matrices (once a batch) are not counted.
 
     Args:
         trunk: the trunk.
@@ -55,9 +55,10 @@ def trunk_cost(trunk: AudioCNN, time: int, mel: int, full_resolution: bool = Fal
             (1, block.mel_conv.conv, n_mel, m_mel, m_time),
         ):
             taps, c_in, c_out = conv.kernel_size[axis], conv.in_channels, conv.out_channels
-            if block.pool is None:
+            crop = None if block.pool is None else block.pool.axis_crop(n, axis)
+            if block.pool is None or crop is None or block.pool.is_identity(crop):
                 macs += others * taps * c_in * c_out * m
-            elif not full_resolution and pools_first(c_in, c_out, taps, block.pool.axis_crop(n, axis)):
+            elif not full_resolution and pools_first(c_in, c_out, taps, crop):
                 macs += others * (taps * c_in * n * m + taps * c_in * c_out * m)
                 activations += others * taps * c_in * m
             else:

@@ -70,6 +70,10 @@ class _SpectralDownsampling(nn.Module):
         """Sizes of an axis of `n` samples at its current stride."""
         raise NotImplementedError
 
+    def is_identity(self, crop: Crop) -> bool:
+        """Whether pooling to these sizes is sure to change nothing, so that it need not be done."""
+        return False
+
     def output_length(self, n: int, axis: int) -> int:
         """Length of an axis of `n` samples after pooling."""
         return self.axis_crop(n, axis).m
@@ -103,7 +107,7 @@ class _SpectralDownsampling(nn.Module):
         dim = x.dim() - self.n_axes + axis
         taps = kernel.kernel_size[axis]
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
-        if taps == 1 or not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
+        if taps == 1 or self.is_identity(crop) or not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
             return self.pool_axis(conv(x), axis, host_stride)
         copies = self.pool_axis(x, axis, host_stride, taps)
         return _FUNCTIONAL[self.n_axes](copies, kernel.weight, kernel.bias, stride=kernel.kernel_size)
@@ -159,9 +163,15 @@ class SpectralPool(_SpectralDownsampling):
     def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> Crop:
         return spectral.spectral_crop(n, self.stride[axis])
 
+    def is_identity(self, crop: Crop) -> bool:
+        return crop.m == crop.n
+
     def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
-        return spectral.crop_spectrum_constant(x, self.axis_crop(x.shape[dim], axis), dim, taps=taps)
+        crop = self.axis_crop(x.shape[dim], axis)
+        if taps == 1 and self.is_identity(crop):
+            return x
+        return spectral.crop_spectrum_constant(x, crop, dim, taps=taps)
 
 
 class DiffStride(_SpectralDownsampling):
