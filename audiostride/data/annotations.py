@@ -61,7 +61,10 @@ def read_annotated(path: str | os.PathLike[str]) -> FileClips:
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
     names, labels, spans = Texts(), Texts(), []
     for recording in sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS):
-        beside = [recording.with_suffix(".txt"), *sorted(recording.parent.glob(_escape(recording.stem) + ".*selections.txt"))]
+        beside = [
+            recording.with_suffix(".txt"),
+            *sorted(recording.parent.glob(_escape(recording.stem) + ".*selections.txt")),
+        ]
         for segment in (s for file in beside if file.is_file() for s in read_labels(file)):
             if segment.end_s > segment.start_s:
                 names.append(str(recording.relative_to(root)))
@@ -117,10 +120,10 @@ def write_audacity(path: str | os.PathLike[str], segments: Sequence[Segment]) ->
 def write_raven(path: str | os.PathLike[str], segments: Sequence[Segment]) -> None:
     """Write segments as a Raven selection table."""
     header = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation\n"
-    lines = [
-        f"{i}\tSpectrogram 1\t1\t{s.start_s:.6f}\t{s.end_s:.6f}\t{_hertz(s.low_hz)}\t{_hertz(s.high_hz)}\t{_one_line(s.label)}\n"
-        for i, s in enumerate(segments, 1)
-    ]
+    lines = []
+    for i, segment in enumerate(segments, 1):
+        times = f"{segment.start_s:.6f}\t{segment.end_s:.6f}\t{_hertz(segment.low_hz)}\t{_hertz(segment.high_hz)}"
+        lines.append(f"{i}\tSpectrogram 1\t1\t{times}\t{_one_line(segment.label)}\n")
     Path(path).write_text(header + "".join(lines), encoding="utf-8")
 
 

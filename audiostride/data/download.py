@@ -62,7 +62,9 @@ def parse_link(text: str) -> Link:
     algorithm = next((a for a in ("sha256", "md5") if a in options), "")
     digest = options.pop(algorithm, "").lower()
     if options or (fragment and not (algorithm or "name=" in fragment)):
-        raise DataError(f"{text}: after the # only name=, sha256= and md5= are known, not {', '.join(options) or fragment}")
+        raise DataError(
+            f"{text}: after the # only name=, sha256= and md5= are known, not {', '.join(options) or fragment}"
+        )
     if algorithm and not re.fullmatch("[0-9a-f]{64}" if algorithm == "sha256" else "[0-9a-f]{32}", digest):
         raise DataError(f"{text}: {digest!r} is no {algorithm} in hexadecimal")
     if name != os.path.basename(name) or name in (".", ".."):
@@ -236,5 +238,3 @@ def _inside(name: str, archive: Path) -> Path:
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
         raise DataError(f"{archive}: {name!r} lies outside the archive's folder; it is not unpacked")
     return Path(*[part for part in parts if part not in ("", ".")])
-
-

@@ -44,7 +44,8 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "calls.tsv")
-        >>> _ = path.write_text("file\\tstart_s\\tend_s\\tspecies\\nmay.wav\\t1.5\\t2.25\\twren\\nmay.wav\\t8\\t\\trobin\\n")
+        >>> rows = ["file start_s end_s species", "may.wav 1.5 2.25 wren", "may.wav 8  robin"]
+        >>> _ = path.write_text("\\n".join(rows).replace(" ", "\\t"))
         >>> clips = read_manifest(path)
         >>> [clips.title(i) for i in range(2)], clips.columns
         (['may.wav#t=1.5,2.25', 'may.wav#t=8,'], {'species': ['wren', 'robin']})
@@ -101,7 +102,9 @@ def write_manifest(path: str | os.PathLike[str], rows: list[Mapping[str, Any]]) 
         if path.suffix.lower() == ".jsonl":
             file.writelines(json.dumps(dict(row)) + "\n" for row in rows)
             return
-        table = csv.DictWriter(file, list(rows[0]) if rows else ["file"], delimiter=SUFFIXES[path.suffix.lower()] or ",")
+        table = csv.DictWriter(
+            file, list(rows[0]) if rows else ["file"], delimiter=SUFFIXES[path.suffix.lower()] or ","
+        )
         table.writeheader()
         table.writerows(rows)
 
