@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import RecipeError
+from .errors import RecipeError, UsageError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -256,6 +256,33 @@ def shipped_recipes() -> dict[str, Path]:
     installed = Path(__file__).parent / "recipes"
     folder = installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def summary_of(path: Path) -> str:
+    """The first line of a recipe's opening comment.
+
+    Example:
+        >>> summary_of(shipped_recipes()["ripples"])
+        'Moving ripples: temporal rate and spectral scale of noise, two tasks on one embedded data set.'
+    """
+    first = _read(path).partition("\n")[0]
+    return first.removeprefix("#").strip()
+
+
+def copy_recipe(name: str, out: Path) -> Path:
+    """Copy a shipped recipe to a file, which must not be there yet.
+
+    Raises:
+        RecipeError: if there is no such recipe.
+        UsageError: if the file is there.
+    """
+    shipped = shipped_recipes()
+    if name not in shipped:
+        raise RecipeError(f"{name}: no such recipe{_nearest(name, shipped)}; shipped recipes: {', '.join(shipped)}")
+    if out.exists():
+        raise UsageError(f"{out}: is there already; give another --out, or remove it first")
+    out.write_text(_read(shipped[name]), encoding="utf-8")
+    return out
 
 
 def _find(recipe: str) -> Path:

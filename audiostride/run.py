@@ -19,11 +19,12 @@ from .complexity import trunk_cost
 from .data import Clips, label_numbers, read_path
 from .data.batches import LabelledClips
 from .data.clips import Progress
-from .errors import ModelFileError, RecipeError, UsageError
+from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
 from .frontend import LogMel
+from .inspection import leaks
 from .preparation import make_augmentation, make_class_weights, prepare_data
-from .recipe import Recipe, dump_recipe, load_recipe
+from .recipe import EncodedData, Recipe, dump_recipe, load_recipe
 from .train import OnEpoch, OnStep, train
 
 RECIPE_FILE, RESULTS_FILE = "recipe.yaml", "results.json"
@@ -100,6 +101,36 @@ def run(
     results = {"tasks": tasks} | describe(best) | {"seed": recipe.seed, "environment": environment()}
     (out / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
+
+
+def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
+    """Everything `train` would find wrong before its first step, and what lies on two sides of a split.
+
+    Returns:
+        The tasks with their kinds, labels and clips of each split, and a line for each bad file.
+
+    Raises:
+        RecipeError: if settings contradict each other.
+        DataError: if data is missing, cannot be used, or leaks from one split to another.
+    """
+    make_frontend(recipe)
+    make_trunk(recipe)
+    make_augmentation(recipe)
+    # The cache would hide the files, whose contents are compared.
+    sets, labels, bad_files = prepare_data(recipe.model_copy(update={"cache": None}), progress)
+    make_class_weights(recipe, sets, labels)
+    tasks: dict[str, Any] = {}
+    for data in sets:
+        names = list(data.labels)
+        block = recipe.tasks[names[0]].data
+        if isinstance(block, EncodedData) and not block.allow_shared_groups:
+            found = leaks(data.clips, data.splits, block.group)
+            if found:
+                lines = "\n".join(f"tasks.{names[0]}.data: {line}" for line in found)
+                raise DataError(f"{lines}\nMend the splits, or set data.allow_shared_groups=true.")
+        counts = {split: len(data.indexes(split)) for split in ("train", "validation", "test")}
+        tasks |= {name: {"kind": recipe.tasks[name].kind, "labels": labels[name], "clips": counts} for name in names}
+    return {"tasks": {name: tasks[name] for name in recipe.tasks}, "bad_files": bad_files}
 
 
 def choose_thresholds(model: AudioClassifier, sets: Sequence[LabelledClips], workers: int = 0) -> bool:
