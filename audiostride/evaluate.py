@@ -172,9 +172,8 @@ def score(
     present = truth.sum(0) > 0  # a class without a single clip has no precision
     if not present.any():
         return Score(loss, accuracy, n, macro_f1=f1)
-    precision = metrics.multilabel_average_precision(
-        likely[:, present], truth[:, present], num_labels=int(present.sum()), average="macro"
-    ).item()
+    precisions = [metrics.binary_average_precision(likely[:, i], truth[:, i]) for i in present.nonzero().flatten()]
+    precision = torch.stack(precisions).mean().item()
     return Score(loss, accuracy, n, mean_average_precision=precision, macro_f1=f1)
 
 

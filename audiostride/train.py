@@ -117,7 +117,7 @@ def train(
                 loss = torch.stack([weights.get(task, 1.0) * value for task, value in losses.items()]).sum()
                 if stride_cost:
                     loss = loss + stride_cost * stride_cost_of(model)
-                loss_value = float(loss)
+                loss_value = loss.item()
                 if not math.isfinite(loss_value):
                     raise TrainingError(
                         f"the loss became {loss_value} at step {step}, before the update; lower train.learning_rate "

@@ -137,7 +137,6 @@ def _class_names(value: Any, feature: Any) -> Any:
 
 def _check_reachable(name: str, revision: str | None) -> None:
     """One question to the hub, so that a missing network or name is said at once, without retries."""
-    import httpx
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -148,7 +147,7 @@ def _check_reachable(name: str, revision: str | None) -> None:
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{name}: is no local folder and no data set of {constants.ENDPOINT} ({reason})") from error
-    except (httpx.HTTPError, OSError) as error:
+    except Exception as error:  # the client's own kinds of connection errors differ between its versions
         raise DataError(
             f"{name}: is no local folder, and {constants.ENDPOINT} cannot be reached ({error}).\n"
             "Fetch the data set on a machine with a network (`hf download --repo-type dataset "
