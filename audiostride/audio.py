@@ -4,6 +4,7 @@ libsndfile stays silent about many damaged files (a cut WAV is a short read, a c
 at all, NaN is data), so what was read is checked against what the file declares.
 """
 
+import io
 import os
 import re
 import stat
@@ -39,7 +40,7 @@ class AudioInfo(NamedTuple):
     channels: int
 
 
-def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
+def audio_info(path: str | os.PathLike[str] | io.BytesIO) -> AudioInfo:
     """Length, sample rate and channels of an audio file, without decoding it.
 
     Raises:
@@ -52,19 +53,20 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
         >>> audio_info(path)
         AudioInfo(frames=800, sample_rate=8000, channels=2)
     """
-    with _open(Path(path)) as file:
+    with _open(path) as file:
         return AudioInfo(file.frames, file.samplerate, file.channels)
 
 
 def read_audio(
-    path: str | os.PathLike[str], sample_rate: int, start_s: float = 0.0, duration_s: float | None = None
+    path: str | os.PathLike[str] | io.BytesIO, sample_rate: int, start_s: float = 0.0, duration_s: float | None = None
 ) -> np.ndarray:
     """Decode an audio file, or a part of it, to one channel at one sample rate.
 
     Channels are averaged; other sample rates are converted by soxr (high quality).
 
     Args:
-        path: any format libsndfile reads: WAV, FLAC, OGG, Opus, MP3, AIFF and more.
+        path: any format libsndfile reads: WAV, FLAC, OGG, Opus, MP3, AIFF and more; or the bytes of
+            such a file, whose `name` errors then give.
         sample_rate: of the returned waveform, in Hz.
         start_s: where to begin, in seconds.
         duration_s: how much to read; None reads to the end.
@@ -82,24 +84,24 @@ def read_audio(
         >>> read_audio(path, sample_rate=16000).shape
         (1600,)
     """
-    path = Path(path)
+    name = _name(path)
     with _open(path) as file:
         first = round(start_s * file.samplerate)
         wanted = file.frames - first
         if duration_s is not None:
             wanted = min(wanted, round(duration_s * file.samplerate))
         if wanted <= 0:
-            raise DataError(f"{path}: lasts {file.frames / file.samplerate:.3f} s, nothing to read from {start_s} s on")
+            raise DataError(f"{name}: lasts {file.frames / file.samplerate:.3f} s, nothing to read from {start_s} s on")
         try:
             file.seek(first)
             samples = file.read(wanted, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            raise DataError(f"{path}: cannot be decoded ({error})") from error
+            raise DataError(f"{name}: cannot be decoded ({error})") from error
         source_rate = file.samplerate
     if len(samples) < wanted:
-        raise DataError(f"{path}: cut short, {len(samples)} of {wanted} samples could be read")
+        raise DataError(f"{name}: cut short, {len(samples)} of {wanted} samples could be read")
     if not np.isfinite(samples).all():
-        raise DataError(f"{path}: holds NaN or infinite samples")
+        raise DataError(f"{name}: holds NaN or infinite samples")
     waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     return waveform if source_rate == sample_rate else soxr.resample(waveform, source_rate, sample_rate)
 
@@ -114,25 +116,34 @@ def resampled_length(frames: int, source_rate: int, sample_rate: int) -> int:
     return round(frames * sample_rate / source_rate)
 
 
-def _open(path: Path) -> soundfile.SoundFile:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    if not stat.S_ISREG(mode):  # opening a FIFO would wait forever
-        raise DataError(f"{path}: is not a file" + (" but a directory" if stat.S_ISDIR(mode) else ""))
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: is empty (0 bytes)")
+def _open(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile:
+    name = _name(path)
+    if (path.getbuffer().nbytes if isinstance(path, io.BytesIO) else _size(Path(path))) == 0:
+        raise DataError(f"{name}: is empty (0 bytes)")
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
         reason = str(error).rpartition(": ")[2] or str(error)
-        raise DataError(f"{path}: is not audio that libsndfile can read ({reason})") from error
+        raise DataError(f"{name}: is not audio that libsndfile can read ({reason})") from error
     problem = _header_problem(file)
     if problem:
         file.close()
-        raise DataError(f"{path}: {problem}")
+        raise DataError(f"{name}: {problem}")
     return file
+
+
+def _name(path: str | os.PathLike[str] | io.BytesIO) -> str:
+    return str(getattr(path, "name", "audio in memory") if isinstance(path, io.BytesIO) else path)
+
+
+def _size(path: Path) -> int:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait forever
+        raise DataError(f"{path}: is not a file" + (" but a directory" if stat.S_ISDIR(found.st_mode) else ""))
+    return found.st_size
 
 
 def _header_problem(file: soundfile.SoundFile) -> str | None:

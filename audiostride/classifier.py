@@ -32,7 +32,8 @@ class Prediction(NamedTuple):
     Attributes:
         label: the likeliest class.
         score: its probability, 0 to 1.
-        probabilities: probability of every class, in the order of the classifier's labels.
+        probabilities: probability of every class, in the order of the classifier's labels; those of
+            a multilabel task do not sum to 1.
     """
 
     label: str
@@ -48,9 +49,13 @@ class AudioClassifier(nn.Module):
         trunk: `AudioCNN`.
         heads: for each task its class labels in order, or their number.
         window_s: length of the windows it is trained on and a clip is split into, in seconds.
+        kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
 
     Attributes:
         labels: the class labels of each task.
+        kinds: the kind of each task.
+        thresholds: for binary and multilabel tasks the probability from which on a class counts as
+            present, found on validation clips, see `evaluate.best_thresholds`.
 
     Raises:
         ValueError: if there is no task or a task has no class.
@@ -65,7 +70,12 @@ class AudioClassifier(nn.Module):
     """
 
     def __init__(
-        self, frontend: LogMel, trunk: AudioCNN, heads: Mapping[str, int | Sequence[str]], window_s: float = 1.0
+        self,
+        frontend: LogMel,
+        trunk: AudioCNN,
+        heads: Mapping[str, int | Sequence[str]],
+        window_s: float = 1.0,
+        kinds: Mapping[str, str] | None = None,
     ):
         super().__init__()
         self.labels = {
@@ -74,6 +84,8 @@ class AudioClassifier(nn.Module):
         }
         if not self.labels or not all(self.labels.values()):
             raise ValueError(f"every task needs at least one class, got {self.labels}")
+        self.kinds = {task: (kinds or {}).get(task, "multiclass") for task in self.labels}
+        self.thresholds: dict[str, list[float]] = {}
         self.frontend = frontend
         self.trunk = trunk
         self.heads = nn.ModuleDict({task: nn.Linear(trunk.num_features, len(ls)) for task, ls in self.labels.items()})
@@ -141,7 +153,9 @@ class AudioClassifier(nn.Module):
         embedding = self.embed(waveform, sample_rate)
         predictions = {}
         for task, head in self.heads.items():
-            scores = head(embedding).softmax(-1).tolist()
+            logits = head(embedding)
+            independent = self.kinds[task] == "multilabel"
+            scores = (logits.sigmoid() if independent else logits.softmax(-1)).tolist()
             by_label = dict(zip(self.labels[task], scores, strict=True))
             label = max(by_label, key=by_label.__getitem__)
             predictions[task] = Prediction(label, by_label[label], by_label)
@@ -165,7 +179,11 @@ class AudioClassifier(nn.Module):
             "model": {"name": "audio_cnn", **self.trunk.settings},
             "frontend": dict(self.frontend.settings),
             "window_s": self.window_s,
-            "tasks": {task: {"kind": "multiclass", "labels": labels} for task, labels in self.labels.items()},
+            "tasks": {
+                task: {"kind": self.kinds[task], "labels": labels}
+                | ({"thresholds": self.thresholds[task]} if task in self.thresholds else {})
+                for task, labels in self.labels.items()
+            },
         }
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -211,7 +229,11 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
             AudioCNN(**model_settings),
             {task: settings["labels"] for task, settings in config["tasks"].items()},
             config["window_s"],
+            {task: settings["kind"] for task, settings in config["tasks"].items()},
         )
+        model.thresholds = {
+            task: settings["thresholds"] for task, settings in config["tasks"].items() if "thresholds" in settings
+        }
         checksum = config["weights_sha256"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .classifier import AudioClassifier
     from .data.batches import LabelledClips
     from .evaluate import Score
+    from .inspection import Findings
 
 _STRIDES_EVERY_S = 0.5
 
@@ -94,14 +95,50 @@ def format_strides(strides: Sequence[Sequence[float]]) -> str:
 
 
 def scores_table(scores: dict[str, "Score"], title: str) -> Table:
-    """Accuracy and loss of each task."""
+    """Accuracy, loss and whatever else each kind of task is scored by."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    extra = {"auc": "AUC", "mean_average_precision": "mAP", "macro_f1": "macro-F1"}
+    used = [name for name in extra if any(name in score.metrics() for score in scores.values())]
     table.add_column("task")
-    for heading in ("accuracy", "loss", "clips"):
+    for heading in ("accuracy", *(extra[name] for name in used), "loss", "clips"):
         table.add_column(heading, justify="right")
     for task, score in scores.items():
-        table.add_row(task, f"{100 * score.accuracy:.1f} %", f"{score.loss:.4f}", str(score.n))
+        metrics = score.metrics()
+        others = [f"{metrics[name]:.3f}" if name in metrics else "" for name in used]
+        table.add_row(task, f"{100 * score.accuracy:.1f} %", *others, f"{score.loss:.4f}", str(score.n))
     return table
+
+
+def plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of text; the first column is the name of the row."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def findings_table(found: "Findings", path: str) -> Table:
+    """What `init` saw in a folder or table."""
+    rows = [("clips", str(found.clips))]
+    rows.append(
+        ("splits", ", ".join(f"{n} {split}" for split, n in found.splits.items()) or "none, 80/10/10 are drawn")
+    )
+    if found.seconds:
+        low, middle, high, total = found.seconds.values()
+        rows.append(("length", f"{low:.2f} to {high:.2f} s, median {middle:.2f} s, {total / 3600:.2f} h in all"))
+    rows.append(("sample rates", ", ".join(f"{n} at {rate} Hz" for rate, n in found.sample_rates.items())))
+    rows.append(("channels", ", ".join(f"{n} with {channels}" for channels, n in found.channels.items())))
+    for name, counts in found.columns.items():
+        shown = ", ".join(f"{value or '(empty)'} {n}" for value, n in list(counts.items())[:12])
+        more = f", ... {found.distinct[name]} values" if found.distinct[name] > 12 else ""
+        rows.append((f"column {name}", shown + more))
+    rows.append(("bad files", "\n".join([str(len(found.bad_files)), *found.bad_files[:5]])))
+    copies = [" = ".join(names[:3]) for names in found.duplicates[:5]]
+    rows.append(("duplicates", "\n".join([str(len(found.duplicates)), *copies])))
+    rows.append(("on two sides", "\n".join(found.leaks) or "nothing"))
+    return plain_table(path, ("", "found"), rows)
 
 
 def cutoff_tables(layers: Sequence[dict[str, Any]], seconds: float, n_runs: int) -> list[Table]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import RecipeError
+from .errors import RecipeError, UsageError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -37,13 +37,70 @@ class FrontendSection(Section):
     f_max: float = Field(7800.0, gt=0)
 
 
-class FolderData(Section):
+class EncodedData(Section):
+    """What all data sets of audio files have in common.
+
+    group: column whose equal values stay on one side of a split (speaker, recording, location).
+    split_column, splits: which value of a column, or which of the data's own splits, is for what.
+    allow_shared_groups: accept groups that the data's own splits put on two sides.
+    check: "all" decodes every file before training; "none" opens nothing, a bad file is met in training.
+    on_bad_file: what `check: all` does about a bad file.
+    """
+
+    group: str | None = None
+    split_column: str | None = None
+    splits: dict[str, Literal["train", "validation", "test", ""]] | None = None
+    allow_shared_groups: bool = False
+    check: Literal["all", "none"] = "all"
+    on_bad_file: Literal["error", "skip"] = "error"
+
+
+class FolderData(EncodedData):
     """A folder of audio files, see `audiostride.data.folder`."""
 
     source: Literal["folder"]
     path: str
-    group: str | None = None
-    on_bad_file: Literal["error", "skip"] = "error"
+
+
+class ManifestData(EncodedData):
+    """A CSV, TSV or JSON lines table, see `audiostride.data.manifest`."""
+
+    source: Literal["manifest"]
+    path: str
+    root: str | None = None
+
+
+class AnnotatedData(EncodedData):
+    """Recordings with Audacity or Raven label files beside them, see `audiostride.data.annotations`."""
+
+    source: Literal["annotated"]
+    path: str
+
+
+class ArchiveData(EncodedData):
+    """An official data set, see `audiostride.data.archives`."""
+
+    source: Literal["archive"]
+    layout: Literal["speech_commands", "nsynth", "tut_urban_2018", "dcase_birds", "esc50", "folder"]
+    path: str
+    archives: list[str] = []
+
+
+class HubData(EncodedData):
+    """A data set of the Hugging Face hub or a local parquet tree, see `audiostride.data.hub`."""
+
+    source: Literal["hub"]
+    path: str
+    config: str | None = None
+    revision: str | None = None
+    audio: str = "audio"
+
+
+class ShardData(EncodedData):
+    """WebDataset tar shards, see `audiostride.data.shards`."""
+
+    source: Literal["shards"]
+    path: str
 
 
 class RipplesData(Section):
@@ -55,12 +112,49 @@ class RipplesData(Section):
 
 
 class TaskSection(Section):
-    """One classification task: which data, which label column, which weight in the loss."""
+    """One classification task: which data, which label column, which weight in the loss.
 
-    data: Annotated[FolderData | RipplesData, Field(discriminator="source")]
+    kind: "binary" has two classes and is scored by AUC too; "multilabel" has any number of classes a
+    clip, separated by "|" in the column. class_weights: "balanced" weighs classes against their
+    number of training clips.
+    """
+
+    data: Annotated[
+        FolderData | ManifestData | AnnotatedData | ArchiveData | HubData | ShardData | RipplesData,
+        Field(discriminator="source"),
+    ]
     column: str = "label"
-    kind: Literal["multiclass"] = "multiclass"
+    kind: Literal["multiclass", "binary", "multilabel"] = "multiclass"
     weight: float = Field(1.0, gt=0)
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+
+
+class NoiseSection(Section):
+    """Background noise, see `audiostride.data.augment.Noise`."""
+
+    path: str
+    snr_db: Annotated[list[float], Field(min_length=2, max_length=2)] = [5.0, 20.0]
+    probability: float = Field(1.0, gt=0, le=1)
+
+
+class SpecAugmentSection(Section):
+    """Masks on the log-mel spectrogram, see `audiostride.data.augment.SpecAugment`."""
+
+    time_masks: int = Field(2, ge=0, le=100)
+    time_ms: float = Field(200.0, gt=0)
+    mel_masks: int = Field(2, ge=0, le=100)
+    mels: int = Field(8, ge=1)
+
+
+class AugmentSection(Section):
+    """What is done to training clips; nothing by default. See `audiostride.data.augment`."""
+
+    speed: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=2, max_length=2)] | None = None
+    time_shift_ms: float | None = Field(None, gt=0)
+    gain_db: float | None = Field(None, gt=0, le=60)
+    noise: NoiseSection | None = None
+    mixup: float | None = Field(None, gt=0)
+    spec_augment: SpecAugmentSection | None = None
 
 
 class ModelSection(Section):
@@ -93,18 +187,20 @@ class TrainSection(Section):
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
     weight_decay: float = Field(0.0, ge=0)
     stride_cost: float = Field(0.0, ge=0)
-    mixing: Literal["uniform", "proportional"] = "uniform"
+    mixing: Literal["uniform", "proportional"] | Annotated[float, Field(ge=1)] = "uniform"
     validation_fraction: float = Field(0.1, gt=0, lt=1)
     workers: int = Field(2, ge=0, le=256)
 
 
 class Recipe(Section):
-    """A whole recipe; `load_recipe` reads one."""
+    """A whole recipe; `load_recipe` reads one. `cache` is the folder of the decoded cache, None: no cache."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0)
+    cache: str | None = None
     frontend: FrontendSection = FrontendSection()
     tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
+    augment: AugmentSection = AugmentSection()
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
 
@@ -160,6 +256,33 @@ def shipped_recipes() -> dict[str, Path]:
     installed = Path(__file__).parent / "recipes"
     folder = installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def summary_of(path: Path) -> str:
+    """The first line of a recipe's opening comment.
+
+    Example:
+        >>> summary_of(shipped_recipes()["ripples"])
+        'Moving ripples: temporal rate and spectral scale of noise, two tasks on one embedded data set.'
+    """
+    first = _read(path).partition("\n")[0]
+    return first.removeprefix("#").strip()
+
+
+def copy_recipe(name: str, out: Path) -> Path:
+    """Copy a shipped recipe to a file, which must not be there yet.
+
+    Raises:
+        RecipeError: if there is no such recipe.
+        UsageError: if the file is there.
+    """
+    shipped = shipped_recipes()
+    if name not in shipped:
+        raise RecipeError(f"{name}: no such recipe{_nearest(name, shipped)}; shipped recipes: {', '.join(shipped)}")
+    if out.exists():
+        raise UsageError(f"{out}: is there already; give another --out, or remove it first")
+    out.write_text(_read(shipped[name]), encoding="utf-8")
+    return out
 
 
 def _find(recipe: str) -> Path:

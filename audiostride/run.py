@@ -16,13 +16,15 @@ from . import __version__
 from .classifier import AudioClassifier, load
 from .cnn import AudioCNN
 from .complexity import trunk_cost
-from .data import Clips, assign_splits, class_names, drop_bad_files, make_ripples, read_folder
+from .data import Clips, label_numbers, read_path
 from .data.batches import LabelledClips
 from .data.clips import Progress
 from .errors import DataError, ModelFileError, RecipeError, UsageError
-from .evaluate import Score, evaluate
+from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
 from .frontend import LogMel
-from .recipe import FolderData, Recipe, RipplesData, dump_recipe, load_recipe
+from .inspection import leaks
+from .preparation import make_augmentation, make_class_weights, prepare_data
+from .recipe import EncodedData, Recipe, dump_recipe, load_recipe
 from .train import OnEpoch, OnStep, train
 
 RECIPE_FILE, RESULTS_FILE = "recipe.yaml", "results.json"
@@ -55,9 +57,11 @@ def run(
         TrainingError: if the loss is not finite.
     """
     torch.manual_seed(recipe.seed)
-    frontend = make_frontend(recipe)
+    frontend, trunk = make_frontend(recipe), make_trunk(recipe)
+    augmentation = make_augmentation(recipe)
     sets, labels, bad_files = prepare_data(recipe, progress)
-    model = AudioClassifier(frontend, make_trunk(recipe), labels)
+    kinds = {name: task.kind for name, task in recipe.tasks.items()}
+    model = AudioClassifier(frontend, trunk, labels, kinds=kinds)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
     (out / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
@@ -66,22 +70,80 @@ def run(
     if on_start:
         on_start(model, sets, bad_files)
 
+    device = model.frontend.window.device
+    class_weights = {name: w.to(device) for name, w in make_class_weights(recipe, sets, labels).items()}
     settings = recipe.train.model_dump(exclude={"optimizer", "validation_fraction"})
     weights = {name: task.weight for name, task in recipe.tasks.items()}
-    train(model, sets, out, **settings, task_weights=weights, seed=recipe.seed, on_step=on_step, on_epoch=on_epoch)
+    train(
+        model,
+        sets,
+        out,
+        **settings,
+        task_weights=weights,
+        class_weights=class_weights,
+        augmentation=augmentation,
+        seed=recipe.seed,
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
 
-    best = load(out).to(model.frontend.window.device)
+    best = load(out).to(device)
+    if choose_thresholds(best, sets, recipe.train.workers):
+        best.save(out)
     tasks: dict[str, Any] = {}
-    predictions: list[tuple[Clips, np.ndarray, str, Sequence[str], Tensor]] = []
+    predictions: list[tuple[Clips, np.ndarray, str, AudioClassifier, Tensor]] = []
     for data in sets:
         test = data.indexes("test")
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
-        tasks |= {task: {"split": "test"} | s._asdict() for task, s in scores.items()}
-        predictions += [(data.clips, test, task, labels[task], logits[task]) for task in scores]
+        tasks |= {task: {"split": "test"} | s.metrics() for task, s in scores.items()}
+        predictions += [(data.clips, test, task, best, logits[task]) for task in scores]
     _write_predictions(out / "predictions-test.csv", predictions)
     results = {"tasks": tasks} | describe(best) | {"seed": recipe.seed, "environment": environment()}
     (out / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
+
+
+def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
+    """Everything `train` would find wrong before its first step, and what lies on two sides of a split.
+
+    Returns:
+        The tasks with their kinds, labels and clips of each split, and a line for each bad file.
+
+    Raises:
+        RecipeError: if settings contradict each other.
+        DataError: if data is missing, cannot be used, or leaks from one split to another.
+    """
+    make_frontend(recipe)
+    make_trunk(recipe)
+    make_augmentation(recipe)
+    # The cache would hide the files, whose contents are compared.
+    sets, labels, bad_files = prepare_data(recipe.model_copy(update={"cache": None}), progress)
+    make_class_weights(recipe, sets, labels)
+    tasks: dict[str, Any] = {}
+    for data in sets:
+        names = list(data.labels)
+        block = recipe.tasks[names[0]].data
+        if isinstance(block, EncodedData) and not block.allow_shared_groups:
+            found = leaks(data.clips, data.splits, block.group)
+            if found:
+                lines = "\n".join(f"tasks.{names[0]}.data: {line}" for line in found)
+                raise DataError(f"{lines}\nMend the splits, or set data.allow_shared_groups=true.")
+        counts = {split: len(data.indexes(split)) for split in ("train", "validation", "test")}
+        tasks |= {name: {"kind": recipe.tasks[name].kind, "labels": labels[name], "clips": counts} for name in names}
+    return {"tasks": {name: tasks[name] for name in recipe.tasks}, "bad_files": bad_files}
+
+
+def choose_thresholds(model: AudioClassifier, sets: Sequence[LabelledClips], workers: int = 0) -> bool:
+    """Find the thresholds of a model's binary and multilabel tasks on the validation clips; False if it has none."""
+    for data in sets:
+        wanted = [task for task in data.labels if model.kinds[task] != "multiclass"]
+        if wanted:
+            rows = data.indexes("validation")
+            logits = clip_logits(model, data.clips, rows, workers)
+            for task in wanted:
+                truth = data.labels[task][rows]
+                model.thresholds[task] = best_thresholds(logits[task], truth, model.kinds[task])
+    return bool(model.thresholds)
 
 
 def run_directory(recipe: Recipe, out: str | os.PathLike[str] | None) -> Path:
@@ -109,8 +171,8 @@ def evaluate_run(
 
     Args:
         run_dir: the run directory.
-        data: a folder of audio, laid out as for training; its test split is used if it has one,
-            else all of it. None: the data of the run's recipe.
+        data: a folder or table of audio, laid out as for training; its test split is used if it has
+            one, else all of it. None: the data of the run's recipe.
         task: the task to score; needed with `data` where the run has several tasks.
         progress: called while data is read and evaluated.
 
@@ -132,51 +194,11 @@ def evaluate_run(
     if task is None and len(model.labels) > 1:
         raise UsageError(f"--data needs --task here; the tasks of {run_dir}: {', '.join(model.labels)}")
     task = task or next(iter(model.labels))
-    clips = read_folder(data)
+    clips: Clips = read_path(data)
     if "test" in clips.splits:
         clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
-    numbers = _class_numbers(clips, recipe.tasks[task].column, model.labels[task])
+    numbers = label_numbers(clips, recipe.tasks[task].column, model.labels[task], model.kinds[task])
     return evaluate(model, clips, {task: numbers}, range(len(clips)), 2, progress)[0]
-
-
-def prepare_data(
-    recipe: Recipe, progress: Progress | None = None, labels: dict[str, list[str]] | None = None
-) -> tuple[list[LabelledClips], dict[str, list[str]], list[str]]:
-    """Read the data of all tasks, check every file, decide classes and splits.
-
-    Args:
-        recipe: the recipe; tasks with equal `data` share one data set.
-        progress: called after each file.
-        labels: class labels of each task, where a trained model has fixed them.
-
-    Returns:
-        The data sets, the class labels of each task in the recipe's order, a line for each bad file.
-
-    Raises:
-        DataError: names the file, the column or the label.
-    """
-    blocks: list[FolderData | RipplesData] = []
-    for task in recipe.tasks.values():
-        if task.data not in blocks:
-            blocks.append(task.data)
-    sets, found, bad_files = [], dict(labels or {}), []
-    for block in blocks:
-        tasks = {name: task for name, task in recipe.tasks.items() if task.data == block}
-        clips = _source(block, progress)
-        for task in tasks.values():
-            clips.column(task.column)  # a wrong column is an error before an hour of decoding
-        if isinstance(block, FolderData):
-            clips, bad = drop_bad_files(clips, recipe.frontend.sample_rate, block.on_bad_file, progress)
-            bad_files += bad
-        stratify = clips.column(next(iter(tasks.values())).column)
-        group = block.group if isinstance(block, FolderData) else None
-        splits = assign_splits(clips, stratify, recipe.seed, recipe.train.validation_fraction, group)
-        numbers = {}
-        for name, task in tasks.items():
-            found.setdefault(name, class_names(clips.column(task.column)))
-            numbers[name] = _class_numbers(clips, task.column, found[name])
-        sets.append(LabelledClips(clips, numbers, splits))
-    return sets, {name: found[name] for name in recipe.tasks}, bad_files
 
 
 def make_frontend(recipe: Recipe) -> LogMel:
@@ -226,34 +248,28 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _source(block: FolderData | RipplesData, progress: Progress | None) -> Clips:
-    if isinstance(block, RipplesData):
-        return make_ripples(block.n_clips, block.seed, progress)
-    return read_folder(block.path)
-
-
-def _class_numbers(clips: Clips, column: str, labels: Sequence[str]) -> np.ndarray:
-    number = {label: i for i, label in enumerate(labels)}
-    values = clips.column(column)
-    for name, value in zip(clips.names, values, strict=True):
-        if value == "":
-            raise DataError(f"{name}: has no label in the column {column!r}")
-        if value not in number:
-            raise DataError(f"{name}: the label {value!r} is none the model knows: {', '.join(labels[:20])}")
-    return np.array([number[value] for value in values], np.int64)
-
-
 def _recipe_of(run_dir: Path) -> Recipe:
     if not (run_dir / RECIPE_FILE).is_file():
         raise ModelFileError(f"{run_dir / RECIPE_FILE}: no such file; a run directory is needed")
     return load_recipe(str(run_dir / RECIPE_FILE))
 
 
-def _write_predictions(path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, Sequence[str], Tensor]]) -> None:
+def _write_predictions(path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, AudioClassifier, Tensor]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["file", "task", "label", "logits"])
-        for clips, indexes, task, labels, logits in parts:
+        for clips, indexes, task, model, logits in parts:
             for index, row in zip(indexes, logits, strict=True):
                 values = " ".join(f"{value:.5g}" for value in row.tolist())
-                table.writerow([clips.names[index], task, labels[int(row.argmax())], values])
+                table.writerow([clips.title(index), task, predicted_label(model, task, row), values])
+
+
+def predicted_label(model: AudioClassifier, task: str, logits: Tensor) -> str:
+    """The label that logits ``(n_classes,)`` stand for; several, or none, of a multilabel task, joined by "|"."""
+    labels, kind, thresholds = model.labels[task], model.kinds[task], model.thresholds.get(task)
+    if kind == "multiclass" or thresholds is None:
+        return labels[int(logits.argmax())]
+    likely = probabilities(logits, kind)
+    if kind == "binary":
+        return labels[int(likely[1] >= thresholds[0])]
+    return "|".join(label for label, p, t in zip(labels, likely, thresholds, strict=True) if p >= t)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from .classifier import AudioClassifier
 from .complexity import stride_cost as stride_cost_of
+from .data.augment import Augmentation, augmented
 from .data.batches import LabelledClips, plan_epoch, training_batches
 from .downsampling import clamp_strides_, parameter_groups
 from .errors import TrainingError
-from .evaluate import evaluate
+from .evaluate import evaluate, share_right, task_loss
 
 OnStep = Callable[[int, int, float, float], None]
 """Called after each step with (step, steps in all, loss, clips per second)."""
@@ -37,8 +37,10 @@ def train(
     schedule: str = "constant",
     weight_decay: float = 0.0,
     stride_cost: float = 0.0,
-    mixing: str = "uniform",
+    mixing: str | float = "uniform",
     task_weights: Mapping[str, float] | None = None,
+    class_weights: Mapping[str, torch.Tensor] | None = None,
+    augmentation: Augmentation | None = None,
     seed: int = 0,
     workers: int = 0,
     on_step: OnStep | None = None,
@@ -47,8 +49,8 @@ def train(
     """Train a classifier and leave its best validation epoch in `out`.
 
     Writes `steps.jsonl`, `metrics.jsonl` and, whenever the mean validation accuracy over the tasks
-    improves (at equal accuracy: the loss), the model. With the same arguments, machine and number of
-    threads the result is the same to the bit.
+    improves (for a multilabel task the mean average precision; at equal ones the loss), the model.
+    With the same arguments, machine and number of threads the result is the same to the bit.
 
     Args:
         model: the classifier, on its device.
@@ -64,6 +66,8 @@ def train(
         stride_cost: lambda of the regulariser `complexity.stride_cost`.
         mixing: how several data sets are mixed, see `plan_epoch`.
         task_weights: weight of each task's loss, 1 where missing.
+        class_weights: for a task the weight of each of its classes in the loss, on the model's device.
+        augmentation: what is done to training batches; None: nothing.
         seed: decides order and windows.
         workers: processes that decode audio.
         on_step: progress callback.
@@ -90,15 +94,27 @@ def train(
             totals: dict[str, dict[str, float]] = {}
             seen, began = 0, time.perf_counter()
             for batch in training_batches(
-                sets, model.frontend.sample_rate, model.window_length, batch_size, mixing, seed, epoch, workers
+                sets,
+                model.frontend.sample_rate,
+                model.window_length,
+                batch_size,
+                mixing,
+                seed,
+                epoch,
+                workers,
+                augmentation,
             ):
                 for group, rate in zip(optimizer.param_groups, peak_rates, strict=True):
                     group["lr"] = rate * schedule_factor(schedule, step, n_steps)
 
-                logits = model(batch.waveform.to(device))
+                with augmented(model.frontend, augmentation.log_mel if augmentation else (), batch.seeds):
+                    logits = model(batch.waveform.to(device))
                 labels = {task: numbers.to(device) for task, numbers in batch.labels.items()}
-                losses = {task: F.cross_entropy(logits[task], numbers) for task, numbers in labels.items()}
-                loss = torch.stack([weights.get(task, 1.0) * task_loss for task, task_loss in losses.items()]).sum()
+                losses = {
+                    task: task_loss(logits[task], numbers, model.kinds[task], (class_weights or {}).get(task))
+                    for task, numbers in labels.items()
+                }
+                loss = torch.stack([weights.get(task, 1.0) * value for task, value in losses.items()]).sum()
                 if stride_cost:
                     loss = loss + stride_cost * stride_cost_of(model)
                 loss_value = float(loss.detach())
@@ -115,8 +131,9 @@ def train(
                 step += 1
                 seen += len(batch.names)
                 steps_file.write(json.dumps({"step": step, "loss_hex": loss_value.hex()}) + "\n")
-                for task, task_loss in losses.items():
-                    _count(totals, task, task_loss.item(), logits[task].detach(), labels[task])
+                for task, value in losses.items():
+                    right = share_right(logits[task].detach(), labels[task], model.kinds[task])
+                    _count(totals, task, value.item(), right)
                 clips_per_s = seen / (time.perf_counter() - began)
                 if on_step:
                     on_step(step, n_steps, loss_value, clips_per_s)
@@ -135,9 +152,11 @@ def train(
                 task: {k: total[k] / total["n"] for k in ("loss", "accuracy")} for task, total in totals.items()
             }
             validation: dict[str, dict[str, float]] = {}
+            headlines: list[float] = []
             for data in sets:
                 scores, _ = evaluate(model, data.clips, data.labels, data.indexes("validation"), workers)
-                validation |= {task: {"loss": s.loss, "accuracy": s.accuracy} for task, s in scores.items()}
+                validation |= {task: s.metrics() for task, s in scores.items()}
+                headlines += [s.headline for s in scores.values()]
             for split, tasks in (("train", training), ("validation", validation)):
                 record = state | {"split": split, "tasks": tasks}
                 metrics_file.write(json.dumps(record) + "\n")
@@ -146,8 +165,7 @@ def train(
             steps_file.flush()
             metrics_file.flush()
 
-            accuracy = sum(s["accuracy"] for s in validation.values()) / len(validation)
-            reached = (accuracy, -sum(s["loss"] for s in validation.values()))
+            reached = (sum(headlines) / len(headlines), -sum(s["loss"] for s in validation.values()))
             if reached > best:
                 best = reached
                 model.save(out)
@@ -185,10 +203,8 @@ def _cosine(first: float, last: float, share: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
-def _count(
-    totals: dict[str, dict[str, float]], task: str, loss: float, logits: torch.Tensor, labels: torch.Tensor
-) -> None:
+def _count(totals: dict[str, dict[str, float]], task: str, loss: float, right: torch.Tensor) -> None:
     total = totals.setdefault(task, {"loss": 0.0, "accuracy": 0.0, "n": 0.0})
-    total["loss"] += loss * len(labels)
-    total["accuracy"] += (logits.argmax(1) == labels).sum().item()
-    total["n"] += len(labels)
+    total["loss"] += loss * len(right)
+    total["accuracy"] += right.sum().item()
+    total["n"] += len(right)

@@ -71,11 +71,9 @@ def test_the_same_seed_gives_the_same_run_to_the_bit_and_another_seed_another(
 
 
 def test_the_saved_model_scores_what_results_say(tone_run: Path) -> None:
-    scores = evaluate_run(tone_run)
-    assert (
-        scores["label"]._asdict() | {"split": "test"}
-        == json.loads((tone_run / "results.json").read_text())["tasks"]["label"]
-    )
+    written = json.loads((tone_run / "results.json").read_text())["tasks"]["label"]
+    score = evaluate_run(tone_run)["label"]._asdict()
+    assert {"split": "test"} | {name: value for name, value in score.items() if value is not None} == written
 
 
 def test_a_run_scores_any_other_folder(tone_run: Path, tone_folder: Path) -> None:

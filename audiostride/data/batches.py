@@ -5,7 +5,7 @@ history, so the number of workers does not matter and a run can be taken up agai
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
 from ..windows import split_windows
+from .augment import Augmentation, change_speed, mix_pairs
 from .clips import Clips
 
 
@@ -24,13 +25,16 @@ class LabelledClips:
 
     Attributes:
         clips: the clips.
-        labels: for each task the class number of each clip, int64 of shape ``(n_clips,)``.
+        labels: for each task the class number of each clip, int64 of shape ``(n_clips,)``; of a
+            multilabel task which classes it has, float32 of shape ``(n_clips, n_classes)``.
         splits: "train", "validation" or "test" of each clip.
+        n_classes: number of classes of each task.
     """
 
     clips: Clips
     labels: dict[str, np.ndarray]
-    splits: list[str]
+    splits: Sequence[str]
+    n_classes: dict[str, int] = field(default_factory=dict)
 
     def indexes(self, split: str) -> np.ndarray:
         """Numbers of the clips of one split."""
@@ -42,13 +46,16 @@ class TrainingBatch(NamedTuple):
 
     Attributes:
         waveform: shape ``(batch, samples)``.
-        labels: for each task the class numbers, shape ``(batch,)``.
+        labels: for each task the class numbers, shape ``(batch,)``; of a multilabel task, and after
+            mixup, shares of the classes, shape ``(batch, n_classes)``.
         names: name of each clip.
+        seeds: a number for each clip to draw the augmentation of its spectrogram from, int64.
     """
 
     waveform: Tensor
     labels: dict[str, Tensor]
     names: list[str]
+    seeds: Tensor | None = None
 
 
 class EvaluationBatch(NamedTuple):
@@ -82,7 +89,7 @@ def random_window(clips: Clips, index: int, sample_rate: int, length: int, rng: 
 
 
 def plan_epoch(
-    sizes: Sequence[int], batch_size: int, mixing: str, seed: int, epoch: int
+    sizes: Sequence[int], batch_size: int, mixing: str | float, seed: int, epoch: int
 ) -> list[tuple[int, np.ndarray]]:
     """The batches of one epoch, in order.
 
@@ -91,7 +98,9 @@ def plan_epoch(
         batch_size: clips a batch. A last batch of a single clip is joined to the one before, as
             batch norm cannot learn from it.
         mixing: "proportional": every clip of every set once. "uniform": as many batches from each
-            set, as many in all; smaller sets are gone through again, larger ones in part.
+            set, as many in all; smaller sets are gone through again, larger ones in part. A number T
+            from 1 on is a temperature between the two: a set's share of the batches goes with its
+            size to the power 1/T.
         seed: of the run.
         epoch: from 0.
 
@@ -103,10 +112,8 @@ def plan_epoch(
         [(0, 2), (0, 3)]
     """
     per_set = [max(1, size // batch_size + (size % batch_size > 1)) for size in sizes]
-    share = -(-sum(per_set) // len(sizes))
     batches = []
-    for number, size in enumerate(sizes):
-        wanted = per_set[number] if mixing == "proportional" else share
+    for number, (size, wanted) in enumerate(zip(sizes, _batches_of_each(per_set, mixing), strict=True)):
         for i in range(wanted):
             # Which time through this set, and where in it, follows from the count of batches so far.
             turn, position = divmod(epoch * wanted + i, per_set[number])
@@ -121,10 +128,11 @@ def training_batches(
     sample_rate: int,
     window_length: int,
     batch_size: int,
-    mixing: str,
+    mixing: str | float,
     seed: int,
     epoch: int,
     workers: int,
+    augmentation: Augmentation | None = None,
 ) -> Iterator[TrainingBatch]:
     """The batches of one epoch: a random window of each training clip.
 
@@ -134,7 +142,7 @@ def training_batches(
     train = [data.indexes("train") for data in sets]
     plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch)
     jobs = [(number, train[number][rows]) for number, rows in plan]
-    yield from _load(_TrainingWindows(sets, sample_rate, window_length, seed, epoch, jobs), workers)
+    yield from _load(_TrainingWindows(sets, sample_rate, window_length, seed, epoch, jobs, augmentation), workers)
 
 
 def evaluation_batches(
@@ -154,10 +162,20 @@ def evaluation_batches(
     yield from _load(_EvaluationWindows(clips, indexes, sample_rate, window_length, jobs), workers)
 
 
+def _batches_of_each(per_set: Sequence[int], mixing: str | float) -> list[int]:
+    if mixing == "proportional":
+        return list(per_set)
+    if mixing == "uniform":
+        return [-(-sum(per_set) // len(per_set))] * len(per_set)
+    shares = [count ** (1 / float(mixing)) for count in per_set]
+    return [max(1, round(sum(per_set) * share / sum(shares))) for share in shares]
+
+
 class _TrainingWindows(Dataset):
-    def __init__(self, sets, sample_rate, window_length, seed, epoch, jobs):
+    def __init__(self, sets, sample_rate, window_length, seed, epoch, jobs, augmentation):
         self.sets, self.sample_rate, self.window_length = sets, sample_rate, window_length
         self.seed, self.epoch, self.jobs = seed, epoch, jobs
+        self.augmentation = augmentation
 
     def __len__(self):
         return len(self.jobs)
@@ -165,18 +183,35 @@ class _TrainingWindows(Dataset):
     def __getitem__(self, job):
         number, indexes = self.jobs[job]
         data = self.sets[number]
-        windows = [
-            random_window(
-                data.clips,
-                index,
-                self.sample_rate,
-                self.window_length,
-                np.random.default_rng([self.seed, 3, number, self.epoch, int(index)]),
-            )
-            for index in indexes
-        ]
+        waveform = torch.from_numpy(np.stack([self._window(number, int(index)) for index in indexes]))
         labels = {task: torch.from_numpy(numbers[indexes]) for task, numbers in data.labels.items()}
-        return TrainingBatch(torch.from_numpy(np.stack(windows)), labels, [data.clips.names[i] for i in indexes])
+        titles = [data.clips.title(i) for i in indexes]
+        if self.augmentation is None:
+            return TrainingBatch(waveform, labels, titles)
+        if self.augmentation.mixup:
+            rng = self._generator(5, number, int(indexes[0]))
+            waveform, labels = mix_pairs(waveform, labels, data.n_classes, self.augmentation.mixup, rng)
+        seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
+        return TrainingBatch(waveform, labels, titles, seeds)
+
+    def _window(self, number, index):
+        clips, length = self.sets[number].clips, self.window_length
+        place = self._generator(3, number, index)
+        if self.augmentation is None:
+            return random_window(clips, index, self.sample_rate, length, place)
+        rng = self._generator(4, number, index)
+        if self.augmentation.speed is None:
+            window = random_window(clips, index, self.sample_rate, length, place)
+        else:
+            speed = rng.uniform(*self.augmentation.speed)
+            window = random_window(clips, index, self.sample_rate, round(length * speed), place)
+            window = change_speed(window, speed, length)
+        for transform in self.augmentation.waveform:
+            window = transform(window, rng)
+        return window
+
+    def _generator(self, purpose, number, index):
+        return np.random.default_rng([self.seed, purpose, number, self.epoch, index])
 
 
 class _EvaluationWindows(Dataset):

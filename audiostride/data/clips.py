@@ -1,8 +1,11 @@
-"""`Clips`: the table every data source returns, a row a clip, and its two ways to hold sound."""
+"""`Clips`: the table every data source returns, a row a clip, and the ways to hold its sound."""
 
-from collections.abc import Callable, Iterable, Sequence
+import io
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import numpy as np
 
 from ..audio import audio_info, read_audio, resampled_length
 from ..errors import DataError
+from .texts import Texts
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -20,14 +24,14 @@ class Clips:
     """Audio clips with their labels, column by column.
 
     Attributes:
-        names: name of each clip, unique: its path below the data set's folder.
+        names: name of each clip: its path below the data set's folder. Segments of one file share it.
         columns: label columns by name, one string a clip.
         splits: "train", "validation", "test" or "" (not assigned) of each clip.
     """
 
-    names: list[str]
-    columns: dict[str, list[str]]
-    splits: list[str]
+    names: Sequence[str]
+    columns: dict[str, Sequence[str]]
+    splits: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -40,7 +44,19 @@ class Clips:
         """Waveform of a clip, float32 ``(samples,)``, from sample `start` on at `sample_rate`."""
         raise NotImplementedError
 
-    def column(self, name: str) -> list[str]:
+    def title(self, index: int) -> str:
+        """What to call a clip in a message or a table: its name, with the seconds of a segment."""
+        return self.names[index]
+
+    def state(self, index: int) -> str:
+        """A text that changes whenever the clip's sound may have changed: path, size, time of change.
+
+        Raises:
+            DataError: if the file is not there.
+        """
+        raise NotImplementedError
+
+    def column(self, name: str) -> Sequence[str]:
         """The labels of one column.
 
         Raises:
@@ -54,12 +70,67 @@ class Clips:
 
     def select(self, indexes: Iterable[int]) -> "Clips":
         """The clips at `indexes`, as a table of the same kind."""
-        raise NotImplementedError
+        rows = list(indexes)
+        columns = {name: _rows(values, rows) for name, values in self.columns.items()}
+        return replace(self, names=_rows(self.names, rows), columns=columns, splits=_rows(self.splits, rows))
 
 
 @dataclass
-class FileClips(Clips):
-    """Clips that are audio files below one folder.
+class EncodedClips(Clips):
+    """Clips that are encoded audio: files, or parts of something larger. What the sources return.
+
+    Attributes:
+        spans: where each clip begins and ends in its audio, seconds, float64 of shape ``(n_clips, 2)``;
+            an infinite end is the audio's. None: every clip is all of its audio.
+        lengths: sample rate and the clips' samples at it, int64, once they were decoded; saves
+            opening a file for its length.
+    """
+
+    spans: np.ndarray | None = None
+    lengths: tuple[int, np.ndarray] | None = None
+
+    @abstractmethod
+    def audio(self, index: int) -> Path | io.BytesIO:
+        """The encoded audio behind a clip: a path, or the bytes with their name in `.name`."""
+
+    def n_samples(self, index: int, sample_rate: int) -> int:
+        if self.lengths is not None and self.lengths[0] == sample_rate:
+            return int(self.lengths[1][index])
+        info = audio_info(self.audio(index))
+        start_s, end_s = self._span(index)
+        end = min(info.frames, end_s * info.sample_rate)
+        return resampled_length(max(0, round(end - start_s * info.sample_rate)), info.sample_rate, sample_rate)
+
+    def read(self, index: int, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        start_s, end_s = self._span(index)
+        rest_s = end_s - start_s - start / sample_rate
+        wanted_s = rest_s if length is None else min(rest_s, length / sample_rate)
+        duration_s = None if np.isinf(wanted_s) else wanted_s
+        return read_audio(self.audio(index), sample_rate, start_s + start / sample_rate, duration_s)
+
+    def title(self, index: int) -> str:
+        if self.spans is None:
+            return self.names[index]
+        start_s, end_s = self._span(index)
+        return f"{self.names[index]}#t={start_s:g}," + ("" if np.isinf(end_s) else f"{end_s:g}")
+
+    def select(self, indexes: Iterable[int]) -> "EncodedClips":
+        rows = list(indexes)
+        chosen = super().select(rows)
+        assert isinstance(chosen, EncodedClips)
+        chosen.spans = None if self.spans is None else self.spans[rows]
+        chosen.lengths = None if self.lengths is None else (self.lengths[0], self.lengths[1][rows])
+        return chosen
+
+    def _span(self, index: int) -> tuple[float, float]:
+        if self.spans is None:
+            return 0.0, float("inf")
+        return float(self.spans[index, 0]), float(self.spans[index, 1])
+
+
+@dataclass
+class FileClips(EncodedClips):
+    """Clips that are audio files below one folder, or segments of them.
 
     Attributes:
         root: the folder that `names` are relative to.
@@ -71,16 +142,16 @@ class FileClips(Clips):
         """Where a clip's file is."""
         return self.root / self.names[index]
 
-    def n_samples(self, index: int, sample_rate: int) -> int:
-        info = audio_info(self.path(index))
-        return resampled_length(info.frames, info.sample_rate, sample_rate)
+    def audio(self, index: int) -> Path:
+        return self.path(index)
 
-    def read(self, index: int, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        duration_s = None if length is None else length / sample_rate
-        return read_audio(self.path(index), sample_rate, start / sample_rate, duration_s)
-
-    def select(self, indexes: Iterable[int]) -> "FileClips":
-        return FileClips(*_rows(self, list(indexes)), root=self.root)
+    def state(self, index: int) -> str:
+        path = self.path(index)
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from error
+        return f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns} {self._span(index)}"
 
 
 @dataclass
@@ -96,21 +167,30 @@ class ArrayClips(Clips):
     sample_rate: int = 16000
 
     def n_samples(self, index: int, sample_rate: int) -> int:
-        self._check(sample_rate)
+        check_rate(sample_rate, self.sample_rate)
         return self.waveforms.shape[1]
 
     def read(self, index: int, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        self._check(sample_rate)
+        check_rate(sample_rate, self.sample_rate)
         samples = self.waveforms[index, start : None if length is None else start + length]
         return samples.astype(np.float32) / 32768 if samples.dtype == np.int16 else samples
 
     def select(self, indexes: Iterable[int]) -> "ArrayClips":
         rows = list(indexes)
-        return ArrayClips(*_rows(self, rows), waveforms=self.waveforms[rows], sample_rate=self.sample_rate)
+        chosen = super().select(rows)
+        assert isinstance(chosen, ArrayClips)
+        chosen.waveforms = self.waveforms[rows]
+        return chosen
 
-    def _check(self, sample_rate: int) -> None:
-        if sample_rate != self.sample_rate:
-            raise DataError(f"this data set is made at {self.sample_rate} Hz; set frontend.sample_rate to it")
+
+def check_rate(wanted: int, own: int) -> None:
+    """Refuse another sample rate than the one a data set is made at.
+
+    Raises:
+        DataError: names both rates.
+    """
+    if wanted != own:
+        raise DataError(f"this data set is made at {own} Hz; set frontend.sample_rate to it")
 
 
 def class_names(labels: Iterable[str]) -> list[str]:
@@ -120,7 +200,7 @@ def class_names(labels: Iterable[str]) -> list[str]:
         >>> class_names(["go", "down", "go"]), class_names(["10", "9", "0.5"])
         (['down', 'go'], ['0.5', '9', '10'])
     """
-    distinct = set(labels)
+    distinct = labels.distinct() if isinstance(labels, Texts) else set(labels)
     try:
         return sorted(distinct, key=lambda label: (float(label), label))
     except ValueError:
@@ -140,40 +220,69 @@ def drop_bad_files(
         workers: decoding threads.
 
     Returns:
-        The good clips and one line for each bad one.
+        The good clips, their lengths now known, and one line for each bad one.
 
     Raises:
         DataError: if there are bad files and `on_bad_file` is "error", or no clip is left.
     """
+    lengths = np.zeros(len(clips), np.int64)
+    bad: dict[int, str] = {}
+    for index, result in decode_all(clips, sample_rate, workers):
+        if isinstance(result, DataError):
+            bad[index] = str(result)
+        else:
+            lengths[index] = len(result)
+        if progress:
+            progress("reading audio", index + 1, len(clips))
+    if isinstance(clips, EncodedClips):
+        clips = replace(clips, lengths=(sample_rate, lengths))
+    return leave_out(clips, bad, on_bad_file), list(bad.values())
 
-    def problem(index: int) -> str | None:
+
+def decode_all(clips: Clips, sample_rate: int, workers: int = 2) -> Iterator[tuple[int, np.ndarray | DataError]]:
+    """Every clip's waveform in order, or the error that reading it gave; a few are decoded ahead.
+
+    Example:
+        >>> clips = ArrayClips(["a"], {}, [""], waveforms=np.zeros((1, 160), np.float32))
+        >>> [(index, len(waveform)) for index, waveform in decode_all(clips, 16000)]
+        [(0, 160)]
+    """
+
+    def decode(index: int) -> np.ndarray | DataError:
         try:
-            clips.read(index, sample_rate)
+            return clips.read(index, sample_rate)
         except DataError as error:
-            return str(error)
-        return None
+            return error
 
-    good, bad = [], []
-    with ThreadPoolExecutor(workers) as pool:
-        for index, found in enumerate(pool.map(problem, range(len(clips)))):
-            if found is None:
-                good.append(index)
-            else:
-                bad.append(found)
-            if progress:
-                progress("reading audio", index + 1, len(clips))
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for first in range(0, len(clips), 64):  # memory holds 64 clips, not all of them
+            rows = range(first, min(first + 64, len(clips)))
+            yield from zip(rows, pool.map(decode, rows), strict=True)
+
+
+def leave_out(clips: Clips, bad: dict[int, str], on_bad_file: str) -> Clips:
+    """The clips without the bad ones, or an error that lists them.
+
+    Args:
+        clips: all clips.
+        bad: what is wrong with each bad one, by its number.
+        on_bad_file: "error" or "skip".
+
+    Raises:
+        DataError: if there are bad ones and `on_bad_file` is "error", or no clip is left.
+    """
+    lines = list(bad.values())
     if bad and on_bad_file == "error":
-        shown = "\n".join(f"  {line}" for line in bad[:10])
+        shown = "\n".join(f"  {line}" for line in lines[:10])
         more = f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else ""
         raise DataError(
             f"{len(bad)} of {len(clips)} audio files cannot be used:\n{shown}{more}\n"
             "Mend or remove them, or set data.on_bad_file=skip to leave them out."
         )
-    if not good:
-        raise DataError("none of the audio files can be used:\n  " + "\n  ".join(bad[:10]))
-    return (clips.select(good) if bad else clips), bad
+    if len(bad) == len(clips):
+        raise DataError("none of the audio files can be used:\n  " + "\n  ".join(lines[:10]))
+    return clips.select(i for i in range(len(clips)) if i not in bad) if bad else clips
 
 
-def _rows(clips: Clips, indexes: Sequence[int]) -> tuple[list[str], dict[str, list[str]], list[str]]:
-    columns = {name: [values[i] for i in indexes] for name, values in clips.columns.items()}
-    return [clips.names[i] for i in indexes], columns, [clips.splits[i] for i in indexes]
+def _rows(values: Sequence[str], rows: list[int]) -> Sequence[str]:
+    return values.select(rows) if isinstance(values, Texts) else [values[i] for i in rows]

@@ -2,12 +2,13 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..audio import EXTENSIONS
 from ..errors import DataError
 from .clips import FileClips
+from .texts import Texts
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -49,16 +50,17 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
     found = sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name in SPLIT_FOLDERS)
     parts = [(folder, SPLIT_FOLDERS[folder.name]) for folder in found] or [(root, "")]
-    clips = FileClips([], {}, [], root=root)
+    names, splits, columns = Texts(), Texts(), dict[str, Texts]()
     for folder, split in parts:
+        below = "" if folder == root else f"{folder.name}/"
         for name, labels in _clips_of(folder):
-            clips.names.append(str(Path(folder.relative_to(root), name)))
-            clips.splits.append(split)
-            _append(clips.columns, labels, len(clips.names))
-    if not clips.names:
+            names.append(below + name)
+            splits.append(split)
+            append_row(columns, labels, len(names))
+    if not names:
         kinds = " ".join(sorted(EXTENSIONS))
         raise DataError(f"{root}: holds no audio files in class sub-folders and no metadata.csv (looked for {kinds})")
-    return clips
+    return FileClips(names, dict(columns), splits, root=root)
 
 
 def _clips_of(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -94,9 +96,20 @@ def _read_metadata(metadata: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise DataError(f"{metadata}: is not a UTF-8 CSV table ({error})") from error
 
 
-def _append(columns: dict[str, list[str]], labels: dict[str, str], n_clips: int) -> None:
+def append_row(columns: dict[str, Texts], labels: Mapping[str, str], n_rows: int) -> None:
+    """Add row number `n_rows` (from 1) to a table of columns; what a row or an earlier one lacks is "".
+
+    Example:
+        >>> columns = {}
+        >>> append_row(columns, {"label": "no"}, 1)
+        >>> append_row(columns, {"label": "yes", "speaker": "7"}, 2)
+        >>> columns
+        {'label': ['no', 'yes'], 'speaker': ['', '7']}
+    """
     for name, label in labels.items():
-        columns.setdefault(name, [""] * (n_clips - 1)).append(label)
+        if name not in columns:
+            columns[name] = Texts("" for _ in range(n_rows - 1))
+        columns[name].append(label)
     for values in columns.values():
-        if len(values) < n_clips:  # another split's table lacks this column
+        if len(values) < n_rows:
             values.append("")

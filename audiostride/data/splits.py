@@ -2,10 +2,14 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from ..errors import DataError
 from .clips import Clips
+from .texts import Texts
 
 TEST_FRACTION = 0.1
 """Share of a data set without split folders that is set aside for the test."""
@@ -40,11 +44,14 @@ def assign_splits(
         {'train': 80, 'validation': 10, 'test': 10}
     """
     groups = clips.names if group is None else clips.column(group)
-    splits = [split or "train" for split in clips.splits]
-    n_open = splits.count("train")
+    splits = np.array([split or "train" for split in clips.splits], dtype="<U10")
+    strangers = sorted(set(splits.tolist()) - {"train", "validation", "test"})
+    if strangers:
+        raise DataError(f"the data has splits named {', '.join(strangers)}; say with data.splits which is for what")
+    n_open = int((splits == "train").sum())
     if "test" not in splits:
         _hold_back(splits, "test", TEST_FRACTION, groups, stratify, seed)
-        validation_share = validation_fraction * n_open / max(1, splits.count("train"))
+        validation_share = validation_fraction * n_open / max(1, int((splits == "train").sum()))
     else:
         validation_share = validation_fraction
     if "validation" not in splits:
@@ -52,19 +59,78 @@ def assign_splits(
     for name in ("train", "validation", "test"):
         if name not in splits:
             raise DataError(f"{len(clips)} clips leave nothing for the {name} set; more clips or groups are needed")
-    return splits
+    return splits.tolist()
+
+
+def resplit(clips: Clips, column: str | None, splits: Mapping[str, str] | None) -> Clips:
+    """Say which of a data set's own splits, or values of a column, is for what.
+
+    Args:
+        clips: the clips.
+        column: column whose values name the splits (a fold, a year); None: the splits they have.
+        splits: "train", "validation", "test" or "" (to be drawn) for each value; clips with other
+            values are left out. None: leave all as it is.
+
+    Raises:
+        DataError: if a value is none the data has.
+
+    Example:
+        >>> clips = Clips(["a", "b", "c"], {"fold": ["1", "2", "3"]}, ["", "", ""])
+        >>> resplit(clips, "fold", {"1": "train", "3": "test"}).splits
+        ['train', 'test']
+    """
+    if splits is None:
+        if column is not None:
+            raise DataError(f"split_column {column!r} needs splits, which say what each of its values is for")
+        return clips
+    values = clips.splits if column is None else clips.column(column)
+    missing = sorted(set(splits) - set(values))
+    if missing:
+        found = ", ".join(repr(value) for value in sorted(set(values))[:20])
+        raise DataError(f"splits: there are no clips of {missing[0]!r}; the data has {found}")
+    rows = [i for i, value in enumerate(values) if value in splits]
+    chosen = clips.select(rows) if len(rows) < len(clips) else clips
+    return replace(chosen, splits=Texts(splits[values[i]] for i in rows))
+
+
+def shared_groups(groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[str]]:
+    """Groups with clips in more than one split, and those splits.
+
+    Example:
+        >>> shared_groups(["ann", "ann", "bob"], ["train", "test", "test"])
+        {'ann': ['test', 'train']}
+    """
+    sides: dict[str, set[str]] = defaultdict(set)
+    for group, split in zip(groups, splits, strict=True):
+        if group and split:
+            sides[group].add(split)
+    return {group: sorted(found) for group, found in sides.items() if len(found) > 1}
 
 
 def _hold_back(
-    splits: list[str], name: str, fraction: float, groups: Sequence[str], stratify: Sequence[str], seed: int
+    splits: np.ndarray, name: str, fraction: float, groups: Sequence[str], stratify: Sequence[str], seed: int
 ) -> None:
-    strata: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    stratum_of: dict[str, str] = {}
-    for i, (group, label) in enumerate(zip(groups, stratify, strict=True)):
-        if splits[i] == "train":
-            strata[stratum_of.setdefault(group, label)][group].append(i)
-    for members in strata.values():
-        ordered = sorted(members, key=lambda group: hashlib.sha256(f"{seed}:{name}:{group}".encode()).digest())
-        for group in ordered[: round(fraction * len(ordered)) or int(len(ordered) > 2)]:
-            for i in members[group]:
-                splits[i] = name
+    rows = np.flatnonzero(splits == "train")
+    # A group counts for the label of its first clip, and its place in the draw is a hash of its name.
+    names, first, group = np.unique(_numbers(groups)[rows], return_index=True, return_inverse=True)
+    stratum = _numbers(stratify)[rows[first]]
+    place = np.array([_place(f"{seed}:{name}:{groups[rows[i]]}") for i in first], np.uint64)
+    order = np.lexsort((place, stratum))
+    sizes = {int(s): int(n) for s, n in zip(*np.unique(stratum, return_counts=True), strict=True)}
+    taken, rank, previous = np.zeros(len(names), bool), 0, None
+    for i in order:
+        rank = 0 if stratum[i] != previous else rank + 1
+        previous = stratum[i]
+        size = sizes[int(previous)]
+        taken[i] = rank < (round(fraction * size) or int(size > 2))
+    splits[rows[taken[group]]] = name
+
+
+def _numbers(values: Sequence[str]) -> np.ndarray:
+    """A number for each value, equal for equal values."""
+    number: dict[str, int] = {}
+    return np.array([number.setdefault(value, len(number)) for value in values], np.int64)
+
+
+def _place(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big")

@@ -1,0 +1,242 @@
+"""Official data sets in the layouts they are published in: download, unpack, read.
+
+Each layout is one function that reads an unpacked folder; `LAYOUTS` names them. Splits are the
+official ones.
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..audio import EXTENSIONS
+from ..errors import DataError
+from .cache import exclusive
+from .clips import FileClips, Progress
+from .download import extract, fetch, parse_link
+from .folder import append_row, read_folder
+from .manifest import label_text
+from .texts import Texts
+
+_STATE = ".audiostride"  # holds downloads and a stamp for each archive that is unpacked
+
+
+def read_archives(
+    layout: str, path: str | os.PathLike[str], archives: Sequence[str] = (), progress: Progress | None = None
+) -> FileClips:
+    """Read an official data set; where its folder is not there yet, download and unpack it into it.
+
+    Args:
+        layout: a key of `LAYOUTS`.
+        path: the unpacked data set. A folder that is there and was not made by this function is
+            read as it is.
+        archives: where to get it: URLs or local files, each with an optional `#sha256=HEX` or
+            `#md5=HEX`. Zip and tar archives are unpacked, other files are copied.
+        progress: called while downloading and unpacking.
+
+    Raises:
+        DataError: if it is neither there nor to be had, or is laid out in another way.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists() and not (folder / _STATE).exists():
+        return LAYOUTS[layout](folder)
+    if not archives:
+        raise DataError(f"{folder}: no such folder, and no archives to make it from are given")
+    state = folder / _STATE
+    state.mkdir(parents=True, exist_ok=True)  # first of all: a half unpacked folder must not look like a user's
+    with exclusive(state / "lock"):
+        for text in archives:
+            link = parse_link(text)
+            stamp = state / f"{link.name}.unpacked"
+            if stamp.exists():
+                continue
+            try:
+                archive = fetch(link, state, progress)
+            except DataError as error:
+                raise DataError(
+                    f"{error}\nThe data can be fetched by hand on any machine: unpack it and give its folder "
+                    "(data.path=DIR), or give the archives' own paths (data.archives=[FILE, ...])."
+                ) from error
+            if link.name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")):
+                extract(archive, folder, progress)
+            else:
+                shutil.copyfile(archive, folder / link.name)
+            stamp.touch()
+    return LAYOUTS[layout](folder)
+
+
+def read_speech_commands(folder: Path) -> FileClips:
+    """Speech Commands (Warden 2018): WORD/SPEAKER_nohash_N.wav, with the official lists as splits.
+
+    Columns: label (the word), speaker.
+    """
+    folder = _find(folder, "testing_list.txt").parent
+    split_of = {
+        name: split
+        for split, list_name in (("validation", "validation_list.txt"), ("test", "testing_list.txt"))
+        for name in _text(folder / list_name).split()
+    }
+    table = _Table(folder)
+    for word in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "_."):
+        for file in sorted(os.listdir(word)):
+            if Path(file).suffix.lower() in EXTENSIONS:
+                name = f"{word.name}/{file}"
+                speaker = file.partition("_nohash_")[0]
+                table.add(name, split_of.get(name, "train"), {"label": word.name, "speaker": speaker})
+    return table.clips()
+
+
+def read_nsynth(folder: Path) -> FileClips:
+    """NSynth (Engel et al. 2017), json+wav: nsynth-{train,valid,test}/examples.json and audio/.
+
+    Columns: family (11 instrument families), pitch (MIDI note), instrument, velocity, source.
+    """
+    table = _Table(folder)
+    for part, split in (("train", "train"), ("valid", "validation"), ("test", "test")):
+        examples = folder / f"nsynth-{part}" / "examples.json"
+        if not examples.exists():
+            continue
+        try:
+            notes = json.loads(_text(examples))
+            for key in sorted(notes):
+                note = notes[key]
+                labels = {
+                    "family": note["instrument_family_str"],
+                    "pitch": label_text(note["pitch"]),
+                    "instrument": note["instrument_str"],
+                    "velocity": label_text(note["velocity"]),
+                    "source": note["instrument_source_str"],
+                }
+                table.add(f"nsynth-{part}/audio/{key}.wav", split, labels)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{examples}: is not NSynth's table of notes ({error})") from error
+        except KeyError as error:
+            raise DataError(f"{examples}: a note has no {error}") from error
+    return table.clips("nsynth-train/examples.json")
+
+
+def read_tut_urban_2018(folder: Path) -> FileClips:
+    """TUT Urban Acoustic Scenes 2018, development set: meta.csv, evaluation_setup/fold1_*.txt, audio/.
+
+    Columns: label (the scene), location (city and place; the group to split by), source_label.
+    The official fold trains on some locations of each city and tests on others.
+    """
+    folder = _find(folder, "meta.csv").parent
+    test = {row[0] for row in _lines(folder / "evaluation_setup" / "fold1_evaluate.txt")}
+    table = _Table(folder)
+    for row in _dicts(folder / "meta.csv", "\t", ("filename", "scene_label", "identifier")):
+        labels = {
+            "label": row["scene_label"],
+            "location": row["identifier"],
+            "source_label": row.get("source_label", ""),
+        }
+        table.add(row["filename"], "test" if row["filename"] in test else "train", labels)
+    return table.clips()
+
+
+def read_dcase_birds(folder: Path) -> FileClips:
+    """DCASE 2018 bird detection: tables with itemid, datasetid, hasbird, and the recordings as ITEMID.wav.
+
+    Any number of tables and of folders with recordings; no official split. Columns: label (bird or
+    no_bird), dataset.
+    """
+    recordings = {
+        file.stem: str(file.relative_to(folder))
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+    }
+    table = _Table(folder)
+    for listing in sorted(folder.rglob("*.csv")):
+        for row in _dicts(listing, ",", ("itemid", "hasbird")):
+            name = recordings.get(row["itemid"])
+            if name is None:
+                raise DataError(f"{listing}: there is no recording {row['itemid']}.wav below {folder}")
+            if row["hasbird"] not in ("0", "1"):
+                raise DataError(f"{listing}: hasbird of {row['itemid']} is {row['hasbird']!r}, not 0 or 1")
+            label = "bird" if row["hasbird"] == "1" else "no_bird"
+            table.add(name, "", {"label": label, "dataset": row.get("datasetid", "")})
+    return table.clips("a table with the columns itemid, datasetid, hasbird")
+
+
+def read_esc50(folder: Path) -> FileClips:
+    """ESC-50 (Piczak 2015): meta/esc50.csv and audio/. Columns: label, fold (1 to 5), recording, esc10.
+
+    Which fold is for what is up to the recipe (`split_column: fold`).
+    """
+    folder = _find(folder, "esc50.csv").parent.parent
+    table = _Table(folder)
+    for row in _dicts(folder / "meta" / "esc50.csv", ",", ("filename", "fold", "category")):
+        labels = {
+            "label": row["category"],
+            "fold": row["fold"],
+            "recording": row.get("src_file", ""),
+            "esc10": row.get("esc10", ""),
+        }
+        table.add(f"audio/{row['filename']}", "", labels)
+    return table.clips()
+
+
+LAYOUTS: dict[str, Callable[[Path], FileClips]] = {
+    "speech_commands": read_speech_commands,
+    "nsynth": read_nsynth,
+    "tut_urban_2018": read_tut_urban_2018,
+    "dcase_birds": read_dcase_birds,
+    "esc50": read_esc50,
+    "folder": read_folder,
+}
+
+
+class _Table:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.names, self.splits = Texts(), Texts()
+        self.columns: dict[str, Texts] = {}
+
+    def add(self, name: str, split: str, labels: Mapping[str, str]) -> None:
+        self.names.append(name)
+        self.splits.append(split)
+        append_row(self.columns, labels, len(self.names))
+
+    def clips(self, wanted: str = "audio") -> FileClips:
+        if not self.names:
+            raise DataError(f"{self.root}: is not laid out as expected, it holds no {wanted}; see docs/data.md")
+        return FileClips(self.names, dict(self.columns), self.splits, root=self.root)
+
+
+def _find(folder: Path, name: str) -> Path:
+    """The file of that name, in the folder or a little below: archives differ in their top folder."""
+    for pattern in (name, f"*/{name}", f"*/*/{name}"):
+        found = sorted(folder.glob(pattern))
+        if found:
+            return found[0]
+    raise DataError(f"{folder}: is not laid out as expected, there is no {name} in it; see docs/data.md")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text ({error})") from error
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    return (line.split("\t") for line in _text(path).splitlines() if line)
+
+
+def _dicts(path: Path, delimiter: str, needed: Sequence[str]) -> Iterator[dict[str, str]]:
+    lines = _text(path).splitlines()
+    table = csv.DictReader(lines, delimiter=delimiter)
+    missing = [name for name in needed if name not in (table.fieldnames or [])]
+    if missing:
+        raise DataError(f"{path}: has no column {', '.join(missing)} but {', '.join(table.fieldnames or [])}")
+    try:
+        for row in table:
+            if None in row or None in row.values():
+                raise DataError(f"{path}, line {table.line_num}: has not {len(table.fieldnames or [])} columns")
+            yield row
+    except csv.Error as error:
+        raise DataError(f"{path}: is not a table ({error})") from error

@@ -1,0 +1,260 @@
+"""Augmentation: what may be done to a training clip, each kind one small callable.
+
+A waveform transform maps ``(samples,)`` float32 to the same shape, a log-mel transform maps
+``(1, time, mel)`` to the same shape; both draw only from the generator they are handed, which is made
+from (seed, epoch, clip). So a resumed run hears the same, and evaluation hears none of it.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor, nn
+
+from ..audio import EXTENSIONS, audio_info, read_audio
+from ..errors import DataError
+
+WaveformTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+LogMelTransform = Callable[[Tensor, np.random.Generator], Tensor]
+
+
+@dataclass
+class Augmentation:
+    """Everything that is done to training batches, in this order.
+
+    Attributes:
+        speed: range of playback speed, e.g. (0.9, 1.1); pitch and tempo change together.
+        waveform: transforms of a window.
+        mixup: parameter alpha of the beta distribution that two clips of a batch are mixed by
+            (Zhang et al. 2018); the labels of every task are mixed in the same proportion. 0: off.
+        log_mel: transforms of a window's log-mel spectrogram.
+    """
+
+    speed: tuple[float, float] | None = None
+    waveform: Sequence[WaveformTransform] = ()
+    mixup: float = 0.0
+    log_mel: Sequence[LogMelTransform] = ()
+
+
+@dataclass(frozen=True)
+class TimeShift:
+    """Shift a window by up to `max_samples` either way; silence moves in.
+
+    Example:
+        >>> shifted = TimeShift(3)(np.ones(8, np.float32), np.random.default_rng(0))
+        >>> int(shifted.sum()) in range(5, 9)
+        True
+    """
+
+    max_samples: int
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        shift = int(rng.integers(-self.max_samples, self.max_samples + 1))
+        shifted = np.zeros_like(waveform)
+        if shift >= 0:
+            shifted[shift:] = waveform[: len(waveform) - shift]
+        else:
+            shifted[:shift] = waveform[-shift:]
+        return shifted
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Make a window up to `max_db` decibels louder or softer; nothing is clipped."""
+
+    max_db: float
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return waveform * np.float32(10 ** (rng.uniform(-self.max_db, self.max_db) / 20))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Add a random part of a random recording at a random signal-to-noise ratio.
+
+    A silent window or a silent part of the recording adds nothing.
+
+    Attributes:
+        files: the recordings, see `noise_files`.
+        sample_rate: of the windows, in Hz.
+        snr_db: range of the ratio of the powers, in dB.
+        probability: share of the windows that get noise.
+    """
+
+    files: tuple[Path, ...] = field(repr=False)
+    sample_rate: int
+    snr_db: tuple[float, float] = (5.0, 20.0)
+    probability: float = 1.0
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() >= self.probability:
+            return waveform
+        path = self.files[int(rng.integers(len(self.files)))]
+        wanted_s = len(waveform) / self.sample_rate
+        info = audio_info(path)
+        start_s = rng.uniform(0, max(0.0, info.frames / info.sample_rate - wanted_s))
+        noise = np.resize(read_audio(path, self.sample_rate, start_s, wanted_s), len(waveform))
+        signal_power, noise_power = np.square(waveform).mean(), np.square(noise).mean()
+        if not (signal_power > 0 and noise_power > 0):
+            return waveform
+        wanted_power = signal_power / 10 ** (rng.uniform(*self.snr_db) / 10)
+        return waveform + noise * np.float32(np.sqrt(wanted_power / noise_power))
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Blank random stretches of time and bands of a log-mel spectrogram with its mean (Park et al. 2019).
+
+    Each mask's width is drawn from 0 to the widest allowed.
+
+    Attributes:
+        time_masks: number of stretches of time.
+        frames: widest of them, in frames.
+        mel_masks: number of bands.
+        mels: widest of them, in mel bands.
+
+    Example:
+        >>> log_mel = torch.randn(1, 100, 64)
+        >>> masked = SpecAugment(time_masks=0, frames=0, mel_masks=1, mels=8)(log_mel, np.random.default_rng(0))
+        >>> int((masked != log_mel).any(1).sum()) <= 8
+        True
+    """
+
+    time_masks: int = 2
+    frames: int = 20
+    mel_masks: int = 2
+    mels: int = 8
+
+    def __call__(self, log_mel: Tensor, rng: np.random.Generator) -> Tensor:
+        masked, mean = log_mel.clone(), log_mel.mean()
+        for axis, count, widest in ((1, self.time_masks, self.frames), (2, self.mel_masks, self.mels)):
+            n = log_mel.shape[axis]
+            for _ in range(count):
+                width = int(rng.integers(0, min(widest, n) + 1))
+                masked.narrow(axis, int(rng.integers(0, n - width + 1)), width).fill_(mean)
+        return masked
+
+
+@dataclass(frozen=True)
+class OnTensor:
+    """Make a transform of a callable on tensors, such as a torchaudio or torch_audiomentations module.
+
+    Its random numbers come from torch's and numpy's global generators, which are seeded from the
+    clip's own for the call and put back after it.
+
+    Attributes:
+        transform: maps a waveform ``(samples,)``, or a log-mel ``(1, time, mel)``, to the same shape.
+
+    Example:
+        >>> halve = OnTensor(lambda waveform: waveform / 2)
+        >>> halve(np.ones(3, np.float32), np.random.default_rng(0))
+        array([0.5, 0.5, 0.5], dtype=float32)
+    """
+
+    transform: Callable[[Tensor], Tensor]
+
+    def __call__(self, value, rng):
+        tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        seed, numpy_state = int(rng.integers(2**32)), np.random.get_state()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            try:
+                changed = self.transform(tensor)
+            finally:
+                np.random.set_state(numpy_state)
+        if changed.shape != tensor.shape:
+            raise DataError(
+                f"the transform {self.transform!r} made {tuple(changed.shape)} of {tuple(tensor.shape)}; "
+                "a transform must keep the shape"
+            )
+        return changed.detach().numpy() if isinstance(value, np.ndarray) else changed
+
+
+def change_speed(waveform: np.ndarray, factor: float, length: int) -> np.ndarray:
+    """Play a waveform `factor` times as fast, as a tape would, and cut or fill it to `length` samples.
+
+    Example:
+        >>> change_speed(np.ones(1100, np.float32), 1.1, 1000).shape
+        (1000,)
+    """
+    changed = soxr.resample(waveform, factor, 1.0)[:length]
+    return np.pad(changed, (0, length - len(changed)))
+
+
+def mix_pairs(
+    waveform: Tensor, labels: dict[str, Tensor], n_classes: dict[str, int], alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mixup: every clip of a batch and another one, weighted by one share for the whole batch.
+
+    Args:
+        waveform: shape ``(batch, samples)``.
+        labels: for each task class numbers ``(batch,)`` or shares of the classes ``(batch, n_classes)``.
+        n_classes: of each task.
+        alpha: the share is drawn from Beta(alpha, alpha).
+        rng: where the draws come from.
+
+    Returns:
+        The mixed waveforms, and for each task shares of the classes, float32 ``(batch, n_classes)``.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> mixed, labels = mix_pairs(torch.eye(2), {"a": torch.tensor([0, 1])}, {"a": 2}, 1.0, rng)
+        >>> torch.allclose(mixed.sum(1), torch.ones(2)) and torch.allclose(labels["a"].sum(1), torch.ones(2))
+        True
+    """
+    share = float(rng.beta(alpha, alpha))
+    other = torch.from_numpy(rng.permutation(len(waveform)))
+    mixed = {}
+    for task, numbers in labels.items():
+        soft = nn.functional.one_hot(numbers, n_classes[task]).float() if numbers.dim() == 1 else numbers
+        mixed[task] = share * soft + (1 - share) * soft[other]
+    return share * waveform + (1 - share) * waveform[other], mixed
+
+
+@contextlib.contextmanager
+def augmented(frontend: nn.Module, transforms: Sequence[LogMelTransform], seeds: Tensor | None) -> Iterator[None]:
+    """Within this block a frontend's output is transformed, clip by clip, with a generator for each.
+
+    Args:
+        frontend: the module whose output ``(batch, 1, time, mel)`` is changed.
+        transforms: applied in order; with none the frontend is left alone.
+        seeds: of the batch, int64 ``(batch,)``.
+    """
+    if not transforms or seeds is None:
+        yield
+        return
+    numbers = seeds.tolist()
+
+    def change(_module: nn.Module, _inputs: tuple[Tensor, ...], log_mel: Tensor) -> Tensor:
+        changed = []
+        for clip, seed in zip(log_mel, numbers, strict=True):
+            rng = np.random.default_rng(seed)
+            for transform in transforms:
+                clip = transform(clip, rng)
+            changed.append(clip)
+        return torch.stack(changed)
+
+    handle = frontend.register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def noise_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """All audio files below a folder, sorted.
+
+    Raises:
+        DataError: if there are none.
+    """
+    root = Path(path).expanduser()
+    found = tuple(sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()))
+    if not found:
+        raise DataError(f"{root}: {'holds no audio files' if root.is_dir() else 'no such folder'} to take noise from")
+    return found

@@ -1,0 +1,240 @@
+"""Fetching archives and unpacking them: resumed where they broke off, checked, and never outside their folder."""
+
+import hashlib
+import http.client
+import os
+import posixpath
+import re
+import stat
+import tarfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from ..errors import DataError
+from .clips import Progress
+
+TIMEOUT_S = 20.0
+"""A server that says nothing for this long counts as unreachable."""
+
+MAX_MEMBERS = 3_000_000
+MAX_BYTES = 500 * 2**30
+MAX_RATIO = 100
+"""An archive that unpacks to more than this many times its own size is refused (above 100 MB)."""
+
+_CHUNK = 1 << 20
+_TRIES = 3
+
+
+class Link(NamedTuple):
+    """Where an archive comes from.
+
+    Attributes:
+        address: a URL or a local path.
+        name: file name to keep it under.
+        algorithm: "sha256" or "md5"; "" without a checksum.
+        digest: the checksum in hexadecimal.
+    """
+
+    address: str
+    name: str
+    algorithm: str = ""
+    digest: str = ""
+
+
+def parse_link(text: str) -> Link:
+    """Read `ADDRESS#sha256=HEX&name=FILE`, both parts after the # optional.
+
+    Raises:
+        DataError: if the part after the # is of another kind.
+
+    Example:
+        >>> parse_link("https://example.org/birds.zip#md5=0123456789abcdef0123456789abcdef").name
+        'birds.zip'
+    """
+    address, _, fragment = text.partition("#")
+    options = dict(urllib.parse.parse_qsl(fragment)) if fragment else {}
+    name = options.pop("name", posixpath.basename(urllib.parse.urlparse(address).path)) or "download"
+    algorithm = next((a for a in ("sha256", "md5") if a in options), "")
+    digest = options.pop(algorithm, "").lower()
+    if options or (fragment and not (algorithm or "name=" in fragment)):
+        raise DataError(
+            f"{text}: after the # only name=, sha256= and md5= are known, not {', '.join(options) or fragment}"
+        )
+    if algorithm and not re.fullmatch("[0-9a-f]{64}" if algorithm == "sha256" else "[0-9a-f]{32}", digest):
+        raise DataError(f"{text}: {digest!r} is no {algorithm} in hexadecimal")
+    if name != os.path.basename(name) or name in (".", ".."):
+        raise DataError(f"{text}: {name!r} is not a plain file name")
+    return Link(address, name, algorithm, digest)
+
+
+def fetch(link: Link, folder: Path, progress: Progress | None = None) -> Path:
+    """The file behind a link: local ones where they lie, others downloaded into `folder`.
+
+    A download that broke off goes on where it stopped; a complete one is not repeated.
+
+    Args:
+        link: from `parse_link`.
+        folder: where downloads are kept; made if need be.
+        progress: called with megabytes done and in all.
+
+    Raises:
+        DataError: if it cannot be reached, breaks off or has another checksum.
+    """
+    if not re.match(r"^[a-z][a-z0-9+]*://", link.address):
+        path = Path(link.address).expanduser()
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        _check(path, link, progress)
+        return path
+    if not link.address.startswith(("http://", "https://")):
+        raise DataError(f"{link.address}: only http and https addresses can be downloaded")
+    path, part = folder / link.name, folder / (link.name + ".part")
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _download(link.address, part, progress)
+        _check(part, link, progress)
+        os.replace(part, path)
+    return path
+
+
+def extract(archive: Path, folder: Path, progress: Progress | None = None) -> None:
+    """Unpack a tar (plain or compressed) or zip archive into a folder.
+
+    Only plain files and directories below the folder are ever written: an archive with an absolute
+    path, a `..`, a link or a device is refused before that member, as is one that grows beyond all
+    proportion.
+
+    Args:
+        archive: the archive.
+        folder: made if need be; files in it are overwritten.
+        progress: called with the members done; the number in all is not known before the end.
+
+    Raises:
+        DataError: names the archive, and the member that is refused or damaged.
+    """
+    limit = min(MAX_BYTES, max(100 * 2**20, MAX_RATIO * archive.stat().st_size))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+    made: set[Path] = set()
+    try:
+        for count, (name, content) in enumerate(_members(archive), 1):
+            target = folder / _inside(name, archive)
+            if target.parent not in made:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                made.add(target.parent)
+            with content, target.open("wb") as file:
+                while chunk := content.read(_CHUNK):
+                    written += len(chunk)
+                    if written > limit:
+                        raise DataError(
+                            f"{archive}: unpacks to more than {limit >> 20} MB from {archive.stat().st_size >> 20} MB; "
+                            "if that is right, unpack it yourself and give the folder"
+                        )
+                    file.write(chunk)
+            if count > MAX_MEMBERS:
+                raise DataError(f"{archive}: has more than {MAX_MEMBERS} members")
+            if progress:
+                progress(f"unpacking {archive.name}", count, count + 1)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{archive}: is not a sound tar or zip archive ({error})") from error
+    except OSError as error:
+        if error.errno is None or isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+            raise DataError(f"{archive}: is not a sound tar or zip archive ({error})") from error
+        raise
+    if progress:
+        progress(f"unpacking {archive.name}", count, count)
+
+
+def _download(url: str, part: Path, progress: Progress | None) -> None:
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            if _download_once(url, part, before, progress):
+                return
+            reason = "the connection broke off"
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and before:  # nothing is left to fetch, or it is another file now
+                part.unlink()
+                before = 0
+            reason = f"HTTP {error.code} {error.reason}"
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+        after = part.stat().st_size if part.exists() else 0
+        # An address that cannot be reached fails at once; one that broke off is taken up again.
+        failures = failures + 1 if after > before else _TRIES
+        if failures >= _TRIES:
+            kept = f" {after >> 20} MB are kept, run it again to go on." if after else ""
+            raise DataError(f"{url}: cannot be downloaded ({reason}).{kept}")
+
+
+def _download_once(url: str, part: Path, before: int, progress: Progress | None) -> bool:
+    request = urllib.request.Request(url, headers={"User-Agent": "audiostride"})
+    if before:
+        request.add_header("Range", f"bytes={before}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        resumed = answer.status == 206
+        done = before if resumed else 0
+        length = answer.headers.get("Content-Length")
+        total = done + int(length) if length else 0
+        with part.open("ab" if resumed else "wb") as file:
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                if progress and done < total:
+                    progress(f"downloading {part.stem} (MB)", done >> 20, max(total >> 20, (done >> 20) + 1))
+        if progress and done >= total:
+            progress(f"downloading {part.stem} (MB)", done >> 20, done >> 20)
+        return done >= total
+
+
+def _check(path: Path, link: Link, progress: Progress | None) -> None:
+    if not link.algorithm:
+        return
+    hasher, size, done = hashlib.new(link.algorithm, usedforsecurity=False), path.stat().st_size, 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+            done += len(chunk)
+            if progress:
+                progress(f"checking {link.name} (MB)", -(-done >> 20), -(-size >> 20))
+    if hasher.hexdigest() != link.digest:
+        damaged = ""
+        if path.suffix == ".part":
+            path.unlink()
+            damaged = " The download was removed; run it again, or give another address."
+        raise DataError(f"{link.address}: its {link.algorithm} is {hasher.hexdigest()}, not {link.digest}.{damaged}")
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise DataError(f"{archive}: {info.filename!r} is a link or device; it is not unpacked")
+                if not info.is_dir():
+                    yield info.filename, zipped.open(info)
+        return
+    with tarfile.open(archive, "r|*") as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            if not member.isreg():
+                raise DataError(f"{archive}: {member.name!r} is a link or device; it is not unpacked")
+            content = tar.extractfile(member)
+            assert content is not None
+            yield member.name, content
+            tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+
+
+def _inside(name: str, archive: Path) -> Path:
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
+        raise DataError(f"{archive}: {name!r} lies outside the archive's folder; it is not unpacked")
+    return Path(*[part for part in parts if part not in ("", ".")])

@@ -1,0 +1,177 @@
+"""A table of clips as a data set: CSV, TSV or JSON lines, one clip or segment a row."""
+
+import csv
+import json
+import math
+import os
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .clips import FileClips
+from .folder import SPLIT_FOLDERS, append_row
+from .texts import Texts
+
+FILE_COLUMNS = ("file", "file_name", "filename", "path")
+"""The column with the audio file's path has one of these names."""
+
+SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None}
+"""Endings of the tables that can be read, with their delimiter."""
+
+_MAX_FIELD = 1 << 20
+
+
+def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> FileClips:
+    """Read a table that names the clips; no audio is opened.
+
+    Args:
+        path: a `.csv`, `.tsv` or `.jsonl` file in UTF-8. A column `file` (or `file_name`, `filename`,
+            `path`) names the audio file. `start_s` and `end_s`, both optional, make the row a segment
+            of it, in seconds. `split` (train, validation, test) is optional too. All other columns
+            are labels or groups. In JSON lines a list is several labels of one clip.
+        root: folder that the file names are relative to; by default the table's own.
+
+    Returns:
+        One clip a row.
+
+    Raises:
+        DataError: names the line and what is wrong with it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "calls.tsv")
+        >>> rows = ["file start_s end_s species", "may.wav 1.5 2.25 wren", "may.wav 8  robin"]
+        >>> _ = path.write_text("\\n".join(rows).replace(" ", "\\t"))
+        >>> clips = read_manifest(path)
+        >>> [clips.title(i) for i in range(2)], clips.columns
+        (['may.wav#t=1.5,2.25', 'may.wav#t=8,'], {'species': ['wren', 'robin']})
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: is not a table of a known kind; its name must end in {', '.join(SUFFIXES)}")
+    names, splits, spans = Texts(), Texts(), array("d")
+    columns: dict[str, Texts] = {}
+    try:
+        for line, row in _rows(path):
+            where = f"{path}, line {line}"
+            name = next((row.pop(column) for column in FILE_COLUMNS if column in row), "")
+            if not name:
+                raise DataError(f"{where}: names no file; a column {' or '.join(FILE_COLUMNS)} is needed")
+            start_s, end_s = _seconds(row, "start_s", 0.0, where), _seconds(row, "end_s", math.inf, where)
+            if end_s <= start_s:
+                raise DataError(f"{where}: end_s {end_s:g} is not after start_s {start_s:g}")
+            split = row.pop("split", "")
+            if split and split not in SPLIT_FOLDERS:
+                raise DataError(f"{where}: the split {split!r} is none of train, validation, test")
+            names.append(name)
+            splits.append(SPLIT_FOLDERS.get(split, ""))
+            spans.extend((start_s, end_s))
+            append_row(columns, row, len(names))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: is not a UTF-8 table ({error})") from error
+    if not names:
+        raise DataError(f"{path}: has no rows")
+    bounds = np.frombuffer(spans, np.float64).reshape(-1, 2)
+    whole = not bounds[:, 0].any() and np.isinf(bounds[:, 1]).all()
+    folder = path.parent if root is None else Path(root).expanduser()
+    return FileClips(names, dict(columns), splits, spans=None if whole else bounds, root=folder)
+
+
+def write_manifest(path: str | os.PathLike[str], rows: list[Mapping[str, Any]]) -> None:
+    """Write rows of equal keys as a table that `read_manifest` reads back.
+
+    Args:
+        path: a `.csv`, `.tsv` or `.jsonl` file.
+        rows: the rows; `file`, `start_s`, `end_s` and labels.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "calls.csv")
+        >>> write_manifest(path, [{"file": "may.wav", "start_s": 1.5, "end_s": 2.25, "species": "wren"}])
+        >>> read_manifest(path).columns
+        {'species': ['wren']}
+    """
+    path = Path(path)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        if path.suffix.lower() == ".jsonl":
+            file.writelines(json.dumps(dict(row)) + "\n" for row in rows)
+            return
+        table = csv.DictWriter(
+            file, list(rows[0]) if rows else ["file"], delimiter=SUFFIXES[path.suffix.lower()] or ","
+        )
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    delimiter = SUFFIXES[path.suffix.lower()]
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        if delimiter is None:
+            yield from _json_rows(path, file)
+            return
+        table = csv.reader(file, delimiter=delimiter)
+        header = next(table, [])
+        if len(set(header)) < len(header):
+            raise DataError(f"{path}: two columns have the same name: {', '.join(header)}")
+        for values in table:
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise DataError(
+                    f"{path}, line {table.line_num}: has {len(values)} columns, the header {len(header)}; "
+                    "is the delimiter right?"
+                )
+            yield table.line_num, dict(zip(header, values, strict=True))
+
+
+def _json_rows(path: Path, file: Any) -> Iterator[tuple[int, dict[str, str]]]:
+    for number in range(1, 1 << 62):
+        line = file.readline(_MAX_FIELD)
+        if not line:
+            return
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: is not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: is {type(row).__name__}, not an object with the columns as keys")
+        yield number, {name: label_text(value) for name, value in row.items()}
+
+
+def label_text(value: Any) -> str:
+    """A label as the text it has in a table; several labels are joined by "|".
+
+    Example:
+        >>> label_text(60), label_text(None), label_text(["wren", "robin"]), label_text(True)
+        ('60', '', 'wren|robin', 'true')
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "|".join(label_text(part) for part in value)
+    return str(value)
+
+
+def _seconds(row: dict[str, str], column: str, default: float, where: str) -> float:
+    text = row.pop(column, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise DataError(f"{where}: {column} is {text!r}, not a number of seconds from 0 on")
+    return value

@@ -1,0 +1,204 @@
+"""What a recipe says of data and augmentation, made: tables of clips, class numbers, splits, transforms."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import (
+    Clips,
+    EncodedClips,
+    assign_splits,
+    cached,
+    drop_bad_files,
+    label_numbers,
+    make_ripples,
+    read_annotated,
+    read_archives,
+    read_folder,
+    read_hub,
+    read_manifest,
+    read_shards,
+    resplit,
+    shared_groups,
+    task_labels,
+)
+from .data.augment import (
+    Augmentation,
+    Gain,
+    LogMelTransform,
+    Noise,
+    SpecAugment,
+    TimeShift,
+    WaveformTransform,
+    noise_files,
+)
+from .data.batches import LabelledClips
+from .data.clips import Progress
+from .errors import DataError, RecipeError
+from .recipe import (
+    AnnotatedData,
+    ArchiveData,
+    EncodedData,
+    HubData,
+    ManifestData,
+    Recipe,
+    RipplesData,
+    ShardData,
+    TaskSection,
+)
+
+
+def prepare_data(
+    recipe: Recipe, progress: Progress | None = None, labels: dict[str, list[str]] | None = None
+) -> tuple[list[LabelledClips], dict[str, list[str]], list[str]]:
+    """Read the data of all tasks, check every file, decide classes and splits.
+
+    Args:
+        recipe: the recipe; tasks with equal `data` share one data set.
+        progress: called after each file.
+        labels: class labels of each task, where a trained model has fixed them.
+
+    Returns:
+        The data sets, the class labels of each task in the recipe's order, a line for each bad file.
+
+    Raises:
+        DataError: names the file, the column or the label.
+    """
+    blocks: list[Any] = []
+    for task in recipe.tasks.values():
+        if task.data not in blocks:
+            blocks.append(task.data)
+    sets, found, bad_files = [], dict(labels or {}), []
+    for block in blocks:
+        tasks = {name: task for name, task in recipe.tasks.items() if task.data == block}
+        clips = open_source(block, progress)
+        for task in tasks.values():
+            clips.column(task.column)  # a wrong column is an error before an hour of decoding
+        group = None
+        if isinstance(block, EncodedData):
+            group = block.group
+            clips = resplit(clips, block.split_column, block.splits)
+            if group is not None and not block.allow_shared_groups:
+                _refuse_shared_groups(clips, group)
+            clips, bad = _checked(clips, block, recipe, progress)
+            bad_files += bad
+        stratify = clips.column(next(iter(tasks.values())).column)
+        splits = assign_splits(clips, stratify, recipe.seed, recipe.train.validation_fraction, group)
+        numbers = {}
+        for name, task in tasks.items():
+            found.setdefault(name, task_labels(clips, task.column, task.kind))
+            if task.kind == "binary" and len(found[name]) != 2:
+                raise DataError(f"task {name!r} is binary, but {task.column!r} has {len(found[name])} classes")
+            numbers[name] = label_numbers(clips, task.column, found[name], task.kind)
+        sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in tasks}))
+    return sets, {name: found[name] for name in recipe.tasks}, bad_files
+
+
+def open_source(block: Any, progress: Progress | None = None) -> Clips:
+    """The table of clips behind one `data` section of a recipe.
+
+    Raises:
+        DataError: if it is missing or not laid out as its kind is.
+    """
+    if isinstance(block, RipplesData):
+        return make_ripples(block.n_clips, block.seed, progress)
+    if isinstance(block, ManifestData):
+        return read_manifest(block.path, block.root)
+    if isinstance(block, AnnotatedData):
+        return read_annotated(block.path)
+    if isinstance(block, ArchiveData):
+        return read_archives(block.layout, block.path, block.archives, progress)
+    if isinstance(block, HubData):
+        return read_hub(block.path, block.config, block.revision, block.audio)
+    if isinstance(block, ShardData):
+        return read_shards(block.path, progress)
+    return read_folder(block.path)
+
+
+def make_augmentation(recipe: Recipe) -> Augmentation | None:
+    """What the recipe does to training clips; None if nothing.
+
+    Raises:
+        RecipeError: if a range is upside down.
+        DataError: if there is no noise to add.
+    """
+    section, rate = recipe.augment, recipe.frontend.sample_rate
+    waveform: list[WaveformTransform] = []
+    if section.time_shift_ms is not None:
+        waveform.append(TimeShift(round(section.time_shift_ms * rate / 1000)))
+    if section.gain_db is not None:
+        waveform.append(Gain(section.gain_db))
+    if section.noise is not None:
+        snr_db = _range("augment.noise.snr_db", section.noise.snr_db)
+        waveform.append(Noise(noise_files(section.noise.path), rate, snr_db, section.noise.probability))
+    log_mel: list[LogMelTransform] = []
+    if section.spec_augment is not None:
+        masks = section.spec_augment
+        frames = max(1, round(masks.time_ms / recipe.frontend.hop_ms))
+        log_mel.append(SpecAugment(masks.time_masks, frames, masks.mel_masks, masks.mels))
+    speed = None if section.speed is None else _range("augment.speed", section.speed)
+    if not (waveform or log_mel or speed or section.mixup):
+        return None
+    return Augmentation(speed, waveform, section.mixup or 0.0, log_mel)
+
+
+def make_class_weights(
+    recipe: Recipe, sets: Sequence[LabelledClips], labels: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Weight of each class in the loss, float32 ``(n_classes,)``, of the tasks whose recipe asks for them.
+
+    "balanced" gives every class the same weight in all: ``n / (n_classes * n_of_class)`` over the
+    training clips; for the classes of a multilabel task the clips without it over those with it.
+
+    Raises:
+        RecipeError: if a class is named that the task does not have.
+    """
+    return {
+        name: _class_weights(recipe.tasks[name], name, data.labels[name][data.indexes("train")], labels[name])
+        for data in sets
+        for name in data.labels
+        if recipe.tasks[name].class_weights is not None
+    }
+
+
+def _checked(clips: Clips, block: EncodedData, recipe: Recipe, progress: Progress | None) -> tuple[Clips, list[str]]:
+    """The clips that can be used, out of the decoded cache if there is one, and a line for each other."""
+    rate = recipe.frontend.sample_rate
+    if recipe.cache is not None:
+        assert isinstance(clips, EncodedClips)
+        return cached(clips, rate, recipe.cache, block.on_bad_file, progress)
+    if block.check == "none":
+        return clips, []
+    return drop_bad_files(clips, rate, block.on_bad_file, progress)
+
+
+def _refuse_shared_groups(clips: Clips, group: str) -> None:
+    shared = shared_groups(clips.column(group), clips.splits)
+    if shared:
+        name, sides = next(iter(shared.items()))
+        raise DataError(
+            f"{len(shared)} of the groups in {group!r} have clips in more than one split, such as {name!r} in "
+            f"{' and '.join(sides)}: scores would be too good. Mend the splits, or set data.allow_shared_groups=true."
+        )
+
+
+def _range(key: str, bounds: Sequence[float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise RecipeError(f"{key}: {bounds[0]:g} is more than {bounds[1]:g}; the lower bound stands first")
+    return bounds[0], bounds[1]
+
+
+def _class_weights(task: TaskSection, name: str, numbers: np.ndarray, labels: Sequence[str]) -> Tensor:
+    if isinstance(task.class_weights, dict):
+        unknown = sorted(set(task.class_weights) - set(labels))
+        if unknown:
+            raise RecipeError(f"tasks.{name}.class_weights: there is no class {unknown[0]!r} among {', '.join(labels)}")
+        return torch.tensor([task.class_weights.get(label, 1.0) for label in labels])
+    if numbers.ndim == 2:
+        present = numbers.sum(0).clip(min=1)
+        return torch.from_numpy((len(numbers) - present) / present).float().clamp(min=1e-3)
+    counts = np.bincount(numbers, minlength=len(labels)).clip(min=1)
+    return torch.from_numpy(len(numbers) / (len(labels) * counts)).float()

@@ -1,0 +1,182 @@
+"""Each augmentation does to a signal what its name says, from the clip's own generator."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audiostride.data import ArrayClips
+from audiostride.data.augment import (
+    Augmentation,
+    Gain,
+    Noise,
+    OnTensor,
+    SpecAugment,
+    TimeShift,
+    augmented,
+    change_speed,
+    mix_pairs,
+    noise_files,
+)
+from audiostride.data.batches import LabelledClips, training_batches
+from audiostride.errors import DataError
+from audiostride.frontend import LogMel
+from tests.conftest import tone
+
+RATE = 16000
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_time_shift_moves_an_impulse_both_ways_but_not_too_far() -> None:
+    click = np.zeros(1000, np.float32)
+    click[500] = 1
+    places = [int(TimeShift(50)(click, rng(seed)).argmax()) for seed in range(200)]
+    assert min(places) < 460
+    assert max(places) > 540
+    assert all(450 <= place <= 550 for place in places)
+
+
+def test_time_shift_moves_silence_in() -> None:
+    shifted = TimeShift(400)(np.ones(1000, np.float32), rng(1))
+    assert set(np.unique(shifted)) == {0.0, 1.0}
+    assert 600 <= shifted.sum() < 1000
+
+
+def test_gain_scales_within_its_decibels_and_does_not_clip() -> None:
+    levels = [20 * np.log10(Gain(6)(np.ones(4, np.float32), rng(seed))[0]) for seed in range(200)]
+    assert -6 <= min(levels) < -5
+    assert 5 < max(levels) <= 6
+
+
+def test_noise_is_added_at_the_wanted_ratio(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "hiss.wav", np.random.RandomState(0).uniform(-0.3, 0.3, 5 * RATE), RATE)
+    clean = tone(440)
+    for snr_db in (0.0, 20.0):
+        noisy = Noise(noise_files(tmp_path), RATE, (snr_db, snr_db))(clean, rng())
+        ratio = np.square(clean).mean() / np.square(noisy - clean).mean()
+        assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.01)
+
+
+def test_noise_shorter_than_the_window_is_repeated_and_silence_stays_silent(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "blip.wav", np.random.RandomState(0).uniform(-0.3, 0.3, RATE // 4), RATE)
+    noise = Noise(noise_files(tmp_path), RATE, (0.0, 0.0))
+    added = noise(tone(440), rng()) - tone(440)
+    np.testing.assert_allclose(added[: RATE // 4], added[RATE // 4 : RATE // 2], atol=1e-6)
+    silence = np.zeros(RATE, np.float32)
+    np.testing.assert_array_equal(noise(silence, rng()), silence)
+    with pytest.raises(DataError, match="no such folder"):
+        noise_files(tmp_path / "nowhere")
+
+
+def test_noise_hits_the_stated_share_of_windows(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "hiss.wav", np.random.RandomState(0).uniform(-0.3, 0.3, RATE), RATE)
+    noise, clean = Noise(noise_files(tmp_path), RATE, probability=0.25), tone(440, 0.01)
+    hit = sum(noise(clean, rng(seed)) is not clean for seed in range(400))
+    assert 70 <= hit <= 130
+
+
+def test_speed_raises_the_pitch_by_its_factor() -> None:
+    faster = change_speed(tone(400, 1.25), 1.25, RATE)
+    assert len(faster) == RATE
+    assert np.abs(np.fft.rfft(faster)).argmax() == 500
+
+
+def test_spec_augment_blanks_no_more_than_it_may_and_keeps_the_rest() -> None:
+    log_mel = torch.randn(1, 100, 64)
+    for seed in range(50):
+        masked = SpecAugment(time_masks=2, frames=20, mel_masks=1, mels=8)(log_mel, rng(seed))
+        changed = masked[0] != log_mel[0]
+        rows, columns = changed.all(1), changed.all(0)
+        assert int(rows.sum()) <= 40
+        assert int(columns.sum()) <= 8
+        assert bool((changed == (rows[:, None] | columns[None])).all())
+        if changed.any():
+            torch.testing.assert_close(masked[0][changed].unique(), log_mel.mean()[None])
+
+
+def test_mixup_mixes_sound_and_every_tasks_labels_in_one_proportion() -> None:
+    waveform = torch.eye(6)
+    several = (torch.arange(18).view(6, 3) % 2).float()
+    labels = {"family": torch.arange(6) % 3, "pitch": torch.arange(6), "tags": several}
+    mixed, soft = mix_pairs(waveform, labels, {"family": 3, "pitch": 6, "tags": 3}, 1.0, rng(3))
+    share = float(mixed.diagonal().min())
+    assert 0 < share < 1
+    torch.testing.assert_close(soft["pitch"], mixed)
+    assert soft["family"].shape == (6, 3)
+    torch.testing.assert_close(soft["family"].sum(1), torch.ones(6))
+    other = mixed - share * torch.eye(6)
+    torch.testing.assert_close(soft["tags"], share * several + other @ several)
+
+
+def sets(n: int = 24) -> list[LabelledClips]:
+    waveforms = np.random.RandomState(0).uniform(-1, 1, (n, RATE)).astype(np.float32)
+    clips = ArrayClips([str(i) for i in range(n)], {}, [""] * n, waveforms=waveforms)
+    return [LabelledClips(clips, {"a": np.arange(n) % 4}, ["train"] * n, {"a": 4})]
+
+
+EVERYTHING = Augmentation(speed=(0.9, 1.1), waveform=[TimeShift(100), Gain(6)], mixup=0.4, log_mel=[SpecAugment()])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_seed_and_epoch_draw_the_same_whatever_the_workers(workers: int) -> None:
+    for augmentation in (None, EVERYTHING):
+        one = list(training_batches(sets(), RATE, RATE, 8, "uniform", 1, 3, 0, augmentation))
+        two = list(training_batches(sets(), RATE, RATE, 8, "uniform", 1, 3, workers, augmentation))
+        for a, b in zip(one, two, strict=True):
+            assert torch.equal(a.waveform, b.waveform)
+            assert torch.equal(a.labels["a"], b.labels["a"])
+            assert a.names == b.names
+            assert augmentation is None or torch.equal(a.seeds, b.seeds)  # type: ignore[arg-type]
+
+
+def test_another_epoch_draws_anew_and_without_augmentation_nothing_is_changed() -> None:
+    first = next(training_batches(sets(), RATE, RATE, 24, "uniform", 1, 0, 0, EVERYTHING))
+    second = next(training_batches(sets(), RATE, RATE, 24, "uniform", 1, 1, 0, EVERYTHING))
+    assert not torch.equal(first.waveform, second.waveform)
+    plain = next(training_batches(sets(), RATE, RATE, 24, "uniform", 1, 0, 0))
+    waveforms = sets()[0].clips.waveforms  # type: ignore[attr-defined]
+    assert torch.equal(plain.waveform, torch.from_numpy(waveforms[[int(name) for name in plain.names]]))
+
+
+def test_spectrograms_are_augmented_inside_the_block_and_not_after_it() -> None:
+    frontend, waveform = LogMel(), torch.randn(3, RATE)
+    plain = frontend(waveform)
+    with augmented(frontend, [SpecAugment()], torch.tensor([1, 2, 1])):
+        changed = frontend(waveform)
+        again = frontend(waveform)
+    assert torch.equal(changed, again)
+    assert not torch.equal(changed, plain)
+    assert torch.equal(changed[0] == plain[0], changed[2] == plain[2])
+    assert torch.equal(frontend(waveform), plain)
+
+
+def test_a_users_tensor_transform_is_seeded_by_the_clip_and_leaves_global_generators_alone() -> None:
+    noisy = OnTensor(lambda x: x + torch.randn_like(x) + np.random.normal())
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    one, two = (noisy(np.zeros(5, np.float32), rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # type: ignore[index]
+    with pytest.raises(DataError, match="must keep the shape"):
+        OnTensor(lambda x: x[1:])(np.zeros(5, np.float32), rng())
+
+
+def test_a_torchaudio_transform_plugs_in() -> None:
+    import sys
+    import types
+
+    stand_in = types.ModuleType("torchaudio._extension")  # its compiled part may not fit this torch
+    stand_in._IS_TORCHAUDIO_EXT_AVAILABLE = stand_in._IS_ALIGN_AVAILABLE = False  # type: ignore[attr-defined]
+    stand_in.fail_if_no_align = lambda f: f  # type: ignore[attr-defined]
+    stand_in._check_cuda_version = lambda: None  # type: ignore[attr-defined]
+    sys.modules.setdefault("torchaudio._extension", stand_in)
+    transforms = pytest.importorskip("torchaudio.transforms")
+    masked = OnTensor(transforms.TimeMasking(30))(torch.randn(1, 100, 64).transpose(1, 2), rng(2))
+    assert masked.shape == (1, 64, 100)
+    halved = OnTensor(transforms.Vol(0.5))(np.full(8, 0.5, np.float32), rng())
+    np.testing.assert_array_equal(halved, np.full(8, 0.25, np.float32))

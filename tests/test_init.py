@@ -1,0 +1,103 @@
+"""`init`, `validate` and `recipes` as a person at the terminal meets them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from audiostride.cli import app
+from audiostride.data.manifest import write_manifest
+from audiostride.errors import DataError, RecipeError, UsageError
+from audiostride.recipe import load_recipe
+
+
+def call(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.stdout
+
+
+@pytest.fixture
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_init_says_what_is_there_and_its_recipe_is_sound(tone_folder: Path, at: Path) -> None:
+    found = json.loads(call("init", str(tone_folder), "--json"))
+    assert found["clips"] == 60
+    assert found["columns"] == {"label": {"high": 30, "low": 30}}
+    assert found["sample_rates"] == {"16000": 60}
+    assert 0.6 <= found["seconds"]["shortest"] <= found["seconds"]["longest"] <= 1.6
+    recipe = load_recipe("recipe.yaml")
+    assert recipe.tasks["label"].kind == "binary"
+    checked = json.loads(call("validate", "recipe.yaml", "--json"))
+    assert checked["tasks"]["label"]["clips"] == {"train": 48, "validation": 6, "test": 6}
+    assert "is sound" in call("validate", "recipe.yaml")
+    with pytest.raises(UsageError, match=r"recipe\.yaml: is there already"):
+        call("init", str(tone_folder))
+
+
+def test_init_reports_bad_files_and_copies_and_leaves_bad_ones_out(tone_folder: Path, at: Path) -> None:
+    shutil.copytree(tone_folder, at / "mine")
+    (at / "mine" / "low" / "broken.wav").write_bytes(b"RIFF")
+    shutil.copy(at / "mine" / "low" / "00.wav", at / "mine" / "low" / "copy.wav")
+    shown = call("init", "mine")
+    assert "broken.wav" in shown
+    assert "low/00.wav = low/copy.wav" in shown
+    assert load_recipe("recipe.yaml").tasks["label"].data.on_bad_file == "skip"  # type: ignore[union-attr]
+
+
+def speakers(at: Path, leak: bool) -> None:
+    rows = []
+    for i in range(40):
+        soundfile.write(at / f"{i}.wav", np.random.RandomState(i).uniform(-0.5, 0.5, 1600), 8000)
+        split = "test" if i >= (30 if leak else 32) else "train"
+        rows.append({"file": f"{i}.wav", "word": f"w{i % 4}", "speaker": f"s{i // 4}", "split": split})
+    write_manifest(at / "t.csv", rows)
+
+
+def test_init_refuses_a_speaker_on_two_sides_unless_allowed(at: Path) -> None:
+    speakers(at, leak=True)
+    with pytest.raises(
+        DataError, match="1 values of 'speaker' are in more than one split, such as 's7' in test and train"
+    ):
+        call("init", "t.csv")
+    assert not Path("recipe.yaml").exists()
+    call("init", "t.csv", "--allow-shared-groups")
+    assert load_recipe("recipe.yaml").tasks["word"].data.allow_shared_groups  # type: ignore[union-attr]
+
+
+def test_init_finds_labels_speakers_and_the_sample_rate_of_a_table(at: Path) -> None:
+    speakers(at, leak=False)
+    call("init", "t.csv", "--out", "r.yaml")
+    recipe = load_recipe("r.yaml")
+    assert recipe.tasks["word"].data.group == "speaker"  # type: ignore[union-attr]
+    assert recipe.frontend.sample_rate == 8000
+    assert recipe.frontend.f_max == 3900
+    call("validate", "r.yaml")
+
+
+def test_init_names_what_it_cannot_use(at: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        call("init", "nowhere")
+    speakers(at, leak=False)
+    with pytest.raises(DataError, match=r"no label column 'wrod'.*did you mean 'word'"):
+        call("init", "t.csv", "--column", "wrod")
+
+
+def test_recipes_are_listed_and_copied_out_whole(at: Path) -> None:
+    listed = json.loads(call("recipes", "--json"))
+    assert listed["speech_commands"] == "Speech Commands v0.02: 35 spoken words"
+    assert "dcase2018_birds" in call("recipes")
+    assert call("recipes", "ripples", "--out", "mine.yaml").strip() == "mine.yaml"
+    assert load_recipe("mine.yaml") == load_recipe("ripples")
+    with pytest.raises(UsageError, match=r"mine\.yaml: is there already"):
+        call("recipes", "ripples", "--out", "mine.yaml")
+    with pytest.raises(RecipeError, match="did you mean 'ripples'"):
+        call("recipes", "riples")

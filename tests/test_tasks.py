@@ -1,0 +1,233 @@
+"""Kinds of tasks, weights, thresholds and mixing; and a run of each from a recipe."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from audiostride.classifier import AudioClassifier, load
+from audiostride.cnn import AudioCNN
+from audiostride.data.batches import plan_epoch
+from audiostride.data.manifest import write_manifest
+from audiostride.errors import DataError, RecipeError
+from audiostride.evaluate import best_thresholds, score, task_loss
+from audiostride.frontend import LogMel
+from audiostride.preparation import make_augmentation, make_class_weights, prepare_data
+from audiostride.recipe import load_recipe, shipped_recipes
+from audiostride.run import check_recipe, make_frontend, make_trunk, predicted_label, run
+
+TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=8", "train.workers=0"]
+
+
+def test_soft_labels_of_a_certain_class_give_the_loss_of_its_number() -> None:
+    logits, numbers = torch.randn(5, 4), torch.tensor([0, 3, 1, 1, 2])
+    torch.testing.assert_close(task_loss(logits, F.one_hot(numbers, 4).float()), task_loss(logits, numbers))
+
+
+def test_equal_class_weights_change_nothing_and_a_heavy_class_counts_more() -> None:
+    logits, numbers = torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])
+    plain = task_loss(logits, numbers)
+    torch.testing.assert_close(task_loss(logits, numbers, class_weights=torch.full((2,), 3.0)), plain)
+    assert task_loss(logits, numbers, class_weights=torch.tensor([9.0, 1.0])) > plain
+
+
+def test_scores_equal_scikit_learns_definitions_by_hand() -> None:
+    # Positives rank 1 and 3 of 4: AUC = 3 of 4 pairs in order; precisions at the hits 1/1 and 2/3.
+    ranked = torch.tensor([3.0, 2.0, 1.0, -1.0])
+    truth = torch.tensor([1, 0, 1, 0])
+    binary = score(torch.stack([torch.zeros(4), ranked], 1), truth, "binary")
+    assert binary.auc == pytest.approx(0.75)
+    assert binary.accuracy == 0.75
+    assert binary.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
+    several = score(ranked[:, None].repeat(1, 2), torch.stack([truth, truth], 1).float(), "multilabel")
+    assert several.mean_average_precision == pytest.approx((1 + 2 / 3) / 2)
+    assert several.headline == several.mean_average_precision
+
+
+def test_a_class_without_a_clip_does_not_spoil_the_mean_average_precision() -> None:
+    truth = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert score(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), truth, "multilabel").mean_average_precision == 1.0
+
+
+def test_no_other_threshold_has_a_better_f1_than_the_best() -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(60, 3)
+    truth = (logits + 1.5 * torch.randn(60, 3) > 0.8).float()
+    best = best_thresholds(logits, truth, "multilabel")
+    reached = score(logits, truth, "multilabel", best).macro_f1
+    assert reached is not None
+    for threshold in np.linspace(0.01, 0.99, 99):
+        for i in range(3):
+            other = [*best[:i], float(threshold), *best[i + 1 :]]
+            assert score(logits, truth, "multilabel", other).macro_f1 <= reached + 1e-6  # type: ignore[operator]
+    numbers, two = truth[:, 0].long(), logits[:, :2]
+    (cut,) = best_thresholds(two, numbers, "binary")
+    reached = score(two, numbers, "binary", [cut]).macro_f1
+    assert all(score(two, numbers, "binary", [float(t)]).macro_f1 <= reached + 1e-6 for t in np.linspace(0, 1, 101))
+
+
+@pytest.mark.parametrize("mixing", ["uniform", "proportional", 1.0, 2.0, 100.0])
+def test_sets_are_mixed_by_the_stated_rule(mixing: str | float) -> None:
+    sizes, total = [1600, 400, 100], Counter[int]()
+    for epoch in range(4):
+        total.update(number for number, _ in plan_epoch(sizes, 10, mixing, 0, epoch))
+    shares = np.array([total[i] for i in range(3)]) / sum(total.values())
+    power = {"uniform": 0.0, "proportional": 1.0}.get(str(mixing), 1 / mixing if isinstance(mixing, float) else 0)
+    wanted = np.array(sizes) ** power
+    np.testing.assert_allclose(shares, wanted / wanted.sum(), atol=0.01)
+
+
+def test_every_clip_is_seen_equally_often_in_the_long_run() -> None:
+    seen = Counter[int]()
+    for epoch in range(10):
+        for number, rows in plan_epoch([37, 100], 8, 2.0, 0, epoch):
+            seen.update(rows.tolist() if number == 0 else [])
+    assert len(seen) == 37
+    assert max(seen.values()) - min(seen.values()) <= 1
+
+
+def test_kind_and_thresholds_are_saved_with_the_model_and_decide_its_labels(tmp_path: Path) -> None:
+    trunk = AudioCNN(channels=(4, 4), strides=((2, 2), (2, 2)))
+    model = AudioClassifier(LogMel(), trunk, {"bird": ["no", "yes"], "tags": ["a", "b"]}, kinds={"tags": "multilabel"})
+    model.thresholds = {"tags": [0.2, 0.9]}
+    model.save(tmp_path)
+    again = load(tmp_path)
+    assert again.kinds == {"bird": "multiclass", "tags": "multilabel"}
+    assert again.thresholds == {"tags": [0.2, 0.9]}
+    assert predicted_label(again, "tags", torch.tensor([-1.0, 2.0])) == "a"  # 0.27 and 0.88
+    assert predicted_label(again, "tags", torch.tensor([-3.0, 3.0])) == "b"
+    assert predicted_label(again, "bird", torch.tensor([-3.0, 3.0])) == "yes"
+    probabilities = again.predict(torch.zeros(16000), 16000)["tags"].probabilities
+    assert all(0 < p < 1 for p in probabilities.values())
+
+
+@pytest.mark.slow
+def test_a_binary_and_a_multilabel_task_train_together_with_everything_on(tone_folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"file": f"{c}/{i:02d}.wav", "pitch": c, "tags": "|".join([c, "even"] if i % 2 == 0 else [c])}
+        for c in ("high", "low")
+        for i in range(30)
+    ]
+    write_manifest(tmp_path / "t.csv", rows)
+    data = f"{{source: manifest, path: {tmp_path / 't.csv'}, root: {tone_folder}}}"
+    (tmp_path / "r.yaml").write_text(
+        f"name: both\ntasks:\n  pitch: {{data: {data}, column: pitch, kind: binary, class_weights: balanced}}\n"
+        f"  tags: {{data: {data}, column: tags, kind: multilabel, class_weights: balanced, weight: 0.5}}\n"
+        "augment: {time_shift_ms: 50, gain_db: 3, speed: [0.95, 1.05], mixup: 0.2, spec_augment: {},\n"
+        f"  noise: {{path: {tone_folder}, snr_db: [20, 30], probability: 0.5}}}}\n"
+    )
+    settings = [*TINY[:1], "train.epochs=4", "train.batch_size=8", "train.learning_rate=3e-3", "model.smoothness=1"]
+    results = run(load_recipe(str(tmp_path / "r.yaml"), [*settings, "train.workers=0"]), tmp_path / "run")
+    assert results["tasks"]["pitch"]["auc"] > 0.9
+    assert results["tasks"]["tags"]["mean_average_precision"] > 0.5
+    assert set(load(tmp_path / "run").thresholds) == {"pitch", "tags"}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "accuracy", "auc", "macro_f1"} <= set(lines[-1]["tasks"]["pitch"])
+    assert "tags" in (tmp_path / "run" / "predictions-test.csv").read_text()
+
+
+def folder_recipe(folder: Path, *overrides: str):
+    return load_recipe("folder", [f"tasks.label.data.path={folder}", *TINY, *overrides])
+
+
+def test_class_weights_are_balanced_or_as_given(tone_folder: Path) -> None:
+    for given, wanted in (("balanced", [1.0, 1.0]), ("{high: 3}", [3.0, 1.0])):
+        recipe = folder_recipe(tone_folder, f"tasks.label.class_weights={given}")
+        sets, labels, _ = prepare_data(recipe)
+        torch.testing.assert_close(make_class_weights(recipe, sets, labels)["label"], torch.tensor(wanted))
+    recipe = folder_recipe(tone_folder, "tasks.label.class_weights={hihg: 3}")
+    with pytest.raises(RecipeError, match="no class 'hihg' among high, low"):
+        make_class_weights(recipe, sets, labels)
+
+
+@pytest.mark.parametrize(
+    ("override", "wrong"),
+    [
+        ("augment.speed=[1.1, 0.9]", "augment.speed: 1.1 is more than 0.9"),
+        ("augment.mixup=-1", "greater than 0"),
+        (
+            "augment.spec_augment={tme_ms: 3}",
+            "augment.spec_augment.tme_ms: there is no such key; did you mean 'time_ms'",
+        ),
+        ("augment.noise={path: x, snr_db: [1]}", "augment.noise.snr_db"),
+        ("train.mixing=0.5", "train.mixing"),
+        ("tasks.label.kind=multi_label", "multilabel"),
+        ("tasks.label.data={source: manifset, path: x}", "did you mean 'manifest'"),
+        ("tasks.label.data={source: archive, path: x, layout: nsynht}", "did you mean 'nsynth'"),
+    ],
+)
+def test_a_typo_in_the_new_sections_is_named(tone_folder: Path, override: str, wrong: str) -> None:
+    with pytest.raises(RecipeError, match=wrong.replace("[", r"\[")):
+        make_augmentation(folder_recipe(tone_folder, override))
+
+
+def test_a_binary_task_needs_two_classes(tone_folder: Path, tmp_path: Path) -> None:
+    write_manifest(tmp_path / "t.csv", [{"file": f"high/{i:02d}.wav", "label": str(i % 3)} for i in range(30)])
+    data = f"tasks.label.data={{source: manifest, path: {tmp_path / 't.csv'}, root: {tone_folder}}}"
+    with pytest.raises(DataError, match="is binary, but 'label' has 3 classes"):
+        prepare_data(folder_recipe(tone_folder, data, "tasks.label.kind=binary"))
+
+
+def test_a_group_on_two_sides_is_an_error_unless_allowed(tone_folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"file": f"high/{i:02d}.wav", "label": str(i % 2), "who": f"s{i // 3}", "split": "test" if i < 4 else "train"}
+        for i in range(30)
+    ]
+    write_manifest(tmp_path / "t.csv", rows)
+    data = f"source: manifest, path: {tmp_path / 't.csv'}, root: {tone_folder}, group: who"
+    with pytest.raises(DataError, match="1 of the groups in 'who' have clips in more than one split, such as 's1'"):
+        prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}}}"))
+    prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}, allow_shared_groups: true}}"))
+
+
+def test_a_copy_of_a_training_clip_in_the_test_set_fails_the_check(tone_folder: Path, tmp_path: Path) -> None:
+    names = [f"{c}/{i:02d}.wav" for c in ("high", "low") for i in range(8)]
+    (tmp_path / "copy.wav").write_bytes((tone_folder / names[0]).read_bytes())
+    rows = [{"file": str(tone_folder / n), "label": n[:3], "split": "train"} for n in names]
+    rows += [{"file": str(tmp_path / "copy.wav"), "label": "hig", "split": "test"}]
+    write_manifest(tmp_path / "t.csv", rows)
+    data = f"tasks.label.data={{source: manifest, path: {tmp_path / 't.csv'}}}"
+    with pytest.raises(DataError, match=r"the same recording is in .*test.*copy\.wav"):
+        check_recipe(folder_recipe(tone_folder, data))
+
+
+def test_check_none_opens_nothing_and_check_all_finds_what_is_bad(tone_folder: Path, tmp_path: Path) -> None:
+    rows = [{"file": f"{c}/{i:02d}.wav", "label": c} for c in ("high", "low") for i in range(30)]
+    write_manifest(tmp_path / "t.csv", [*rows, {"file": "nowhere.wav", "label": "low"}])
+    data = f"source: manifest, path: {tmp_path / 't.csv'}, root: {tone_folder}"
+    assert len(prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}, check: none}}"))[0][0].clips) == 61
+    with pytest.raises(DataError, match=r"1 of 61 audio files cannot be used(?s:.)*nowhere\.wav"):
+        prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}}}"))
+
+
+def test_a_band_above_nyquist_is_a_named_error_and_bats_have_room(tone_folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"f_max=7800.*4000"):
+        make_frontend(folder_recipe(tone_folder, "frontend.sample_rate=8000"))
+    bats = "frontend={sample_rate: 256000, n_fft: 8192, f_min: 15000, f_max: 120000}"
+    assert make_frontend(folder_recipe(tone_folder, bats))(torch.zeros(256000)).shape == (1, 100, 64)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_opens_with_what_it_is_and_builds(name: str) -> None:
+    text = shipped_recipes()[name].read_text()
+    for heading in ("# Data  ", "# Hardware  ", "# Expected  ", f"# Command   audiostride train {name}"):
+        assert heading in text
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    make_frontend(recipe)
+    make_trunk(recipe)
+    make_augmentation(recipe)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("paper_")])
+def test_the_papers_recipes_have_the_papers_settings(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.model.channels == [64, 128, 256, 256, 512, 512]
+    assert recipe.model.smoothness == 4
+    assert (recipe.train.learning_rate, recipe.train.stride_learning_rate, recipe.train.batch_size) == (1e-4, 1e-4, 256)
+    assert recipe.train.schedule == "constant"
+    assert not any(recipe.augment.model_dump().values())
