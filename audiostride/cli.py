@@ -117,32 +117,41 @@ def evaluate(
 def cutoffs(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="One or more run directories.")],
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Input length; default: the training window.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the layers as CSV.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw them, with measured gains: .png, .svg, .pdf.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn learned strides into cut-off frequencies: Hz along time, cycles per mel band along frequency.
 
-    Several runs are converted one by one and averaged.
+    Several runs are converted one by one and averaged. Beside them: reference ranges from the
+    literature, and the gain of every learned layer as measured inside the network.
 
     [bold]Examples[/bold]
 
       audiostride cutoffs runs/mine
 
       audiostride cutoffs runs/seed0 runs/seed1 runs/seed2 --json
-    """
-    from .classifier import load
-    from .cutoffs import model_cutoffs, summarise
-    from .display import cutoff_tables
-    from .errors import UsageError
 
-    models = [load(run_dir) for run_dir in run_dirs]
-    try:
-        layers = summarise([model_cutoffs(model, seconds) for model in models])
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+      audiostride cutoffs runs/mine --seconds 10 --csv cutoffs.csv --plot cutoffs.png
+    """
+    from .cutoffs import write_cutoffs
+    from .display import cutoff_tables
+    from .plots import check_ending, cutoff_figure, save
+    from .run import describe_cutoffs
+
+    if plot:
+        check_ending(plot)
+    found, responses = describe_cutoffs(run_dirs, seconds)
+    if csv_file:
+        write_cutoffs(csv_file, found["layers"])
+    if plot:
+        save(cutoff_figure(found["layers"], found["references"], responses, found["ripples"]), plot)
     if as_json:
-        _print_json({"runs": [str(run_dir) for run_dir in run_dirs], "layers": layers})
+        _print_json(found)
         return
-    for table in cutoff_tables(layers, models[0].window_s if seconds is None else seconds, len(models)):
+    for table in cutoff_tables(found):
         _print(table)
 
 

@@ -16,13 +16,16 @@ from . import __version__
 from .classifier import AudioClassifier, load
 from .cnn import AudioCNN
 from .complexity import trunk_cost
+from .cutoffs import model_cutoffs, reference_ranges, summarise, survival
 from .data import Clips, assign_splits, class_names, drop_bad_files, make_ripples, read_folder
 from .data.batches import LabelledClips
 from .data.clips import Progress
+from .data.ripples import RATES_HZ, SCALES
 from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, evaluate
 from .frontend import LogMel
 from .recipe import FolderData, Recipe, RipplesData, dump_recipe, load_recipe
+from .response import LayerResponse, layer_responses, noise_log_mel
 from .train import OnEpoch, OnStep, train
 
 RECIPE_FILE, RESULTS_FILE = "recipe.yaml", "results.json"
@@ -72,12 +75,12 @@ def run(
 
     best = load(out).to(model.frontend.window.device)
     tasks: dict[str, Any] = {}
-    predictions: list[tuple[Clips, np.ndarray, str, Sequence[str], Tensor]] = []
+    predictions: list[tuple[Clips, np.ndarray, str, np.ndarray, Sequence[str], Tensor]] = []
     for data in sets:
         test = data.indexes("test")
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
         tasks |= {task: {"split": "test"} | s._asdict() for task, s in scores.items()}
-        predictions += [(data.clips, test, task, labels[task], logits[task]) for task in scores]
+        predictions += [(data.clips, test, task, data.labels[task], labels[task], logits[task]) for task in scores]
     _write_predictions(out / "predictions-test.csv", predictions)
     results = {"tasks": tasks} | describe(best) | {"seed": recipe.seed, "environment": environment()}
     (out / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -179,6 +182,62 @@ def prepare_data(
     return sets, {name: found[name] for name in recipe.tasks}, bad_files
 
 
+def describe_cutoffs(
+    run_dirs: Sequence[Path], seconds: float | None = None
+) -> tuple[dict[str, Any], list[LayerResponse]]:
+    """Cut-offs of one or more runs, what to hold them against, and the gains measured in every network.
+
+    Args:
+        run_dirs: run directories of models with the same blocks; converted one by one, then averaged.
+        seconds: length of the input; None: the window of the first run.
+
+    Returns:
+        What `audiostride cutoffs --json` prints, and the measured responses of all runs.
+
+    Raises:
+        UsageError: if the runs do not fit together or the input is too short.
+        ModelFileError: if a run cannot be loaded.
+    """
+    models = [load(run_dir) for run_dir in run_dirs]
+    length = models[0].window_s if seconds is None else seconds
+    try:
+        layers = summarise([model_cutoffs(model, length) for model in models])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if len({json.dumps(model.frontend.settings) for model in models}) > 1:
+        raise UsageError("the runs have different frontends, so that their cut-offs are not comparable")
+    frontend = models[0].frontend
+    responses = [
+        response
+        for model in models
+        for response in layer_responses(model.trunk, noise_log_mel(model.frontend, length), frontend.frame_rate)
+    ]
+    ripples = ripple_limits(run_dirs[0]) if (run_dirs[0] / RECIPE_FILE).is_file() else {}
+    found = {
+        "runs": [str(run_dir) for run_dir in run_dirs],
+        "seconds": length,
+        "layers": layers,
+        "references": reference_ranges(frontend),
+        "ripples": [survival(layers, axis, fastest) for axis, fastest in ripples.items()],
+        "measured": {"largest_error": max((response.error for response in responses), default=None)},
+    }
+    return found, responses
+
+
+def ripple_limits(run_dir: Path) -> dict[str, float]:
+    """The fastest ripple a run was trained to tell, on each axis its tasks ask for; empty for other data.
+
+    Returns:
+        "time" in Hz and "mel" in cycles per mel band.
+
+    Raises:
+        ModelFileError: if it is no run directory.
+    """
+    fastest = {"rate": ("time", max(RATES_HZ)), "scale": ("mel", max(SCALES))}
+    tasks = _recipe_of(run_dir).tasks.values()
+    return dict(fastest[task.column] for task in tasks if isinstance(task.data, RipplesData) and task.column in fastest)
+
+
 def make_frontend(recipe: Recipe) -> LogMel:
     """The recipe's frontend.
 
@@ -249,11 +308,14 @@ def _recipe_of(run_dir: Path) -> Recipe:
     return load_recipe(str(run_dir / RECIPE_FILE))
 
 
-def _write_predictions(path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, Sequence[str], Tensor]]) -> None:
+def _write_predictions(
+    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, np.ndarray, Sequence[str], Tensor]]
+) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["file", "task", "label", "logits"])
-        for clips, indexes, task, labels, logits in parts:
+        table.writerow(["file", "task", "truth", "label", "logits"])
+        for clips, indexes, task, numbers, labels, logits in parts:
             for index, row in zip(indexes, logits, strict=True):
                 values = " ".join(f"{value:.5g}" for value in row.tolist())
-                table.writerow([clips.names[index], task, labels[int(row.argmax())], values])
+                truth, label = labels[numbers[index]], labels[int(row.argmax())]
+                table.writerow([clips.names[index], task, truth, label, values])
