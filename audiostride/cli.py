@@ -155,6 +155,96 @@ def cutoffs(
         _print(table)
 
 
+@app.command()
+def sweep(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every run.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=V1,V2,...", help="Values to go through; may be repeated.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Default: the recipe's seed.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: runs/NAME-sweep.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe over a grid of settings and seeds.
+
+    Give the same command again to go on after an interruption: finished runs are never repeated.
+
+    [bold]Examples[/bold]
+
+      audiostride sweep ripples --seeds 0,1,2 --set model.downsampling=strided,spectral,diffstride
+
+      audiostride sweep ripples --set train.stride_cost=0,0.1,1 --set model.smoothness=1,4 train.epochs=3
+    """
+    from .errors import UsageError
+    from .recipe import load_recipe
+    from .sweep import plan_sweep, run_sweep
+
+    if seeds is not None and not all(seed.strip().isdigit() for seed in seeds.split(",")):
+        raise UsageError(f"--seeds {seeds}: whole numbers divided by commas are needed, such as 0,1,2")
+    numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
+    folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-sweep")
+    planned = plan_sweep(recipe, folder, grid or [], numbers, overrides or [])
+    from .display import ProgressDisplay
+    from .run import run
+
+    with ProgressDisplay() as display:
+        outcomes = run_sweep(
+            planned,
+            lambda one, path: run(one, path, display.progress, display.on_start, display.on_step, display.on_epoch),
+            display.on_run,
+        )
+    if as_json:
+        _print_json([outcome._asdict() | {"path": str(outcome.path)} for outcome in outcomes])
+    else:
+        for outcome in outcomes:
+            typer.echo(f"{outcome.path}  {outcome.state}")
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(6)
+
+
+@app.command()
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or directories of runs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write the tables as Markdown, LaTeX, CSV, JSON.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw accuracy against cost: .png, .svg, .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: accuracy over seeds, cost, cut-offs, and how sure a difference is.
+
+    [bold]Examples[/bold]
+
+      audiostride compare runs/ripples-sweep
+
+      audiostride compare runs/strided runs/diffstride --out tables --plot cost.png
+    """
+    from .compare import compare as compare_runs
+    from .compare import find_runs, tables, to_markdown, write_comparison
+    from .plots import check_ending, cost_figure, save
+
+    if plot:
+        check_ending(plot)
+    runs, unfinished = find_runs(run_dirs)
+    for path in unfinished:
+        typer.echo(f"left out: {path} is not finished", err=True)
+    found = compare_runs(runs)
+    if out:
+        for file in write_comparison(out, found):
+            typer.echo(f"wrote {file}", err=True)
+    if plot:
+        save(cost_figure(found["accuracy"]), plot)
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(to_markdown(tables(found)))
+
+
 def main() -> None:
     """Entry point: run the command and turn errors into one message and an exit code."""
     try:

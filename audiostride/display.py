@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .classifier import AudioClassifier
     from .data.batches import LabelledClips
     from .evaluate import Score
+    from .sweep import Outcome, Planned
 
 _STRIDES_EVERY_S = 0.5
 
@@ -81,6 +82,13 @@ class ProgressDisplay:
         loss = sum(s["loss"] for s in record["tasks"].values())
         speed, strides = record["clips_per_s"], format_strides(record["strides"])
         self.print(f"epoch {record['epoch']}: validation {accuracy}  loss {loss:.3f}  {speed:.0f} clips/s  {strides}")
+
+    def on_run(self, run: "Outcome | Planned") -> None:
+        """Say which run of a sweep begins, and what became of it."""
+        state = getattr(run, "state", "begins")
+        self.print(f"{run.path}: {state}")
+        if error := getattr(run, "error", ""):
+            self.print(f"  {error}")
 
 
 def format_strides(strides: Sequence[Sequence[float]]) -> str:

@@ -26,7 +26,7 @@ INK, FAINT = "#2b2b2d", "#c9c9cd"
 PALETTE = ("#3b82f6", "#e07b27", "#1f9d76", "#b45bd6", "#dc4f6b", "#8a8f98")
 _RAMP = ("#3b82f6", "#7c6cf0", "#b45bd6", "#dc4f9f", "#ec5d63", "#e98030")
 _LABELS = {"time": "temporal modulation in Hz", "mel": "spectral modulation in cycles per mel band"}
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -236,8 +236,8 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
     """Accuracy against cost, a panel a task.
 
     Args:
-        points: rows with "task", "method", "macs_per_second", "accuracy" and "accuracy_sd" (or None),
-            accuracies from 0 to 1.
+        points: rows with "task", "method", "macs_per_second", "mean" accuracy and its "sd" (or None),
+            as "accuracy" of `compare.compare`.
     """
     tasks = list(dict.fromkeys(point["task"] for point in points))
     methods = list(dict.fromkeys(point["method"] for point in points))
@@ -247,8 +247,8 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
             if point["task"] == task:
                 number = methods.index(point["method"])
                 ax.errorbar(
-                    point["macs_per_second"] / 1e6, 100 * point["accuracy"],
-                    yerr=None if point["accuracy_sd"] is None else 100 * point["accuracy_sd"],
+                    point["macs_per_second"] / 1e6, 100 * point["mean"],
+                    yerr=None if point["sd"] is None else 100 * point["sd"],
                     marker="osD^vP"[number % 6], color=PALETTE[number % len(PALETTE)], capsize=3, ls="none",
                     label=point["method"],
                 )  # fmt: skip

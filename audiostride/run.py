@@ -28,7 +28,7 @@ from .recipe import FolderData, Recipe, RipplesData, dump_recipe, load_recipe
 from .response import LayerResponse, layer_responses, noise_log_mel
 from .train import OnEpoch, OnStep, train
 
-RECIPE_FILE, RESULTS_FILE = "recipe.yaml", "results.json"
+RECIPE_FILE, RESULTS_FILE, PREDICTIONS_FILE = "recipe.yaml", "results.json", "predictions-test.csv"
 
 
 def run(
@@ -81,7 +81,7 @@ def run(
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
         tasks |= {task: {"split": "test"} | s._asdict() for task, s in scores.items()}
         predictions += [(data.clips, test, task, data.labels[task], labels[task], logits[task]) for task in scores]
-    _write_predictions(out / "predictions-test.csv", predictions)
+    _write_predictions(out / PREDICTIONS_FILE, predictions)
     results = {"tasks": tasks} | describe(best) | {"seed": recipe.seed, "environment": environment()}
     (out / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
