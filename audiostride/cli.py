@@ -245,6 +245,65 @@ def compare(
         typer.echo(to_markdown(tables(found)))
 
 
+@app.command()
+def report(
+    run_dir: RunDir,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the run directory.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page on a run: scores, curves, strides, cut-offs, mistakes with sound.
+
+    [bold]Examples[/bold]
+
+      audiostride report runs/mine
+
+      audiostride report runs/mine -o mine.html
+    """
+    from .display import ProgressDisplay
+    from .report import write_report
+
+    file = out or run_dir / "report.html"
+    with ProgressDisplay() as display:
+        write_report(run_dir, file, display.progress)
+    typer.echo(file)
+
+
+@app.command()
+def listen(
+    run_dir: RunDir,
+    sound: Annotated[Path, typer.Argument(metavar="SOUND", help="An audio file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write it (WAV, FLAC, OGG).")],
+    layers: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the cut-offs of the first N layers; default: all.")
+    ] = None,
+    compare_with: Annotated[
+        Path | None, typer.Option("--plain", metavar="FILE", help="Also write the mel inversion without cut-offs.")
+    ] = None,
+) -> None:
+    """Hear what is left of a sound after the learned cut-offs.
+
+    [bold]Examples[/bold]
+
+      audiostride listen runs/mine clip.wav -o kept.wav
+
+      audiostride listen runs/mine clip.wav -o kept.wav --layers 1 --plain plain.wav
+    """
+    from .audio import read_audio
+    from .classifier import load
+    from .listen import check_sound_file, keep, through_mel, write_sound
+
+    for file in filter(None, (out, compare_with)):
+        check_sound_file(file)
+    model = load(run_dir)
+    rate = model.frontend.sample_rate
+    waveform = read_audio(sound, rate)
+    write_sound(out, keep(model, waveform, layers), rate)
+    if compare_with:
+        write_sound(compare_with, through_mel(model, waveform), rate)
+    typer.echo(out)
+
+
 def main() -> None:
     """Entry point: run the command and turn errors into one message and an exit code."""
     try:

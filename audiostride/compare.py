@@ -19,7 +19,7 @@ from .classifier import load
 from .cutoffs import model_cutoffs, summarise
 from .errors import ModelFileError, UsageError
 from .recipe import load_recipe
-from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
+from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, read_answers
 
 RESAMPLES = 10_000
 _NO_METHOD = {"name", "seed", "tasks", "train.workers"}
@@ -382,10 +382,7 @@ def _mean(accuracy: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def _differences(cells: Mapping[tuple[str, str], Sequence[tuple[Run, str]]]) -> list[dict[str, Any]]:
     rows = []
-    correct = {
-        key: [(run.seed, _correct(run.path / PREDICTIONS_FILE, task)) for run, task in members]
-        for key, members in cells.items()
-    }
+    correct = {key: [(run.seed, _correct(run.path, task)) for run, task in members] for key, members in cells.items()}
     for (title, first), (other, second) in itertools.combinations(correct, 2):
         if title != other:
             continue
@@ -407,16 +404,12 @@ def _differences(cells: Mapping[tuple[str, str], Sequence[tuple[Run, str]]]) -> 
     return rows
 
 
-def _correct(path: Path, task: str) -> dict[str, bool]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row["file"]: row["truth"] == row["label"] for row in csv.DictReader(file) if row["task"] == task}
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; it holds the answers to each test clip") from error
-    except (KeyError, ValueError, csv.Error) as error:
-        raise ModelFileError(
-            f"{path}: is not a table of predictions (needs the columns file, task, truth, label)"
-        ) from error
+def _correct(run_dir: Path, task: str) -> dict[str, bool]:
+    answers = read_answers(run_dir)
+    if task not in answers:
+        raise ModelFileError(f"{run_dir / PREDICTIONS_FILE}: has no answers for the task {task!r}")
+    files, truth, label, _ = answers[task]
+    return {file: true == said for file, true, said in zip(files, truth, label, strict=True)}
 
 
 def _cutoffs(title: str, method: str, group: Sequence[Run]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Colours are mid-tones that read on light and on dark ground, so that the report 
 import functools
 import io
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ _STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "text.color": INK,
+    "text.parse_math": False,  # a class may be called "$1"
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
     "axes.facecolor": "none",
@@ -190,7 +192,8 @@ def dynamics_figure(dynamics: Sequence[Mapping[str, Any]]) -> "Figure":
         grid[0][2].plot(epochs, [p["shrinkage"][i] for p in dynamics], "--", color=PALETTE[i], label=f"{axis}: sizes")
     grid[0][0].legend(ncols=2, fontsize=7)
     grid[0][2].set_title("total striding factor")
-    grid[0][2].legend()
+    grid[0][2].margins(y=0.35)
+    grid[0][2].legend(ncols=2, fontsize=7, loc="upper center")
     grid[1][2].plot(epochs, [point["macs_per_second"] / 1e6 for point in dynamics], color=PALETTE[2])
     grid[1][2].set_title("million MACs per second of audio")
     for ax in grid.flat:
@@ -316,7 +319,10 @@ def svg(figure: "Figure", description: str) -> str:
     from html import escape
 
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # Text stays text in the SVG: the reader's fonts draw what matplotlib's own font cannot.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .classifier import AudioClassifier
 from .cnn import AudioCNN
@@ -89,33 +89,23 @@ def layer_responses(trunk: AudioCNN, log_mel: Tensor, frame_rate: float) -> list
         >>> [(r.layer, r.axis, r.error < 1e-3) for r in responses]
         [(1, 'time', True), (1, 'mel', True), (2, 'time', True), (2, 'mel', True)]
     """
-    seen: dict[nn.Module, Tensor] = {}
-    convolutions = [conv for block in trunk.separable_blocks for conv in (block.time_conv, block.mel_conv)]
-    hooks = [conv.register_forward_hook(lambda module, _, out: seen.update({module: out})) for conv in convolutions]
-    was_training = trunk.training
-    trunk.eval()
-    try:
-        trunk.forward_features(log_mel)
-    finally:
-        trunk.train(was_training)
-        for hook in hooks:
-            hook.remove()
-
     per_bin = {"time": frame_rate / log_mel.shape[2], "mel": 1.0 / log_mel.shape[3]}
     responses = []
+    was_training = trunk.training
+    trunk.eval()
+    x = log_mel
     for number, block in enumerate(trunk.separable_blocks, start=1):
-        if isinstance(block.pool, DiffStride):
-            for axis, (name, conv) in enumerate(zip(AXES, (block.time_conv, block.mel_conv), strict=True)):
-                before, pool = seen[conv], block.pool
-                n = before.shape[2 + axis]
-                mask = [0.0] * (n // 2 + 1)
-                crop = pool.axis_crop(n, axis)
-                mask[: crop.n_bins] = diffstride_mask(
-                    crop, pool.stride[axis % len(pool.stride)], pool.smoothness
-                ).tolist()
-                measured = _gain(before, pool.pool_axis(before, axis), 2 + axis)
-                modulation = [k * per_bin[name] for k in range(len(mask))]
-                responses.append(LayerResponse(number, name, modulation, mask, measured))
+        if not isinstance(block.pool, DiffStride):
+            x = block(x)
+            continue
+        layers = ((block.time_conv, block.time_norm), (block.mel_conv, block.mel_norm))
+        for axis, (conv, norm) in enumerate(layers):
+            before, after = conv(x), block.pool.pool_conv(conv, x, axis)  # the second as the network runs it
+            modulation = [k * per_bin[AXES[axis]] for k in range(before.shape[2 + axis] // 2 + 1)]
+            mask, measured = _mask(block.pool, before.shape[2 + axis], axis), _gain(before, after, 2 + axis)
+            responses.append(LayerResponse(number, AXES[axis], modulation, mask, measured))
+            x = norm(after.relu())
+    trunk.train(was_training)
     return responses
 
 
@@ -194,6 +184,12 @@ def ripple_response(
     finally:
         model.train(was_training)
     return RippleResponse(list(rates_hz), list(scales), *(_to_one(grid) for grid in grids))
+
+
+def _mask(pool: DiffStride, n: int, axis: int) -> list[float]:
+    crop, stride = pool.axis_crop(n, axis), pool.stride[axis % len(pool.stride)]
+    mask = diffstride_mask(crop, stride, pool.smoothness).tolist()
+    return mask + [0.0] * (n // 2 + 1 - len(mask))
 
 
 def _gain(before: Tensor, after: Tensor, dim: int) -> list[float | None]:

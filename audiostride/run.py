@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from .data import Clips, assign_splits, class_names, drop_bad_files, make_ripple
 from .data.batches import LabelledClips
 from .data.clips import Progress
 from .data.ripples import RATES_HZ, SCALES
+from .dynamics import TensorBoardLog
 from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, evaluate
 from .frontend import LogMel
@@ -29,6 +30,22 @@ from .response import LayerResponse, layer_responses, noise_log_mel
 from .train import OnEpoch, OnStep, train
 
 RECIPE_FILE, RESULTS_FILE, PREDICTIONS_FILE = "recipe.yaml", "results.json", "predictions-test.csv"
+
+
+class Answers(NamedTuple):
+    """A run's answers to the test clips of one task.
+
+    Attributes:
+        files: name of each clip.
+        truth: its class.
+        label: the class the model says.
+        logits: float64 of shape ``(n_clips, n_classes)``, averaged over the clip's windows.
+    """
+
+    files: list[str]
+    truth: list[str]
+    label: list[str]
+    logits: np.ndarray
 
 
 def run(
@@ -69,9 +86,17 @@ def run(
     if on_start:
         on_start(model, sets, bad_files)
 
+    log = TensorBoardLog(out, model)
+
+    def log_epoch(record: dict[str, Any]) -> None:
+        log.on_epoch(record)
+        if on_epoch:
+            on_epoch(record)
+
     settings = recipe.train.model_dump(exclude={"optimizer", "validation_fraction"})
     weights = {name: task.weight for name, task in recipe.tasks.items()}
-    train(model, sets, out, **settings, task_weights=weights, seed=recipe.seed, on_step=on_step, on_epoch=on_epoch)
+    train(model, sets, out, **settings, task_weights=weights, seed=recipe.seed, on_step=on_step, on_epoch=log_epoch)
+    log.close()
 
     best = load(out).to(model.frontend.window.device)
     tasks: dict[str, Any] = {}
@@ -222,6 +247,41 @@ def describe_cutoffs(
         "measured": {"largest_error": max((response.error for response in responses), default=None)},
     }
     return found, responses
+
+
+def read_answers(run_dir: Path) -> dict[str, Answers]:
+    """The answers in a run's `predictions-test.csv`, by task.
+
+    Raises:
+        ModelFileError: if the file is missing or damaged.
+    """
+    path = run_dir / PREDICTIONS_FILE
+    answers: dict[str, Answers] = {}
+    logits: dict[str, list[list[float]]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                task = answers.setdefault(row["task"], Answers([], [], [], np.empty(0)))
+                task.files.append(row["file"])
+                task.truth.append(row["truth"])
+                task.label.append(row["label"])
+                logits.setdefault(row["task"], []).append([float(value) for value in row["logits"].split()])
+        return {name: task._replace(logits=np.array(logits[name])) for name, task in answers.items()}
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: no such file; it holds the answers to each test clip") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ModelFileError(
+            f"{path}: is not a table of answers with the columns file, task, truth, label and logits ({error})"
+        ) from error
+
+
+def task_clips(run_dir: Path, task: str, progress: Progress | None = None) -> Clips:
+    """All clips of the data a task was trained on, to look its test clips up by name.
+
+    Raises:
+        DataError: if the data is no longer there.
+    """
+    return _source(_recipe_of(run_dir).tasks[task].data, progress)
 
 
 def ripple_limits(run_dir: Path) -> dict[str, float]:

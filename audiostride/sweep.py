@@ -80,11 +80,11 @@ def plan_sweep(
     if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
         raise UsageError("a key or a seed stands twice")
     planned = []
-    for values in itertools.product(*(values for _, values in keys)):
-        settings = [f"{key}={value}" for key, value in zip(names, values, strict=True)]
+    for point in itertools.product(*(values for _, values in keys)):
+        settings = [f"{key}={value}" for key, value in zip(names, point, strict=True)]
         for seed in [f"seed={seed}" for seed in seeds] or [""]:
             resolved = load_recipe(recipe, [*overrides, *settings, *filter(None, [seed])])
-            name = "_".join(_part(key, value, names) for key, value in zip(names, values, strict=True))
+            name = "_".join(_part(key, value, names) for key, value in zip(names, point, strict=True))
             name = "_".join(filter(None, [name, f"seed-{resolved.seed}"]))
             planned.append(Planned(out / name, resolved))
     if len({run.path for run in planned}) < len(planned):

@@ -37,7 +37,7 @@ def test_a_layer_that_does_not_apply_its_mask_is_found_out():
     trunk = AudioCNN("diffstride", smoothness=1.0, **NARROW)
     pool = trunk.separable_blocks[1].pool
     honest = pool.pool_axis
-    pool.pool_axis = lambda x, axis, host_stride=None: 0.95 * honest(x, axis, host_stride)
+    pool.pool_axis = lambda *args: 0.95 * honest(*args)
     errors = [response.error for response in layer_responses(trunk, noise_log_mel(LogMel(), 1.0), 100.0)]
     assert [error > 0.02 for error in errors] == [False, False, True, True, False, False]
 
