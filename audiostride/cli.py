@@ -139,7 +139,7 @@ def cutoffs(
     from .cutoffs import write_cutoffs
     from .display import cutoff_tables
     from .plots import check_ending, cutoff_figure, save
-    from .run import describe_cutoffs
+    from .rundir import describe_cutoffs
 
     if plot:
         check_ending(plot)

@@ -18,8 +18,8 @@ import numpy as np
 from .classifier import load
 from .cutoffs import model_cutoffs, summarise
 from .errors import ModelFileError, UsageError
-from .recipe import load_recipe
-from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, read_answers
+from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
+from .rundir import read_answers, read_recipe, read_results
 
 RESAMPLES = 10_000
 _NO_METHOD = {"name", "seed", "tasks", "train.workers"}
@@ -295,26 +295,22 @@ def write_comparison(folder: Path, found: Mapping[str, Any]) -> list[Path]:
 
 
 def _read_run(folder: Path) -> Run:
-    try:
-        results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
-        recipe = load_recipe(str(folder / RECIPE_FILE)).model_dump()
-        tasks = recipe["tasks"]
-        titles = {}
-        for name, task in tasks.items():
-            others = ", ".join(other for other in tasks if other != name)
-            titles[name] = f"{_data_title(task)} {name}" + (f" (with {others})" if others else "")
-        data = " + ".join(dict.fromkeys(_data_title(task) for task in tasks.values()))
-        return Run(
-            path=folder,
-            seed=results["seed"],
-            data=json.dumps(tasks, sort_keys=True),
-            title=f"{data} {', '.join(tasks)}",
-            tasks=titles,
-            settings={key: value for key, value in _flat(recipe).items() if key not in _NO_METHOD},
-            results=results,
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{folder / RESULTS_FILE}: is not what a run writes ({error})") from error
+    results, recipe = read_results(folder), read_recipe(folder).model_dump()
+    tasks = recipe["tasks"]
+    titles = {}
+    for name, task in tasks.items():
+        others = ", ".join(other for other in tasks if other != name)
+        titles[name] = f"{_data_title(task)} {name}" + (f" (with {others})" if others else "")
+    data = " + ".join(dict.fromkeys(_data_title(task) for task in tasks.values()))
+    return Run(
+        path=folder,
+        seed=results["seed"],
+        data=json.dumps(tasks, sort_keys=True),
+        title=f"{data} {', '.join(tasks)}",
+        tasks=titles,
+        settings={key: value for key, value in _flat(recipe).items() if key not in _NO_METHOD},
+        results=results,
+    )
 
 
 def _data_title(task: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from .complexity import trunk_cost
 from .data.clips import Clips, Progress
 from .display import reference_cells, ripple_sentence
 from .dynamics import over_training, read_metrics
-from .errors import DataError, ModelFileError
+from .errors import DataError
 from .response import ripple_response, takes_ripples
-from .run import RECIPE_FILE, RESULTS_FILE, Answers, describe_cutoffs, read_answers, task_clips
+from .run import RECIPE_FILE
+from .rundir import Answers, describe_cutoffs, read_answers, read_results, task_clips
 
 MAX_BYTES = 3_000_000
 """A report is never larger: it goes by mail."""
@@ -51,7 +51,7 @@ def write_report(run_dir: Path, out: Path, progress: Progress | None = None) -> 
 def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Everything the page shows: figures as SVG, tables as rows, sounds as data URIs."""
     model = load(run_dir)
-    results = _read_results(run_dir)
+    results = read_results(run_dir)
     metrics = read_metrics(run_dir)
     cutoffs, responses = describe_cutoffs([run_dir])
     learned = model.trunk.settings["downsampling"] == "diffstride"
@@ -84,31 +84,33 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
     }
 
 
-def class_scores(answers: Answers, labels: Sequence[str]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Confusion counts and a row of scores for each class.
+def is_multilabel(answers: Answers, labels: Sequence[str]) -> bool:
+    """Whether a clip has any number of classes, written as "dog|rain", instead of one."""
+    return not set(answers.truth + answers.label) <= set(labels)
+
+
+def class_scores(answers: Answers, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class.
 
     Args:
         answers: of one task.
         labels: the classes in order.
 
     Returns:
-        Counts ``(true, predicted)``; rows with "label", "clips", "precision", "recall", "f1" (None
-        where undefined) and "taken_for": the class it is most often mistaken for, or "".
+        Rows with "label", "clips", "precision", "recall", "f1" (None where undefined) and "taken_for":
+        what its clips are most often mistaken for, or "".
 
     Example:
         >>> answers = Answers(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
-        >>> counts, rows = class_scores(answers, ["no", "yes"])
-        >>> counts.tolist(), rows[0]["recall"], rows[0]["precision"], rows[0]["taken_for"]
-        ([[1, 1], [0, 1]], 0.5, 1.0, 'yes')
+        >>> first, _ = class_scores(answers, ["no", "yes"])
+        >>> first["recall"], first["precision"], first["taken_for"]
+        (0.5, 1.0, 'yes')
     """
-    number = {label: i for i, label in enumerate(labels)}
-    counts = np.zeros((len(labels), len(labels)), int)
-    for true, said in zip(answers.truth, answers.label, strict=True):
-        counts[number[true], number[said]] += 1
-    rows: list[dict[str, Any]] = []
+    truth, said = (_classes(column, answers, labels) for column in (answers.truth, answers.label))
+    rows = []
     for i, label in enumerate(labels):
-        right, n_true, n_said = int(counts[i, i]), int(counts[i].sum()), int(counts[:, i].sum())
-        wrong = np.where(np.arange(len(labels)) == i, 0, counts[i])
+        right, n_true, n_said = int((truth[:, i] & said[:, i]).sum()), int(truth[:, i].sum()), int(said[:, i].sum())
+        wrong = [answers.label[row] for row in np.flatnonzero(truth[:, i] & ~said[:, i])]
         rows.append(
             {
                 "label": label,
@@ -116,10 +118,22 @@ def class_scores(answers: Answers, labels: Sequence[str]) -> tuple[np.ndarray, l
                 "precision": right / n_said if n_said else None,
                 "recall": right / n_true if n_true else None,
                 "f1": 2 * right / (n_true + n_said) if n_true + n_said else None,
-                "taken_for": labels[int(wrong.argmax())] if wrong.any() else "",
+                "taken_for": max(sorted(set(wrong)), key=wrong.count, default=""),
             }
         )
-    return counts, rows
+    return rows
+
+
+def confusion(answers: Answers, labels: Sequence[str]) -> np.ndarray:
+    """Counts ``(true, predicted)`` of a task whose clips have one class each.
+
+    Example:
+        >>> answers = Answers(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
+        >>> confusion(answers, ["no", "yes"]).tolist()
+        [[1, 1], [0, 1]]
+    """
+    truth, said = (_classes(column, answers, labels).astype(int) for column in (answers.truth, answers.label))
+    return truth.T @ said
 
 
 def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool, list[dict[str, Any]]]:
@@ -139,10 +153,13 @@ def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool
         >>> mistakes, worst["file"], round(worst["p_truth"], 2)
         (True, 'b', 0.05)
     """
-    number = {label: i for i, label in enumerate(labels)}
-    probabilities = torch.from_numpy(answers.logits).softmax(-1).numpy()
-    p_truth = np.array([row[number[true]] for row, true in zip(probabilities, answers.truth, strict=True)])
-    wrong = np.array([true != said for true, said in zip(answers.truth, answers.label, strict=True)])
+    logits = torch.from_numpy(answers.logits)
+    truth, said = (torch.from_numpy(_classes(column, answers, labels)) for column in (answers.truth, answers.label))
+    if is_multilabel(answers, labels):  # the classes are independent: the probability of this very set
+        p_truth, p_label = (torch.where(of, logits, -logits).sigmoid().prod(1).numpy() for of in (truth, said))
+    else:
+        p_truth, p_label = ((logits.softmax(-1) * of).sum(1).numpy() for of in (truth, said))
+    wrong = np.array(answers.truth) != np.array(answers.label)
     among = np.flatnonzero(wrong) if wrong.any() else np.arange(len(wrong))
     worst = among[np.argsort(p_truth[among], kind="stable")][:n]
     return bool(wrong.any()), [
@@ -151,10 +168,17 @@ def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool
             "truth": answers.truth[i],
             "label": answers.label[i],
             "p_truth": float(p_truth[i]),
-            "p_label": float(probabilities[i, number[answers.label[i]]]),
+            "p_label": float(p_label[i]),
         }
         for i in worst
     ]
+
+
+def _classes(column: Sequence[str], answers: Answers, labels: Sequence[str]) -> np.ndarray:
+    """Which classes each clip has, bool of shape ``(n_clips, n_classes)``."""
+    split = is_multilabel(answers, labels)
+    has = [set(value.split("|")) if split else {value} for value in column]
+    return np.array([[label in classes for label in labels] for classes in has])
 
 
 def _summary(
@@ -193,7 +217,6 @@ def _task(
     run_dir: Path, model: AudioClassifier, task: str, answers: Answers, n_mistakes: int, progress: Progress | None
 ) -> dict[str, Any]:
     labels = model.labels[task]
-    counts, rows = class_scores(answers, labels)
     mistakes, worst = worst_answers(answers, labels, n_mistakes)
     missing = ""
     try:
@@ -206,8 +229,10 @@ def _task(
         missing = str(error)
     return {
         "task": task,
-        "confusion": plots.svg(plots.confusion_figure(counts, labels), f"Confusion matrix of {task}"),
-        "classes": rows,
+        "confusion": None
+        if is_multilabel(answers, labels)
+        else plots.svg(plots.confusion_figure(confusion(answers, labels), labels), f"Confusion matrix of {task}"),
+        "classes": class_scores(answers, labels),
         "are_mistakes": mistakes,
         "mistakes": worst,
         "missing": missing,
@@ -229,16 +254,6 @@ def _show_clip(clips: Clips, index: int, model: AudioClassifier, entry: dict[str
         "seconds": len(waveform) / rate,
         "cut_s": len(part) / rate if len(part) < len(waveform) else None,
     }
-
-
-def _read_results(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / RESULTS_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; the run is not finished") from error
-    except ValueError as error:
-        raise ModelFileError(f"{path}: is not readable JSON ({error})") from error
 
 
 def _render(page: dict[str, Any]) -> str:

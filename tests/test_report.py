@@ -137,7 +137,7 @@ def test_the_sound_on_the_page_is_the_clip(run_dir, page, tmp_path):
 
     import numpy as np
 
-    from audiostride.run import task_clips
+    from audiostride.rundir import task_clips
 
     name = page.locator(".mistakes .file").first.inner_text()
     clips = task_clips(run_dir, "rate")
