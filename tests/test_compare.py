@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from audiostride.classifier import AudioClassifier
+from audiostride.cli import app
 from audiostride.cnn import AudioCNN
 from audiostride.compare import bootstrap_interval, compare, find_runs, tables, to_latex, to_markdown, write_comparison
 from audiostride.errors import ModelFileError, UsageError
@@ -140,3 +142,34 @@ def test_every_file_is_written_and_the_csv_holds_unrounded_figures(four_runs, tm
     assert [float(row["mean"]) for row in rows] == [row["mean"] for row in found["accuracy"]]
     assert json.loads((tmp_path / "tables" / "comparison.json").read_text()) == found
     assert r"85.0 $\pm$ 7.1" in to_latex(tables(found))
+
+
+def test_the_commands_print_and_write_what_the_pages_say(four_runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["compare", str(four_runs), "--out", "tables", "--plot", "cost.png"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "tables" / "tables.md").read_text().strip() in done.stdout
+    assert (tmp_path / "cost.png").stat().st_size > 1000
+
+    learned = [str(four_runs / "d0"), str(four_runs / "d1")]
+    options = ["--csv", "c.csv", "--plot", "c.svg", "--seconds", "2", "--json"]
+    done = CliRunner().invoke(app, ["cutoffs", *learned, *options])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["seconds"] == 2
+    assert found["measured"]["largest_error"] < 0.02
+    assert [ripple["modulation"] for ripple in found["ripples"]] == [24.0, 0.2]
+    with (tmp_path / "c.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["own_minus_6db"]) for row in rows] == [row["own"]["minus_6db"] for row in found["layers"]]
+    assert (tmp_path / "c.svg").read_text().startswith("<?xml")
+
+    table = CliRunner().invoke(app, ["cutoffs", *learned])
+    assert "Elliott & Theunissen 2009" in table.stdout
+    assert "fastest ripple" in " ".join(table.stdout.split())
+
+
+def test_a_figure_of_unknown_format_is_refused_before_any_work(four_runs):
+    done = CliRunner().invoke(app, ["compare", str(four_runs), "--plot", "cost.xyz"])
+    assert isinstance(done.exception, UsageError)
+    assert ".png .svg .pdf" in str(done.exception)
