@@ -117,32 +117,41 @@ def evaluate(
 def cutoffs(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="One or more run directories.")],
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Input length; default: the training window.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the layers as CSV.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw them, with measured gains: .png, .svg, .pdf.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn learned strides into cut-off frequencies: Hz along time, cycles per mel band along frequency.
 
-    Several runs are converted one by one and averaged.
+    Several runs are converted one by one and averaged. Beside them: reference ranges from the
+    literature, and the gain of every learned layer as measured inside the network.
 
     [bold]Examples[/bold]
 
       audiostride cutoffs runs/mine
 
       audiostride cutoffs runs/seed0 runs/seed1 runs/seed2 --json
-    """
-    from .classifier import load
-    from .cutoffs import model_cutoffs, summarise
-    from .display import cutoff_tables
-    from .errors import UsageError
 
-    models = [load(run_dir) for run_dir in run_dirs]
-    try:
-        layers = summarise([model_cutoffs(model, seconds) for model in models])
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+      audiostride cutoffs runs/mine --seconds 10 --csv cutoffs.csv --plot cutoffs.png
+    """
+    from .cutoffs import write_cutoffs
+    from .display import cutoff_tables
+    from .plots import check_ending, cutoff_figure, save
+    from .rundir import describe_cutoffs
+
+    if plot:
+        check_ending(plot)
+    found, responses = describe_cutoffs(run_dirs, seconds)
+    if csv_file:
+        write_cutoffs(csv_file, found["layers"])
+    if plot:
+        save(cutoff_figure(found["layers"], found["references"], responses, found["ripples"]), plot)
     if as_json:
-        _print_json({"runs": [str(run_dir) for run_dir in run_dirs], "layers": layers})
+        _print_json(found)
         return
-    for table in cutoff_tables(layers, models[0].window_s if seconds is None else seconds, len(models)):
+    for table in cutoff_tables(found):
         _print(table)
 
 
@@ -253,6 +262,155 @@ def validate(
         for name, task in checked["tasks"].items()
     ]
     _print(plain_table(f"{recipe} is sound", ("task", "kind", "classes", "train", "validation", "test"), rows))
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every run.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=V1,V2,...", help="Values to go through; may be repeated.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Default: the recipe's seed.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: runs/NAME-sweep.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe over a grid of settings and seeds.
+
+    Give the same command again to go on after an interruption: finished runs are never repeated.
+
+    [bold]Examples[/bold]
+
+      audiostride sweep ripples --seeds 0,1,2 --set model.downsampling=strided,spectral,diffstride
+
+      audiostride sweep ripples --set train.stride_cost=0,0.1,1 --set model.smoothness=1,4 train.epochs=3
+    """
+    from .errors import UsageError
+    from .recipe import load_recipe
+    from .sweep import plan_sweep, run_sweep
+
+    if seeds is not None and not all(seed.strip().isdigit() for seed in seeds.split(",")):
+        raise UsageError(f"--seeds {seeds}: whole numbers divided by commas are needed, such as 0,1,2")
+    numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
+    folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-sweep")
+    planned = plan_sweep(recipe, folder, grid or [], numbers, overrides or [])
+    from .display import ProgressDisplay
+    from .run import run
+
+    with ProgressDisplay() as display:
+        outcomes = run_sweep(
+            planned,
+            lambda one, path: run(one, path, display.progress, display.on_start, display.on_step, display.on_epoch),
+            display.on_run,
+        )
+    if as_json:
+        _print_json([outcome._asdict() | {"path": str(outcome.path)} for outcome in outcomes])
+    else:
+        for outcome in outcomes:
+            typer.echo(f"{outcome.path}  {outcome.state}")
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(6)
+
+
+@app.command()
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or directories of runs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write the tables as Markdown, LaTeX, CSV, JSON.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw accuracy against cost: .png, .svg, .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: accuracy over seeds, cost, cut-offs, and how sure a difference is.
+
+    [bold]Examples[/bold]
+
+      audiostride compare runs/ripples-sweep
+
+      audiostride compare runs/strided runs/diffstride --out tables --plot cost.png
+    """
+    from .compare import compare as compare_runs
+    from .compare import find_runs, tables, to_markdown, write_comparison
+    from .plots import check_ending, cost_figure, save
+
+    if plot:
+        check_ending(plot)
+    runs, unfinished = find_runs(run_dirs)
+    for path in unfinished:
+        typer.echo(f"left out: {path} is not finished", err=True)
+    found = compare_runs(runs)
+    if out:
+        for file in write_comparison(out, found):
+            typer.echo(f"wrote {file}", err=True)
+    if plot:
+        save(cost_figure(found["accuracy"]), plot)
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(to_markdown(tables(found)))
+
+
+@app.command()
+def report(
+    run_dir: RunDir,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the run directory.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page on a run: scores, curves, strides, cut-offs, mistakes with sound.
+
+    [bold]Examples[/bold]
+
+      audiostride report runs/mine
+
+      audiostride report runs/mine -o mine.html
+    """
+    from .display import ProgressDisplay
+    from .report import write_report
+
+    file = out or run_dir / "report.html"
+    with ProgressDisplay() as display:
+        write_report(run_dir, file, display.progress)
+    typer.echo(file)
+
+
+@app.command()
+def listen(
+    run_dir: RunDir,
+    sound: Annotated[Path, typer.Argument(metavar="SOUND", help="An audio file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write it (WAV, FLAC, OGG).")],
+    layers: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the cut-offs of the first N layers; default: all.")
+    ] = None,
+    compare_with: Annotated[
+        Path | None, typer.Option("--plain", metavar="FILE", help="Also write the mel inversion without cut-offs.")
+    ] = None,
+) -> None:
+    """Hear what is left of a sound after the learned cut-offs.
+
+    [bold]Examples[/bold]
+
+      audiostride listen runs/mine clip.wav -o kept.wav
+
+      audiostride listen runs/mine clip.wav -o kept.wav --layers 1 --plain plain.wav
+    """
+    from .audio import read_audio
+    from .classifier import load
+    from .listen import check_sound_file, keep, through_mel, write_sound
+
+    for file in filter(None, (out, compare_with)):
+        check_sound_file(file)
+    model = load(run_dir)
+    rate = model.frontend.sample_rate
+    waveform = read_audio(sound, rate)
+    write_sound(out, keep(model, waveform, layers), rate)
+    if compare_with:
+        write_sound(compare_with, through_mel(model, waveform), rate)
+    typer.echo(out)
 
 
 def main() -> None:

@@ -7,19 +7,56 @@ layer's output has passed all earlier ones, so the cumulative cut-off is the low
 first ReLU this is the resolution of the features, not a filter on the input.
 """
 
+import csv
 import math
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .classifier import AudioClassifier
 from .cnn import AudioCNN
+from .frontend import LogMel, hz_to_mel
 from .spectral import diffstride_crop, edge_bin, spectral_crop
 
 PAPER_LENGTHS = {"time": 160, "mel": 64}
 """DFT lengths behind the cut-offs of Table 2 in Riad et al. 2022, recovered from its numbers."""
 
 AXES = ("time", "mel")
+UNITS = {"time": "Hz", "mel": "cycles per mel band"}
+CENTRE_HZ = 1000.0
+"""Where cycles/kHz are converted to cycles per mel band: mel bands grow wider with frequency."""
+
+
+class Reference(NamedTuple):
+    """A range of modulations that the literature names, in its own unit.
+
+    Attributes:
+        axis: "time" or "mel".
+        low: lower end, 0 if there is none.
+        high: upper end.
+        unit: "Hz", "cycles/kHz" or "cycles per mel band".
+        what: what is said of it.
+        source: who says so.
+    """
+
+    axis: str
+    low: float
+    high: float
+    unit: str
+    what: str
+    source: str
+
+
+_SPEECH = "Elliott & Theunissen 2009, PLoS Comput. Biol. 5(3): e1000302"
+_RIAD = "Riad et al. 2022, ICLR"
+REFERENCES = (
+    Reference("time", 1, 7, "Hz", "most important for understanding speech", _SPEECH),
+    Reference("time", 0, 12, "Hz", "speech is understood less when these are removed", _SPEECH),
+    Reference("time", 0, 25, "Hz", "what speech needs, as the DiffStride paper reads the former", _RIAD),
+    Reference("mel", 0, 1, "cycles/kHz", "most important for understanding speech", _SPEECH),
+    Reference("mel", 0, 4, "cycles/kHz", "speech is understood less when these are removed", _SPEECH),
+)
 
 
 class Cutoff(NamedTuple):
@@ -179,6 +216,94 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
             }
         )
     return summary
+
+
+def write_cutoffs(path: str | os.PathLike[str], layers: Sequence[dict[str, Any]]) -> None:
+    """Write `summarise`'s rows as CSV, a row a layer and axis, with the unit of its cut-offs."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        sides = [f"{group}_{name}" for group in ("own", "cumulative") for name in Cutoff._fields]
+        table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper"])
+        for row in layers:
+            values = [*row["own"].values(), *row["cumulative"].values()]
+            table.writerow(
+                [row["layer"], row["axis"], UNITS[row["axis"]], row["stride"], row["stride_sd"], *values, row["paper"]]
+            )
+
+
+def cycles_per_band(cycles_per_khz: float, frontend: LogMel, centre_hz: float = CENTRE_HZ) -> float:
+    """Convert cycles per kHz to cycles per mel band, which holds at one centre frequency only.
+
+    Args:
+        cycles_per_khz: spectral modulation along a linear frequency axis.
+        frontend: decides the spacing of the bands.
+        centre_hz: where on the frequency axis.
+
+    Example:
+        >>> round(cycles_per_band(4.0, LogMel()), 3), round(cycles_per_band(4.0, LogMel(), 4000.0), 3)
+        (0.253, 0.698)
+    """
+    settings = frontend.settings
+    mels_per_band = (hz_to_mel(settings["f_max"]) - hz_to_mel(settings["f_min"])) / (settings["n_mels"] + 1)
+    hz_per_mel = (700.0 + centre_hz) * math.log(10.0) / 2595.0
+    return cycles_per_khz * mels_per_band * hz_per_mel / 1000.0
+
+
+def reference_ranges(frontend: LogMel, centre_hz: float = CENTRE_HZ) -> list[dict[str, Any]]:
+    """The reference ranges, each in its own unit and in the unit of the cut-offs.
+
+    Args:
+        frontend: decides the spacing of the mel bands.
+        centre_hz: where cycles/kHz are converted.
+
+    Returns:
+        The fields of each `Reference`, "converted": its (low, high) in Hz or cycles per mel band, and
+        "at_hz": the centre frequency of the conversion, None where nothing was converted.
+
+    Example:
+        >>> first, *_, last = reference_ranges(LogMel())
+        >>> first["converted"], last["unit"], [round(v, 3) for v in last["converted"]], last["at_hz"]
+        ([1, 7], 'cycles/kHz', [0.0, 0.253], 1000.0)
+    """
+    rows = []
+    for reference in REFERENCES:
+        ends, at_hz = [reference.low, reference.high], None
+        if reference.unit == "cycles/kHz":
+            ends, at_hz = [cycles_per_band(end, frontend, centre_hz) for end in ends], centre_hz
+        rows.append(reference._asdict() | {"converted": ends, "at_hz": at_hz})
+    return rows
+
+
+def survival(layers: Sequence[dict[str, Any]], axis: str, modulation: float) -> dict[str, Any]:
+    """How far into the network a modulation of the input is kept.
+
+    A layer keeps it "in full" up to its full-gain edge, "in part" up to its last bin, else "not". A
+    strided convolution has no mask: below its Nyquist frequency it keeps "in full", above it aliases.
+
+    Args:
+        layers: from `summarise`.
+        axis: "time" or "mel".
+        modulation: in Hz or cycles per mel band.
+
+    Returns:
+        "axis", "modulation", "unit", "kept": one of the three words for each layer (cumulative), and
+        "lost_at": number of the first layer that does not keep it, None if all do.
+
+    Example:
+        >>> layers = summarise([trunk_cutoffs(AudioCNN(smoothness=1), 100, 64, 100.0)])
+        >>> found = survival(layers, "time", 24.0)
+        >>> found["kept"][:3], found["lost_at"]
+        (['in full', 'not', 'not'], 2)
+    """
+    kept = []
+    for row in layers:
+        if row["axis"] == axis:
+            cutoff = row["cumulative"]
+            full = cutoff["continuous"] if cutoff["full_gain"] is None else cutoff["full_gain"]
+            last = full if cutoff["last_bin"] is None else cutoff["last_bin"]
+            kept.append("in full" if modulation <= full else "in part" if modulation <= last else "not")
+    lost_at = kept.index("not") + 1 if "not" in kept else None
+    return {"axis": axis, "modulation": modulation, "unit": UNITS[axis], "kept": kept, "lost_at": lost_at}
 
 
 def _combine(cutoffs: Sequence[Cutoff], combine: Callable[[list[float]], float]) -> Cutoff:

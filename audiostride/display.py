@@ -1,7 +1,7 @@
 """What the terminal shows: progress on stderr, tables on stdout. Only the CLI imports this module."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .data.batches import LabelledClips
     from .evaluate import Score
     from .inspection import Findings
+    from .sweep import Outcome, Planned
 
 _STRIDES_EVERY_S = 0.5
 
@@ -83,6 +84,13 @@ class ProgressDisplay:
         speed, strides = record["clips_per_s"], format_strides(record["strides"])
         self.print(f"epoch {record['epoch']}: validation {accuracy}  loss {loss:.3f}  {speed:.0f} clips/s  {strides}")
 
+    def on_run(self, run: "Outcome | Planned") -> None:
+        """Say which run of a sweep begins, and what became of it."""
+        state = getattr(run, "state", "begins")
+        self.print(f"{run.path}: {state}")
+        if error := getattr(run, "error", ""):
+            self.print(f"  {error}")
+
 
 def format_strides(strides: Sequence[Sequence[float]]) -> str:
     """Strides of all blocks in one line.
@@ -141,12 +149,16 @@ def findings_table(found: "Findings", path: str) -> Table:
     return plain_table(path, ("", "found"), rows)
 
 
-def cutoff_tables(layers: Sequence[dict[str, Any]], seconds: float, n_runs: int) -> list[Table]:
-    """One table for time in Hz and one for frequency in cycles per mel band."""
+def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
+    """A table for each axis (Hz, cycles per mel band), the reference ranges and what was measured.
+
+    Args:
+        found: what `audiostride cutoffs --json` prints.
+    """
     tables = []
-    runs = f", mean of {n_runs} runs" if n_runs > 1 else ""
+    runs = f", mean of {len(found['runs'])} runs" if len(found["runs"]) > 1 else ""
     for axis, unit, digits in (("time", "Hz", 1), ("mel", "cycles per mel band", 3)):
-        title = f"{axis}: modulations kept, in {unit} (input of {seconds:g} s{runs})"
+        title = f"{axis}: modulations kept, in {unit} (input of {found['seconds']:g} s{runs})"
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False)
         table.add_column("\nlayer")
         table.add_column("\nstride", justify="right")
@@ -154,11 +166,47 @@ def cutoff_tables(layers: Sequence[dict[str, Any]], seconds: float, n_runs: int)
             for i, heading in enumerate(("f/2S", "full", "-6 dB", "last")):
                 table.add_column(f"{group if i == 0 else ''}\n{heading}", justify="right")
         table.add_column("paper's\nTable 2", justify="right")
-        for row in layers:
+        for row in found["layers"]:
             if row["axis"] == axis:
                 sd = "" if row["stride_sd"] is None else f" ± {row['stride_sd']:.2f}"
                 values = [*row["own"].values(), *row["cumulative"].values(), row["paper"]]
                 shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
                 table.add_row(str(row["layer"]), f"{row['stride']:.2f}{sd}", *shown)
         tables.append(table)
-    return tables
+
+    references = Table(
+        title="for comparison", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False
+    )
+    for heading in ("range", "in the unit above", "what", "source"):
+        references.add_column(heading)
+    for row in found["references"]:
+        references.add_row(*reference_cells(row))
+    for row in found["ripples"]:
+        references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "made so")
+    largest = found["measured"]["largest_error"]
+    if largest is not None:
+        references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.4f}"
+        references.caption_justify = "left"
+    return [*tables, references]
+
+
+def reference_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """A reference range in words: in its own unit, converted, what is said of it, who says it."""
+    low, high = row["converted"]
+    at = f"{low:.3f} - {high:.3f} at {row['at_hz']:g} Hz" if row["at_hz"] else ""
+    return f"{row['low']:g} - {row['high']:g} {row['unit']}", at, row["what"], row["source"]
+
+
+def ripple_sentence(row: Mapping[str, Any]) -> str:
+    """Where in the network the fastest ripple of the data is lost, from `cutoffs.survival`.
+
+    Example:
+        >>> ripple_sentence({"kept": ["in full", "in part", "not"], "lost_at": 3})
+        'fastest ripple of the data: kept in full by layer 1, lost at layer 3'
+        >>> ripple_sentence({"kept": ["not"], "lost_at": 1})
+        'fastest ripple of the data: lost at layer 1, so that no layer can follow it'
+    """
+    if row["lost_at"] == 1:
+        return "fastest ripple of the data: lost at layer 1, so that no layer can follow it"
+    end = f"lost at layer {row['lost_at']}" if row["lost_at"] else "never lost"
+    return f"fastest ripple of the data: kept {row['kept'][0]} by layer 1, {end}"

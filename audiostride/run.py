@@ -19,6 +19,7 @@ from .complexity import trunk_cost
 from .data import Clips, label_numbers, read_path
 from .data.batches import LabelledClips
 from .data.clips import Progress
+from .dynamics import TensorBoardLog
 from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
 from .frontend import LogMel
@@ -27,7 +28,7 @@ from .preparation import make_augmentation, make_class_weights, prepare_data
 from .recipe import EncodedData, Recipe, dump_recipe, load_recipe
 from .train import OnEpoch, OnStep, train
 
-RECIPE_FILE, RESULTS_FILE = "recipe.yaml", "results.json"
+RECIPE_FILE, RESULTS_FILE, PREDICTIONS_FILE = "recipe.yaml", "results.json", "predictions-test.csv"
 
 
 def run(
@@ -70,6 +71,13 @@ def run(
     if on_start:
         on_start(model, sets, bad_files)
 
+    log = TensorBoardLog(out, model)
+
+    def log_epoch(record: dict[str, Any]) -> None:
+        log.on_epoch(record)
+        if on_epoch:
+            on_epoch(record)
+
     device = model.frontend.window.device
     class_weights = {name: w.to(device) for name, w in make_class_weights(recipe, sets, labels).items()}
     settings = recipe.train.model_dump(exclude={"optimizer", "validation_fraction"})
@@ -84,20 +92,21 @@ def run(
         augmentation=augmentation,
         seed=recipe.seed,
         on_step=on_step,
-        on_epoch=on_epoch,
+        on_epoch=log_epoch,
     )
+    log.close()
 
     best = load(out).to(device)
     if choose_thresholds(best, sets, recipe.train.workers):
         best.save(out)
     tasks: dict[str, Any] = {}
-    predictions: list[tuple[Clips, np.ndarray, str, AudioClassifier, Tensor]] = []
+    predictions: list[tuple[Clips, np.ndarray, str, np.ndarray, AudioClassifier, Tensor]] = []
     for data in sets:
         test = data.indexes("test")
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
         tasks |= {task: {"split": "test"} | s.metrics() for task, s in scores.items()}
-        predictions += [(data.clips, test, task, best, logits[task]) for task in scores]
-    _write_predictions(out / "predictions-test.csv", predictions)
+        predictions += [(data.clips, test, task, data.labels[task], best, logits[task]) for task in scores]
+    _write_predictions(out / PREDICTIONS_FILE, predictions)
     results = {"tasks": tasks} | describe(best) | {"seed": recipe.seed, "environment": environment()}
     (out / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
@@ -254,14 +263,25 @@ def _recipe_of(run_dir: Path) -> Recipe:
     return load_recipe(str(run_dir / RECIPE_FILE))
 
 
-def _write_predictions(path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, AudioClassifier, Tensor]]) -> None:
+def _write_predictions(
+    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, np.ndarray, AudioClassifier, Tensor]]
+) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["file", "task", "label", "logits"])
-        for clips, indexes, task, model, logits in parts:
+        table.writerow(["file", "task", "truth", "label", "logits"])
+        for clips, indexes, task, numbers, model, logits in parts:
             for index, row in zip(indexes, logits, strict=True):
                 values = " ".join(f"{value:.5g}" for value in row.tolist())
-                table.writerow([clips.title(index), task, predicted_label(model, task, row), values])
+                truth = true_label(model, task, numbers[index])
+                table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values])
+
+
+def true_label(model: AudioClassifier, task: str, numbers: np.ndarray) -> str:
+    """The label of a class number, or the labels of a multilabel task's 0s and 1s, joined by "|"."""
+    labels = model.labels[task]
+    if model.kinds[task] == "multilabel":
+        return "|".join(label for label, present in zip(labels, numbers, strict=True) if present)
+    return labels[int(numbers)]
 
 
 def predicted_label(model: AudioClassifier, task: str, logits: Tensor) -> str:

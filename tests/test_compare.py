@@ -1,0 +1,175 @@
+"""Comparison tables: what is paired with what, and that the figures are those of the runs."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from audiostride.classifier import AudioClassifier
+from audiostride.cli import app
+from audiostride.cnn import AudioCNN
+from audiostride.compare import bootstrap_interval, compare, find_runs, tables, to_latex, to_markdown, write_comparison
+from audiostride.errors import ModelFileError, UsageError
+from audiostride.frontend import LogMel
+from audiostride.recipe import dump_recipe, load_recipe
+from audiostride.run import describe
+
+SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
+
+
+def made_run(folder: Path, answers: dict[str, list[bool]], seed: int = 0, *settings: str) -> Path:
+    """A run directory of an untrained model whose answers to each task's test clips are given."""
+    recipe = load_recipe("ripples", [*SMALL, f"seed={seed}", *settings])
+    model = AudioClassifier(LogMel(), AudioCNN(**recipe.model.model_dump(exclude={"name"})), {"rate": 2, "scale": 2})
+    model.save(folder)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    tasks = {task: {"split": "test", "accuracy": float(np.mean(a)), "n": len(a)} for task, a in answers.items()}
+    (folder / "results.json").write_text(json.dumps({"tasks": tasks, "seed": seed} | describe(model)))
+    with (folder / "predictions-test.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "task", "truth", "label", "logits"])
+        for task, right in answers.items():
+            for i, ok in enumerate(right):
+                table.writerow([f"clip-{i}", task, "a", "a" if ok else "b", "0 0"])
+    return folder
+
+
+@pytest.fixture
+def four_runs(tmp_path):
+    for seed in (0, 1):
+        good = [True] * 8 + [seed == 0, False]
+        made_run(tmp_path / f"d{seed}", {"rate": good, "scale": [True] * 10}, seed, "model.downsampling=diffstride")
+        poor = [True] * 5 + [False] * 5
+        made_run(tmp_path / f"s{seed}", {"rate": poor, "scale": [True] * 10}, seed, "model.downsampling=strided")
+    return tmp_path
+
+
+def test_means_and_sds_are_over_seeds_and_the_mean_row_is_the_mean_of_its_cells(four_runs):
+    found = compare(find_runs([four_runs])[0])
+    cells = {(row["task"], row["method"]): row for row in found["accuracy"]}
+    rate = cells["ripples rate (with scale)", "diffstride"]
+    assert rate["mean"] == pytest.approx(0.85)
+    assert rate["sd"] == pytest.approx(np.std([0.9, 0.8], ddof=1))
+    assert rate["seeds"] == [0, 1]
+    for method, mean in found["mean"]["methods"].items():
+        own = [row["mean"] for row in found["accuracy"] if row["method"] == method]
+        assert mean == pytest.approx(np.mean(own))
+
+
+def test_cost_stands_beside_accuracy_and_the_best_is_bold(four_runs):
+    text = to_markdown(tables(compare(find_runs([four_runs])[0])))
+    assert "| ripples rate (with scale) | 50.0 ± 0.0 | **85.0 ± 7.1** |" in text
+    assert "| ripples scale (with rate) | 100.0 ± 0.0 | 100.0 ± 0.0 |" in text  # a draw has no best
+    assert "multiply-accumulates" in text
+
+
+def test_differences_are_paired_by_clip_and_seed(four_runs):
+    rows = compare(find_runs([four_runs])[0])["differences"]
+    rate = next(row for row in rows if "rate (" in row["task"])
+    assert (rate["first"], rate["second"], rate["clips"], rate["seeds"]) == ("diffstride", "strided", 10, [0, 1])
+    assert rate["difference"] == pytest.approx(0.35)
+    assert rate["low"] <= rate["difference"] <= rate["high"]
+
+
+def test_bootstrap_agrees_with_the_normal_approximation_where_that_holds():
+    difference = np.random.RandomState(0).choice([-1.0, 0.0, 1.0], size=2000, p=[0.1, 0.7, 0.2])
+    mean, low, high = bootstrap_interval(difference, np.ones(2000))
+    half = 1.96 * difference.std() / np.sqrt(2000)
+    assert mean == pytest.approx(difference.mean())
+    assert (high - low) / 2 == pytest.approx(half, rel=0.03)
+
+
+def test_methods_are_named_by_what_differs_on_the_same_data(tmp_path):
+    answers = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", answers, 0, "train.stride_cost=0.1")
+    made_run(tmp_path / "b", answers, 0, "train.stride_cost=1.0")
+    made_run(tmp_path / "c", answers, 0, "tasks.rate.data.seed=1", "tasks.scale.data.seed=1", "train.epochs=99")
+    methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
+    assert methods[::2] == ["diffstride stride_cost=0.1", "diffstride stride_cost=1.0", "diffstride"]
+
+
+def test_shared_strides_stand_beside_separate_ones(tmp_path):
+    made_run(tmp_path / "own", {"rate": [True, False], "scale": [True]}, 0)
+    made_run(tmp_path / "shared", {"rate": [True, True], "scale": [True]}, 0, "model.shared_stride=true")
+    rate, scale = compare(find_runs([tmp_path])[0])["shared_strides"]
+    assert (rate["separate"]["mean"], rate["shared"]["mean"]) == (0.5, 1.0)
+    assert (scale["separate"]["mean"], scale["shared"]["mean"]) == (1.0, 1.0)
+
+
+def test_cutoffs_are_those_of_the_saved_models(four_runs):
+    rows = compare(find_runs([four_runs])[0])["cutoffs"]
+    assert [(row["method"], row["axis"], row["stride"], row["paper"]) for row in rows] == [
+        ("diffstride", "time", 2.0, 25.0),
+        ("diffstride", "mel", 2.0, 0.25),
+    ]
+    assert rows[0]["total_stride"] == rows[0]["initial_total_stride"] == 4.0
+
+
+def test_unfinished_runs_are_named_and_left_out(four_runs):
+    (four_runs / "d1" / "results.json").unlink()
+    runs, unfinished = find_runs([four_runs])
+    assert len(runs) == 3
+    assert unfinished == [four_runs / "d1"]
+
+
+def test_the_same_run_twice_under_other_names_is_refused(tmp_path):
+    for name in ("a", "b"):
+        made_run(tmp_path / name, {"rate": [True], "scale": [True]}, 0)
+    with pytest.raises(UsageError, match="same seed and settings"):
+        compare(find_runs([tmp_path])[0])
+
+
+def test_a_missing_path_and_damaged_results_are_named(tmp_path):
+    with pytest.raises(UsageError, match="no such run directory"):
+        find_runs([tmp_path / "nowhere"])
+    made_run(tmp_path / "a", {"rate": [True]}, 0)
+    (tmp_path / "a" / "results.json").write_text('{"tasks": ')
+    with pytest.raises(ModelFileError, match=r"results\.json"):
+        find_runs([tmp_path])
+
+
+def test_every_file_is_written_and_the_csv_holds_unrounded_figures(four_runs, tmp_path):
+    found = compare(find_runs([four_runs])[0])
+    written = write_comparison(tmp_path / "tables", found)
+    assert {path.name for path in written} == {
+        "tables.md", "tables.tex", "comparison.json", "accuracy.csv", "differences.csv", "cutoffs.csv"
+    }  # fmt: skip
+    with (tmp_path / "tables" / "accuracy.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["mean"]) for row in rows] == [row["mean"] for row in found["accuracy"]]
+    assert json.loads((tmp_path / "tables" / "comparison.json").read_text()) == found
+    assert r"85.0 $\pm$ 7.1" in to_latex(tables(found))
+
+
+def test_the_commands_print_and_write_what_the_pages_say(four_runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["compare", str(four_runs), "--out", "tables", "--plot", "cost.png"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "tables" / "tables.md").read_text().strip() in done.stdout
+    assert (tmp_path / "cost.png").stat().st_size > 1000
+
+    learned = [str(four_runs / "d0"), str(four_runs / "d1")]
+    options = ["--csv", "c.csv", "--plot", "c.svg", "--seconds", "2", "--json"]
+    done = CliRunner().invoke(app, ["cutoffs", *learned, *options])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["seconds"] == 2
+    assert found["measured"]["largest_error"] < 0.02
+    assert [ripple["modulation"] for ripple in found["ripples"]] == [24.0, 0.2]
+    with (tmp_path / "c.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["own_minus_6db"]) for row in rows] == [row["own"]["minus_6db"] for row in found["layers"]]
+    assert (tmp_path / "c.svg").read_text().startswith("<?xml")
+
+    table = CliRunner().invoke(app, ["cutoffs", *learned])
+    assert "Elliott & Theunissen 2009" in table.stdout
+    assert "fastest ripple" in " ".join(table.stdout.split())
+
+
+def test_a_figure_of_unknown_format_is_refused_before_any_work(four_runs):
+    done = CliRunner().invoke(app, ["compare", str(four_runs), "--plot", "cost.xyz"])
+    assert isinstance(done.exception, UsageError)
+    assert ".png .svg .pdf" in str(done.exception)

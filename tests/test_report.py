@@ -1,0 +1,178 @@
+"""The HTML report, opened in a real browser; and the training log beside it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from audiostride.classifier import load
+from audiostride.dynamics import over_training, read_metrics, state_at
+from audiostride.errors import ModelFileError
+from audiostride.recipe import load_recipe
+from audiostride.report import MAX_BYTES, write_report
+from audiostride.run import run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """A short real run: two tasks, three learned layers, plenty of mistakes."""
+    folder = tmp_path_factory.mktemp("runs") / "short <run>"
+    data = [f"tasks.{task}.data.n_clips=250" for task in ("rate", "scale")]
+    model = ["model.channels=[4,8,8]", "model.strides=[[2,2],[2,2],[1,1]]"]
+    run(load_recipe("ripples", [*data, *model, "train.epochs=2", "train.batch_size=16"]), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(run_dir) -> Path:
+    file = run_dir / "report.html"
+    write_report(run_dir, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real headless Chromium; where there is none the tests are skipped, in CI they fail."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        reason = "no chromium: the report is not tried in a browser (Debian: apt-get install chromium)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, report):
+    """The open report; any console error, page error or request fails the test."""
+    opened = browser.new_page(viewport={"width": 1100, "height": 900})
+    trouble = []
+    opened.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: trouble.append(str(error)))
+    opened.on(
+        "request", lambda request: None if request.url.startswith(("file:", "data:")) else trouble.append(request.url)
+    )
+    opened.goto(report.as_uri())
+    yield opened
+    opened.close()
+    assert trouble == []
+
+
+def test_it_is_one_small_file_without_outside_references(report):
+    text = report.read_text()
+    assert len(text.encode()) < MAX_BYTES
+    assert 'src="http' not in text
+    assert "<link" not in text
+    assert "short &lt;run&gt;" in text  # names are escaped
+    assert "<run>" not in text
+
+
+def test_it_opens_with_every_section_and_all_pictures_described(page):
+    headings = page.locator("h2").all_inner_texts()
+    assert headings == [
+        "Training", "Strides over training", "What it keeps: cut-offs", "The modulation plane, measured",
+        "Task rate", "Task scale", "Recipe and environment",
+    ]  # fmt: skip
+    assert page.locator("svg[role=img]").count() == page.locator("figure svg, .mistakes svg").count() >= 6
+    assert all(page.locator("svg[role=img]").nth(i).get_attribute("aria-label") for i in range(6))
+
+
+def test_a_mistake_plays_to_its_end(page):
+    audio = page.locator("audio").first
+    ended = audio.evaluate(
+        """element => new Promise((resolve, reject) => {
+            element.onended = () => resolve([element.duration, element.currentTime]);
+            element.onerror = () => reject(element.error.message);
+            element.playbackRate = 4;
+            element.play().catch(reject);
+        })"""
+    )
+    assert ended == [1.0, 1.0]
+
+
+def test_tables_sort_by_keyboard_and_tell_screen_readers(page):
+    table = page.locator("#task-1 table.sortable")
+    heading = table.locator("th").nth(3)
+
+    def recalls() -> list[float]:
+        return [float(text) for text in table.locator("tbody td:nth-child(4)").all_inner_texts()]
+
+    heading.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert recalls() == sorted(recalls())
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert recalls() == sorted(recalls(), reverse=True)
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_nothing_runs_off_a_small_screen(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_it_is_dark_where_the_reader_wants_it_dark(page):
+    def ground() -> str:
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    page.emulate_media(color_scheme="light")
+    light = ground()
+    page.emulate_media(color_scheme="dark")
+    assert (light, ground()) == ("rgb(255, 255, 255)", "rgb(23, 23, 26)")
+
+
+def test_the_sound_on_the_page_is_the_clip(run_dir, page, tmp_path):
+    import base64
+
+    import numpy as np
+
+    from audiostride.rundir import task_clips
+
+    name = page.locator(".mistakes .file").first.inner_text()
+    clips = task_clips(run_dir, "rate")
+    (tmp_path / "page.wav").write_bytes(
+        base64.b64decode(page.locator("audio").first.get_attribute("src").partition(",")[2])
+    )
+    sound, rate = soundfile.read(tmp_path / "page.wav", dtype="float32")
+    assert rate == 16000
+    assert np.abs(sound - clips.read(clips.names.index(name), 16000)).max() < 1e-4
+
+
+def test_dynamics_start_at_the_initial_strides_and_end_at_the_last_epochs(run_dir):
+    model, metrics = load(run_dir), read_metrics(run_dir)
+    points = over_training(model, metrics)
+    assert [point["epoch"] for point in points] == [0, 1, 2]
+    assert points[0]["total_stride"] == [4.0, 4.0]
+    assert points[-1]["strides"] == metrics[-1]["strides"]
+    assert state_at(model, [[1.0, 1.0]] * 3)["shrinkage"] == [1.0, 1.0]
+
+
+def test_tensorboard_has_the_strides_cut_offs_and_scores(run_dir):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(run_dir / "tensorboard"))
+    log.Reload()
+    tags = set(log.Tags()["scalars"])
+    assert {"stride_time/layer1", "cutoff_mel/layer3", "cost/macs_per_second", "rate/accuracy/validation"} <= tags
+    last = read_metrics(run_dir)[-1]
+    event = log.Scalars("stride_time/layer1")[-1]
+    assert (event.step, event.value) == (last["step"], pytest.approx(last["strides"][0][0]))
+
+
+def test_an_unfinished_run_is_refused_by_name(run_dir, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    (copy / "results.json").unlink()
+    with pytest.raises(ModelFileError, match="the run is not finished"):
+        write_report(copy, tmp_path / "report.html")
