@@ -24,7 +24,7 @@ from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabiliti
 from .frontend import LogMel
 from .inspection import leaks
 from .preparation import make_augmentation, make_class_weights, prepare_data
-from .recipe import EncodedData, Recipe, dump_recipe, load_recipe
+from .recipe import EncodedData, FrontendSection, ModelSection, Recipe, dump_recipe, load_recipe
 from .train import OnEpoch, OnStep, train
 
 RECIPE_FILE, RESULTS_FILE = "recipe.yaml", "results.json"
@@ -57,11 +57,14 @@ def run(
         TrainingError: if the loss is not finite.
     """
     torch.manual_seed(recipe.seed)
-    frontend, trunk = make_frontend(recipe), make_trunk(recipe)
-    augmentation = make_augmentation(recipe)
+    recipe, start = take_up(recipe)
+    frontend, augmentation = make_frontend(recipe), make_augmentation(recipe)
+    trunk = make_trunk(recipe) if start is None else start.trunk
     sets, labels, bad_files = prepare_data(recipe, progress)
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
-    model = AudioClassifier(frontend, trunk, labels, kinds=kinds)
+    model = AudioClassifier(frontend, trunk, labels, 1.0 if start is None else start.window_s, kinds)
+    if recipe.model.linear_probe:
+        model.freeze()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
     (out / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
@@ -201,6 +204,27 @@ def evaluate_run(
     return evaluate(model, clips, {task: numbers}, range(len(clips)), 2, progress)[0]
 
 
+def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
+    """The trained model a recipe starts from, and the recipe with that model's frontend and trunk settings.
+
+    Returns:
+        The recipe as it is and None, where `model.init` is not set.
+
+    Raises:
+        RecipeError: if `model.linear_probe` is set without `model.init`.
+        ModelFileError: if the model cannot be read.
+    """
+    init, linear_probe = recipe.model.init, recipe.model.linear_probe
+    if init is None:
+        if linear_probe:
+            raise RecipeError("model.linear_probe: trains the heads of a trained trunk; set model.init to a run directory")
+        return recipe, None
+    start = load(init)
+    config = start.config()
+    model = ModelSection(**config["model"], init=init, linear_probe=linear_probe)
+    return recipe.model_copy(update={"model": model, "frontend": FrontendSection(**config["frontend"])}), start
+
+
 def make_frontend(recipe: Recipe) -> LogMel:
     """The recipe's frontend.
 
@@ -220,7 +244,7 @@ def make_trunk(recipe: Recipe) -> AudioCNN:
         RecipeError: if its settings contradict each other.
     """
     try:
-        return AudioCNN(**recipe.model.model_dump(exclude={"name"}))
+        return AudioCNN(**recipe.model.model_dump(exclude={"name", "init", "linear_probe"}))
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
 
