@@ -93,6 +93,7 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         self.trunk = trunk
         self.window_s = window_s
         self.frozen = False
+        self.labels: dict[str, list[str]] = {}
         self.results: dict[str, Any] | None = None
         self.reset_classifier(heads, kinds)
 
@@ -118,7 +119,7 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         if isinstance(heads, int):
             if len(self.labels) != 1:
                 raise ValueError(f"there are several tasks, {', '.join(self.labels)}; give {{task: n_classes}}")
-            heads = {task: heads for task in self.labels}
+            heads = dict.fromkeys(self.labels, heads)
         self.labels = {
             task: [str(i) for i in range(labels)] if isinstance(labels, int) else list(labels)
             for task, labels in heads.items()
@@ -185,7 +186,9 @@ class AudioClassifier(nn.Module, ModelHubMixin):
             [(1, 4, 50, 32), (1, 8, 25, 16)]
         """
         maps: list[Tensor] = []
-        handles = [block.register_forward_hook(lambda _, __, output: maps.append(output)) for block in self.trunk.blocks]
+        handles = [
+            block.register_forward_hook(lambda _, __, output: maps.append(output)) for block in self.trunk.blocks
+        ]
         try:
             self.forward_features(waveform)
         finally:
@@ -334,7 +337,9 @@ class AudioClassifier(nn.Module, ModelHubMixin):
             (save_directory / RESULTS_FILE).write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> "AudioClassifier":
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> "AudioClassifier":
         """Load a classifier from a run directory or from the Hugging Face hub, in eval mode.
 
         Args:

@@ -4,8 +4,8 @@ A published model is its `config.json`, `model.safetensors` and, where it was te
 nothing in it is code and nothing is ever unpickled.
 """
 
+import contextlib
 import json
-import os
 from pathlib import Path
 
 import huggingface_hub
@@ -22,7 +22,7 @@ def download(
     *,
     revision: str | None = None,
     token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
+    cache_dir: str | Path | None = None,
     force_download: bool = False,
     local_files_only: bool = False,
 ) -> Path:
@@ -44,12 +44,16 @@ def download(
     """
 
     def fetch(name: str) -> Path:
-        options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
-        return Path(
-            huggingface_hub.hf_hub_download(
-                model_id, name, revision=revision, local_files_only=local_files_only, **options
-            )
+        path = huggingface_hub.hf_hub_download(
+            model_id,
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
         )
+        return Path(path)
 
     try:
         folder = fetch(CONFIG_FILE).parent
@@ -64,10 +68,8 @@ def download(
         raise ModelFileError(f"{model_id}: holds no audiostride model: {error}") from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelFileError(f"{model_id}: cannot be fetched from the hub: {error}") from error
-    try:
+    with contextlib.suppress(EntryNotFoundError, HfHubHTTPError, OSError):  # an untested model has none
         fetch(RESULTS_FILE)
-    except (EntryNotFoundError, HfHubHTTPError, OSError):
-        pass  # an untested model has none
     return folder
 
 

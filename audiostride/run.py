@@ -217,7 +217,9 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
     init, linear_probe = recipe.model.init, recipe.model.linear_probe
     if init is None:
         if linear_probe:
-            raise RecipeError("model.linear_probe: trains the heads of a trained trunk; set model.init to a run directory")
+            raise RecipeError(
+                "model.linear_probe: trains the heads of a trained trunk; set model.init to a run directory"
+            )
         return recipe, None
     start = load(init)
     config = start.config()
