@@ -285,13 +285,15 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         embedding = self.embed(waveform, sample_rate)
         predictions = {}
         for task, head in self.heads.items():
-            logits = head(embedding)
-            independent = self.kinds[task] == "multilabel"
-            scores = (logits.sigmoid() if independent else logits.softmax(-1)).tolist()
+            scores = self.probabilities(task, head(embedding)).tolist()
             by_label = dict(zip(self.labels[task], scores, strict=True))
             label = max(by_label, key=by_label.__getitem__)
             predictions[task] = Prediction(label, by_label[label], by_label)
         return predictions
+
+    def probabilities(self, task: str, logits: Tensor) -> Tensor:
+        """Probability of each class of a task from its logits ``(..., n_classes)``; multilabel ones are independent."""
+        return logits.sigmoid() if self.kinds[task] == "multilabel" else logits.softmax(-1)
 
     def _prepare(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
         samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform, np.float32)

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -386,6 +387,74 @@ def embed(
     if failed:
         kind = PartialError if failed < len(sounds) else DataError
         raise kind(f"{failed} of {len(sounds)} sounds could not be used; their rows say why")
+
+
+class ExportFormat(StrEnum):
+    """Formats of `export`."""
+
+    torch = "torch"
+    onnx = "onnx"
+    executorch = "executorch"
+
+
+class ExportInput(StrEnum):
+    """What an exported model takes."""
+
+    waveform = "waveform"
+    log_mel = "log_mel"
+
+
+@app.command()
+def export(
+    run_dir: Model,
+    format: Annotated[ExportFormat, typer.Option(help="Runtime that is to run it.")] = ExportFormat.onnx,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: model.onnx, .pt2 or .pte in RUN_DIR.")
+    ] = None,
+    input: Annotated[ExportInput, typer.Option(help="What it takes: samples, or log-mel.")] = ExportInput.waveform,
+    quantize: Annotated[str | None, typer.Option(metavar="int8", help="8-bit weights and activations (onnx).")] = None,
+    clips: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Check it on these sounds; default: the run's test set.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model for another runtime, strides as constant matrices, and check it on real clips.
+
+    Exit code 7: the file does not compute what the model computes; nothing is written then.
+
+    [bold]Examples[/bold]
+
+      audiostride export runs/mine --format onnx
+
+      audiostride export runs/mine --quantize int8 --out small.onnx --clips sounds/
+    """
+    from .classifier import load
+    from .display import ProgressDisplay, export_table
+    from .errors import UsageError
+    from .export import ENDINGS, export_model
+    from .run import check_windows
+
+    if quantize not in (None, "int8"):
+        raise UsageError(f"--quantize {quantize}: only int8 is there")
+    ending = ENDINGS[format.value]
+    path = out or Path(run_dir, f"model.{quantize}{ending}" if quantize else f"model{ending}")
+    if out is None and not Path(run_dir).is_dir():
+        raise UsageError(f"{run_dir} is no folder to write to; give --out FILE")
+    model = load(run_dir)
+    with ProgressDisplay() as display:
+        windows = check_windows(run_dir, model, clips, display.progress)
+        check = export_model(
+            model,
+            path,
+            format.value,
+            windows,
+            takes_log_mel=input is ExportInput.log_mel,
+            quantize="int8" if quantize else None,
+        )
+    if as_json:
+        _print_json({"file": str(path)} | check._asdict())
+    else:
+        _print(export_table(str(path), check))
 
 
 def main() -> None:

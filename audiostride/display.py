@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .data.batches import LabelledClips
     from .evaluate import Score
     from .inspection import Findings
+    from .export import Check
     from .predict import Row
 
 _STRIDES_EVERY_S = 0.5
@@ -171,6 +172,21 @@ def stream_line(row: "Row") -> str:
         '3.0-4.0 s  word: yes 0.980\n'
     """
     return f"{row.error}\n" if row.error else f"{_span(row)} s  {row.task}: {row.label} {row.score:.3f}\n"
+
+
+def export_table(path: str, check: "Check") -> Table:
+    """How an exported file compares with its model."""
+    table = Table(title=f"{path}, checked on {check.windows} windows", box=box.SIMPLE_HEAD, title_justify="left")
+    for heading in ("size", "largest error of a logit", "labels agree", "ms a window", "in PyTorch"):
+        table.add_column(heading, justify="right")
+    table.add_row(
+        f"{check.size_bytes / 1e6:.2f} MB",
+        f"{check.max_error:.1e}",
+        f"{100 * check.labels_agree:.1f} %",
+        f"{check.latency_ms:.1f}",
+        f"{check.model_latency_ms:.1f}",
+    )
+    return table
 
 
 def _span(row: "Row") -> str:

@@ -245,7 +245,9 @@ def _rows(
     model: AudioClassifier, name: str, embeddings: Tensor, times: Sequence[tuple[float, float]], top_k: int
 ) -> list[Row]:
     best = {
-        task: head(embeddings.to(model.frontend.window)).softmax(-1).topk(min(top_k, len(model.labels[task])))
+        task: model.probabilities(task, head(embeddings.to(model.frontend.window))).topk(
+            min(top_k, len(model.labels[task]))
+        )
         for task, head in model.heads.items()
     }
     return [

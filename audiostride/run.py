@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .audio import read_audio
 from .classifier import AudioClassifier, load
 from .cnn import AudioCNN
 from .complexity import trunk_cost
@@ -24,8 +26,10 @@ from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabiliti
 from .frontend import LogMel
 from .inspection import leaks
 from .preparation import make_augmentation, make_class_weights, prepare_data
+from .predict import find_sounds
 from .recipe import EncodedData, FrontendSection, ModelSection, Recipe, dump_recipe, load_recipe
 from .train import OnEpoch, OnStep, train
+from .windows import split_windows
 
 RECIPE_FILE, RESULTS_FILE = "recipe.yaml", "results.json"
 
@@ -202,6 +206,38 @@ def evaluate_run(
         clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
     numbers = label_numbers(clips, recipe.tasks[task].column, model.labels[task], model.kinds[task])
     return evaluate(model, clips, {task: numbers}, range(len(clips)), 2, progress)[0]
+
+
+def check_windows(
+    run_dir: str, model: AudioClassifier, clips: str | None = None, progress: Progress | None = None, n: int = 128
+) -> Tensor:
+    """Windows of real clips to check an exported model on: the first window of up to `n` clips.
+
+    Args:
+        run_dir: the run directory; its test set is used.
+        model: its model.
+        clips: files to use instead, as in `predict.find_sounds`.
+        progress: called while data is read.
+        n: number of clips, spread evenly over the set.
+
+    Returns:
+        Shape ``(n_clips, samples)``.
+
+    Raises:
+        ModelFileError: if there are no clips and no recipe to find them by.
+        DataError: if a clip cannot be read.
+    """
+    if clips is None:
+        sets, _, _ = prepare_data(_recipe_of(Path(run_dir)), progress, model.labels)
+        sources: list[Callable[[], np.ndarray]] = [
+            partial(data.clips.read, index, model.frontend.sample_rate)
+            for data in sets
+            for index in data.indexes("test")
+        ]
+    else:
+        sources = [partial(read_audio, name, model.frontend.sample_rate) for name in find_sounds([clips])]
+    chosen = sources[:: max(1, len(sources) // n)][:n]
+    return torch.stack([split_windows(torch.from_numpy(read()), model.window_length)[0] for read in chosen])
 
 
 def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
