@@ -444,9 +444,9 @@ def _load_weights(model: AudioClassifier, path: Path, checksum: str) -> None:
         content = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror or error}") from error
-    if content[:1] == b"\x80" or content[:4] == b"PK\x03\x04":
-        raise ModelFileError(f"{path}: is a pickle (or a zip of one) under another name; it was not opened")
     if hashlib.sha256(content).hexdigest() != checksum:
+        if content[:1] == b"\x80" or content[:4] == b"PK\x03\x04":
+            raise ModelFileError(f"{path}: is a pickle (or a zip of one) under another name; it was not opened")
         raise ModelFileError(f"{path}: damaged or changed, its SHA-256 is not the one in {CONFIG_FILE}")
     try:
         model.load_state_dict(safetensors.torch.load(content))
