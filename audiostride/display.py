@@ -164,7 +164,7 @@ def predictions_table(rows: Sequence["Row"]) -> Table:
 
 
 def stream_line(row: "Row") -> str:
-    """An answer of `predict --stream`.
+    r"""An answer of `predict --stream`.
 
     Example:
         >>> from audiostride.predict import Row

@@ -297,8 +297,11 @@ class RowFile:
         >>> path = Path(tempfile.mkdtemp(), "rows.csv")
         >>> with RowFile(path, {"top_k": 1}) as file:
         ...     file.write(Answer("a.wav", [Row("a.wav", error="damaged")], last=True, failed=True))
-        >>> path.read_text().splitlines()[1], RowFile(path, {"top_k": 1}, resume=True).done
-        ('a.wav,,,,,,,damaged', {'a.wav': True})
+        >>> path.read_text().splitlines()[1]
+        'a.wav,,,,,,,damaged'
+        >>> with RowFile(path, {"top_k": 1}, resume=True) as file:
+        ...     file.done
+        {'a.wav': True}
     """
 
     def __init__(self, path: Path, made_by: dict[str, object], resume: bool = False):
