@@ -23,7 +23,7 @@ EXTENSIONS = frozenset(
 )
 """File name endings (lower case) that count as audio when a folder is searched."""
 
-_BLOCK_NUMBERS = 2**20  # of all channels together: 4 MB
+_BLOCK_NUMBERS = 2**18  # of all channels together: 1 MB
 _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe declare a length near 2^31 or 2^32
 _DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 

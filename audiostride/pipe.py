@@ -12,7 +12,7 @@ import torch
 from .errors import DataError
 from .windows import split_windows
 
-_READ_BYTES = 2**20
+_READ_BYTES = 2**18
 _UNKNOWN_LENGTH = 0x7FFFF000  # what programs that write WAV to a pipe declare, or more
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 
