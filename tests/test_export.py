@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import tone
 
 from audiostride import AudioClassifier, create_model, read_audio
 from audiostride import export as export_module
 from audiostride.errors import ExportError, UsageError
 from audiostride.export import ENDINGS, export_model, metadata, run_exported
+from conftest import tone
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's exporter and of onnxruntime
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tone
 
 from audiostride import AudioClassifier, LogMel, create_model, hear, list_models, load
 from audiostride.errors import ModelFileError
 from audiostride.export import ExportedWindow
 from audiostride.models import MODELS
+from conftest import tone
 
 NARROW = {"channels": (4, 4, 8, 8, 8, 8), "smoothness": 1.0}
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import tone
 
 from audiostride import AudioClassifier, create_model, read_audio
 from audiostride.cli import main
@@ -23,6 +22,7 @@ from audiostride.errors import DataError, UsageError
 from audiostride.pipe import pipe_blocks, windows_of
 from audiostride.predict import CSV_HEADER, RowFile, find_sounds, open_sounds, predict_sounds
 from audiostride.windows import split_windows
+from conftest import tone
 
 
 @pytest.fixture(scope="module")
