@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .classifier import AudioClassifier
     from .data.batches import LabelledClips
     from .evaluate import Score
-    from .inspection import Findings
     from .export import Check
+    from .inspection import Findings
     from .predict import Row
 
 _STRIDES_EVERY_S = 0.5
@@ -142,6 +142,8 @@ def findings_table(found: "Findings", path: str) -> Table:
     rows.append(("duplicates", "\n".join([str(len(found.duplicates)), *copies])))
     rows.append(("on two sides", "\n".join(found.leaks) or "nothing"))
     return plain_table(path, ("", "found"), rows)
+
+
 def predictions_table(rows: Sequence["Row"]) -> Table:
     """Answers of `predict`; columns that would say nothing are left out."""
     table = Table(box=box.SIMPLE_HEAD)

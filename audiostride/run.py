@@ -25,8 +25,8 @@ from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
 from .frontend import LogMel
 from .inspection import leaks
-from .preparation import make_augmentation, make_class_weights, prepare_data
 from .predict import find_sounds
+from .preparation import make_augmentation, make_class_weights, prepare_data
 from .recipe import EncodedData, FrontendSection, ModelSection, Recipe, dump_recipe, load_recipe
 from .train import OnEpoch, OnStep, train
 from .windows import split_windows
