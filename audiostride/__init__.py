@@ -24,6 +24,8 @@ _HOME = {
     "SpectralPool": "downsampling",
     "StridedConv": "downsampling",
     "clamp_strides_": "downsampling",
+    "create_model": "models",
+    "list_models": "models",
     "load": "classifier",
     "parameter_groups": "downsampling",
     "read_audio": "audio",
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from .downsampling import parameter_groups as parameter_groups
     from .errors import AudiostrideError as AudiostrideError
     from .frontend import LogMel as LogMel
+    from .models import create_model as create_model
+    from .models import list_models as list_models
 
 
 def __getattr__(name: str) -> Any:

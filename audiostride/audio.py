@@ -8,6 +8,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ EXTENSIONS = frozenset(
 )
 """File name endings (lower case) that count as audio when a folder is searched."""
 
+_BLOCK_NUMBERS = 2**18  # of all channels together: 1 MB
 _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe declare a length near 2^31 or 2^32
 _DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
@@ -104,6 +106,45 @@ def read_audio(
         raise DataError(f"{name}: holds NaN or infinite samples")
     waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     return waveform if source_rate == sample_rate else soxr.resample(waveform, source_rate, sample_rate)
+
+
+def audio_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarray]:
+    """Decode an audio file of any length in constant memory: the waveform of `read_audio`, block by block.
+
+    Args:
+        path: as in `read_audio`.
+        sample_rate: of the returned waveform, in Hz.
+
+    Yields:
+        The next part of the waveform, float32 of shape ``(samples,)``.
+
+    Raises:
+        DataError: as `read_audio`; blocks before the damage have been handed out by then.
+
+    Example:
+        >>> import soundfile, tempfile
+        >>> path = tempfile.mkdtemp() + "/tone.wav"
+        >>> soundfile.write(path, np.zeros((800, 2)), 8000)
+        >>> [len(block) for block in audio_blocks(path, sample_rate=16000)]
+        [1600]
+    """
+    path = Path(path)
+    with _open(path) as file:
+        resample = soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
+        done = 0
+        while done < file.frames:
+            wanted = min(max(1, _BLOCK_NUMBERS // file.channels), file.frames - done)
+            try:
+                samples = file.read(wanted, dtype="float32", always_2d=True)
+            except soundfile.SoundFileError as error:
+                raise DataError(f"{path}: cannot be decoded ({error})") from error
+            done += len(samples)
+            if len(samples) < wanted:
+                raise DataError(f"{path}: cut short, {done} of {file.frames} samples could be read")
+            if not np.isfinite(samples).all():
+                raise DataError(f"{path}: holds NaN or infinite samples")
+            waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+            yield waveform if resample is None else resample.resample_chunk(waveform, last=done == file.frames)
 
 
 def resampled_length(frames: int, source_rate: int, sample_rate: int) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +13,23 @@ import safetensors
 import safetensors.torch
 import soxr
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .cnn import AudioCNN
 from .errors import ModelFileError
 from .frontend import LogMel
 from .windows import split_windows
 
+TRUNKS: dict[str, type[AudioCNN]] = {"audio_cnn": AudioCNN}
+"""Trunk classes by their name in recipes and in `config.json`."""
+
 FORMAT = 1
 """Number of the format of `config.json`; raised when an old reader could not read a new file."""
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, RESULTS_FILE = "config.json", "model.safetensors", "results.json"
+HUB_PREFIX = "hf-hub:"
 _WINDOWS_AT_ONCE = 64
 
 
@@ -41,8 +48,10 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]
 
 
-class AudioClassifier(nn.Module):
+class AudioClassifier(nn.Module, ModelHubMixin):
     """Waveform in, logits of every task out.
+
+    Through `huggingface_hub`'s mixin it has `from_pretrained`, `save_pretrained` and `push_to_hub`.
 
     Args:
         frontend: `LogMel`.
@@ -56,6 +65,8 @@ class AudioClassifier(nn.Module):
         kinds: the kind of each task.
         thresholds: for binary and multilabel tasks the probability from which on a class counts as
             present, found on validation clips, see `evaluate.best_thresholds`.
+        frozen: whether the trunk is frozen, see `freeze`.
+        results: what `results.json` says of a loaded model (scores, cost, strides), else None.
 
     Raises:
         ValueError: if there is no task or a task has no class.
@@ -78,6 +89,37 @@ class AudioClassifier(nn.Module):
         kinds: Mapping[str, str] | None = None,
     ):
         super().__init__()
+        self.frontend = frontend
+        self.trunk = trunk
+        self.window_s = window_s
+        self.frozen = False
+        self.labels: dict[str, list[str]] = {}
+        self.results: dict[str, Any] | None = None
+        self.reset_classifier(heads, kinds)
+
+    def reset_classifier(
+        self, heads: int | Mapping[str, int | Sequence[str]], kinds: Mapping[str, str] | None = None
+    ) -> None:
+        """Replace all heads by new ones with fresh weights; the trunk stays as it is.
+
+        Args:
+            heads: for each task its class labels in order, or their number. A number alone keeps
+                the one task the classifier has.
+            kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
+
+        Raises:
+            ValueError: if there is no task or a task has no class, or a number alone meets several tasks.
+
+        Example:
+            >>> model = AudioClassifier(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": ["no", "yes"]})
+            >>> model.reset_classifier(5)
+            >>> model(torch.zeros(1, 16000))["word"].shape
+            torch.Size([1, 5])
+        """
+        if isinstance(heads, int):
+            if len(self.labels) != 1:
+                raise ValueError(f"there are several tasks, {', '.join(self.labels)}; give {{task: n_classes}}")
+            heads = dict.fromkeys(self.labels, heads)
         self.labels = {
             task: [str(i) for i in range(labels)] if isinstance(labels, int) else list(labels)
             for task, labels in heads.items()
@@ -86,10 +128,35 @@ class AudioClassifier(nn.Module):
             raise ValueError(f"every task needs at least one class, got {self.labels}")
         self.kinds = {task: (kinds or {}).get(task, "multiclass") for task in self.labels}
         self.thresholds: dict[str, list[float]] = {}
-        self.frontend = frontend
-        self.trunk = trunk
-        self.heads = nn.ModuleDict({task: nn.Linear(trunk.num_features, len(ls)) for task, ls in self.labels.items()})
-        self.window_s = window_s
+        linear = {task: nn.Linear(self.trunk.num_features, len(labels)) for task, labels in self.labels.items()}
+        self.heads = nn.ModuleDict(linear).to(self.frontend.window.device)
+        self.results = None  # they were another classifier's
+
+    def freeze(self) -> None:
+        """Freeze the trunk: no gradients, no moving batch statistics, no moving strides; only the heads learn.
+
+        Example:
+            >>> model = AudioClassifier(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": 2})
+            >>> model.freeze()
+            >>> [name for name, p in model.named_parameters() if p.requires_grad]
+            ['heads.word.weight', 'heads.word.bias']
+            >>> model.train().trunk.training
+            False
+        """
+        self.frozen = True
+        self.trunk.requires_grad_(False).eval()
+
+    def unfreeze(self) -> None:
+        """Undo `freeze`: every parameter of the trunk learns."""
+        self.frozen = False
+        self.trunk.requires_grad_(True).train(self.training)
+
+    def train(self, mode: bool = True) -> "AudioClassifier":
+        """Set training mode, as in every module; a frozen trunk stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.trunk.eval()
+        return self
 
     @property
     def window_length(self) -> int:
@@ -104,6 +171,30 @@ class AudioClassifier(nn.Module):
     def forward_features(self, waveform: Tensor) -> Tensor:
         """Map windows ``(batch, samples)`` to feature maps ``(batch, channel, time, mel)``."""
         return self.trunk.forward_features(self.frontend(waveform))
+
+    def block_features(self, waveform: Tensor) -> list[Tensor]:
+        """Feature map after every block of the trunk, from windows ``(batch, samples)``.
+
+        Returns:
+            One map ``(batch, channel, time, mel)`` a block, first block first; the last one is what
+            `forward_features` returns.
+
+        Example:
+            >>> trunk = AudioCNN("strided", channels=(4, 8), strides=((2, 2), (2, 2)))
+            >>> model = AudioClassifier(LogMel(), trunk, {"word": 2})
+            >>> [tuple(features.shape) for features in model.block_features(torch.zeros(1, 16000))]
+            [(1, 4, 50, 32), (1, 8, 25, 16)]
+        """
+        maps: list[Tensor] = []
+        handles = [
+            block.register_forward_hook(lambda _, __, output: maps.append(output)) for block in self.trunk.blocks
+        ]
+        try:
+            self.forward_features(waveform)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return maps
 
     @torch.inference_mode()
     def embed(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
@@ -127,14 +218,55 @@ class AudioClassifier(nn.Module):
             >>> model.embed(np.zeros(44100, np.float32), sample_rate=44100).shape
             torch.Size([16])
         """
-        windows = split_windows(self._prepare(waveform, sample_rate), self.window_length)
+        return self.embed_windows(split_windows(self._prepare(waveform, sample_rate), self.window_length)).mean(0)
+
+    @torch.inference_mode()
+    def embed_windows(self, windows: Tensor) -> Tensor:
+        """Embedding of each window: ``(n, samples)`` to ``(n, num_features)``, in eval mode and bounded memory."""
         was_training = self.training
         self.eval()
         try:
-            parts = [self.trunk(self.frontend(part)) for part in windows.split(_WINDOWS_AT_ONCE)]
+            return torch.cat([self.trunk(self.frontend(part)) for part in windows.split(_WINDOWS_AT_ONCE)])
         finally:
             self.train(was_training)
-        return torch.cat(parts).mean(0)
+
+    @torch.inference_mode()
+    def embed_timestamps(
+        self, waveform: Tensor | np.ndarray, sample_rate: int, hop_ms: float = 50.0
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings at regular times: each is that of the window around its time, the clip's ends padded with silence.
+
+        Args:
+            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
+            hop_ms: time from one embedding to the next, in ms.
+
+        Returns:
+            Embeddings ``(n, num_features)`` and the centres of their windows in ms, ``(n,)``: 0,
+            hop_ms, 2 hop_ms, ... below the length of the clip.
+
+        Raises:
+            ValueError: if the hop is not positive, or as `embed`.
+
+        Example:
+            >>> model = AudioClassifier(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": 2})
+            >>> embeddings, centres_ms = model.embed_timestamps(np.zeros(4000, np.float32), 16000, hop_ms=100)
+            >>> embeddings.shape, centres_ms.tolist()
+            (torch.Size([3, 8]), [0.0, 100.0, 200.0])
+        """
+        if not hop_ms > 0:
+            raise ValueError(f"hop_ms must be positive, got {hop_ms}")
+        samples, length = self._prepare(waveform, sample_rate), self.window_length
+        duration_ms = 1000 * len(samples) / self.frontend.sample_rate
+        centres_ms = torch.arange(math.ceil(duration_ms / hop_ms), dtype=torch.float64) * hop_ms
+        # Each start is rounded from its own exact time, so that a fractional hop does not drift.
+        starts = (centres_ms * self.frontend.sample_rate / 1000).round().long().tolist()
+        padded = F.pad(samples, (length // 2, length))
+        parts = [
+            self.embed_windows(torch.stack([padded[start : start + length] for start in some]))
+            for some in (starts[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(starts), _WINDOWS_AT_ONCE))
+        ]
+        return torch.cat(parts), centres_ms.float()
 
     @torch.inference_mode()
     def predict(self, waveform: Tensor | np.ndarray, sample_rate: int) -> dict[str, Prediction]:
@@ -153,13 +285,15 @@ class AudioClassifier(nn.Module):
         embedding = self.embed(waveform, sample_rate)
         predictions = {}
         for task, head in self.heads.items():
-            logits = head(embedding)
-            independent = self.kinds[task] == "multilabel"
-            scores = (logits.sigmoid() if independent else logits.softmax(-1)).tolist()
+            scores = self.probabilities(task, head(embedding)).tolist()
             by_label = dict(zip(self.labels[task], scores, strict=True))
             label = max(by_label, key=by_label.__getitem__)
             predictions[task] = Prediction(label, by_label[label], by_label)
         return predictions
+
+    def probabilities(self, task: str, logits: Tensor) -> Tensor:
+        """Probability of each class of a task from its logits ``(..., n_classes)``; multilabel ones are independent."""
+        return logits.sigmoid() if self.kinds[task] == "multilabel" else logits.softmax(-1)
 
     def _prepare(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
         samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform, np.float32)
@@ -176,7 +310,7 @@ class AudioClassifier(nn.Module):
         """Everything but the weights that rebuilds this model, as plain data."""
         return {
             "format": FORMAT,
-            "model": {"name": "audio_cnn", **self.trunk.settings},
+            "model": {"name": _trunk_name(self.trunk), **self.trunk.settings},
             "frontend": dict(self.frontend.settings),
             "window_s": self.window_s,
             "tasks": {
@@ -199,12 +333,43 @@ class AudioClassifier(nn.Module):
         (folder / WEIGHTS_FILE).write_bytes(weights)
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory)
+        if self.results is not None:
+            (save_directory / RESULTS_FILE).write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> "AudioClassifier":
+        """Load a classifier from a run directory or from the Hugging Face hub, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: a directory, or the id of a model on the hub ("user/name").
+            options: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only` for the hub.
+
+        Raises:
+            ModelFileError: as `load`, or if the hub has no such model or cannot be reached.
+        """
+        from .hub import download
+
+        if Path(pretrained_model_name_or_path).is_dir():
+            return load(pretrained_model_name_or_path)
+        return load(download(str(pretrained_model_name_or_path), **options))
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The README of a published model, see `audiostride.hub.model_card`."""
+        from .hub import model_card
+
+        return ModelCard(model_card(self, *args, **kwargs))
+
 
 def load(folder: str | os.PathLike[str]) -> AudioClassifier:
-    """Load a trained classifier from a run directory, in eval mode. Nothing is ever unpickled.
+    """Load a trained classifier, in eval mode. Nothing is ever unpickled.
 
     Args:
-        folder: a directory with `config.json` and `model.safetensors`.
+        folder: a run directory, or any with `config.json` and `model.safetensors`; or "hf-hub:"
+            and the id of a model on the Hugging Face hub, with "@REVISION" where it matters.
 
     Raises:
         ModelFileError: if a file is missing, damaged, of another format, or they do not fit together.
@@ -218,15 +383,21 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
         >>> load(folder).labels
         {'word': ['no', 'yes']}
     """
+    if str(folder).startswith(HUB_PREFIX):
+        from .hub import download
+
+        name, _, revision = str(folder).removeprefix(HUB_PREFIX).partition("@")
+        return load(download(name, revision=revision or None))
     folder = Path(folder)
     config = _read_config(folder / CONFIG_FILE)
     try:
         model_settings = dict(config["model"])
-        if model_settings.pop("name") != "audio_cnn":
-            raise ValueError(f"unknown model {config['model']['name']!r}")
+        trunk_name = model_settings.pop("name")
+        if trunk_name not in TRUNKS:
+            raise ValueError(f"unknown model {trunk_name!r}, this version knows {', '.join(TRUNKS)}")
         model = AudioClassifier(
             LogMel(**config["frontend"]),
-            AudioCNN(**model_settings),
+            TRUNKS[trunk_name](**model_settings),
             {task: settings["labels"] for task, settings in config["tasks"].items()},
             config["window_s"],
             {task: settings["kind"] for task, settings in config["tasks"].items()},
@@ -239,16 +410,29 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{folder / CONFIG_FILE}: does not describe a model: {reason}") from error
     _load_weights(model, folder / WEIGHTS_FILE, checksum)
+    if (folder / RESULTS_FILE).is_file():
+        model.results = _read_json(folder / RESULTS_FILE)
     return model.eval()
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _trunk_name(trunk: nn.Module) -> str:
+    for name, kind in TRUNKS.items():
+        if type(trunk) is kind:
+            return name
+    raise ValueError(f"a trunk of {type(trunk).__name__} cannot be saved; known are {', '.join(TRUNKS)}")
+
+
+def _read_json(path: Path) -> Any:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelFileError(f"{path}: no such file; a run directory with a trained model is needed") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: is not readable JSON ({error})") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = _read_json(path)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise ModelFileError(f"{path}: has format {found!r}, this version of audiostride reads {FORMAT}")
@@ -261,6 +445,8 @@ def _load_weights(model: AudioClassifier, path: Path, checksum: str) -> None:
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror or error}") from error
     if hashlib.sha256(content).hexdigest() != checksum:
+        if content[:1] == b"\x80" or content[:4] == b"PK\x03\x04":
+            raise ModelFileError(f"{path}: is a pickle (or a zip of one) under another name; it was not opened")
         raise ModelFileError(f"{path}: damaged or changed, its SHA-256 is not the one in {CONFIG_FILE}")
     try:
         model.load_state_dict(safetensors.torch.load(content))

@@ -8,12 +8,15 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from .classifier import AudioClassifier
     from .data.batches import LabelledClips
     from .evaluate import Score
+    from .export import Check
     from .inspection import Findings
+    from .predict import Row
     from .sweep import Outcome, Planned
 
 _STRIDES_EVERY_S = 0.5
@@ -147,6 +150,57 @@ def findings_table(found: "Findings", path: str) -> Table:
     rows.append(("duplicates", "\n".join([str(len(found.duplicates)), *copies])))
     rows.append(("on two sides", "\n".join(found.leaks) or "nothing"))
     return plain_table(path, ("", "found"), rows)
+
+
+def predictions_table(rows: Sequence["Row"]) -> Table:
+    """Answers of `predict`; columns that would say nothing are left out."""
+    table = Table(box=box.SIMPLE_HEAD)
+    tasks = {row.task for row in rows if row.task}
+    windows = any(row.start_s for row in rows)
+    table.add_column("file", overflow="fold")
+    if windows:
+        table.add_column("seconds", justify="right")
+    if len(tasks) > 1:
+        table.add_column("task")
+    table.add_column("label")
+    table.add_column("score", justify="right")
+    for row in rows:
+        time = [_span(row)] if windows else []
+        task = [row.task or ""] if len(tasks) > 1 else []
+        label = Text(row.label) if row.error is None and row.label else Text(row.error or "", style="red")
+        score = "" if row.score is None else f"{row.score:.3f}"
+        table.add_row(Text(row.file), *time, *task, label, score)
+    return table
+
+
+def stream_line(row: "Row") -> str:
+    r"""An answer of `predict --stream`.
+
+    Example:
+        >>> from audiostride.predict import Row
+        >>> stream_line(Row("-", "word", 3.0, 4.0, 1, "yes", 0.98))
+        '3.0-4.0 s  word: yes 0.980\n'
+    """
+    return f"{row.error}\n" if row.error else f"{_span(row)} s  {row.task}: {row.label} {row.score:.3f}\n"
+
+
+def export_table(path: str, check: "Check") -> Table:
+    """How an exported file compares with its model."""
+    table = Table(title=f"{path}, checked on {check.windows} windows", box=box.SIMPLE_HEAD, title_justify="left")
+    for heading in ("size", "largest error of a logit", "labels agree", "ms a window", "in PyTorch"):
+        table.add_column(heading, justify="right")
+    table.add_row(
+        f"{check.size_bytes / 1e6:.2f} MB",
+        f"{check.max_error:.1e}",
+        f"{100 * check.labels_agree:.1f} %",
+        f"{check.latency_ms:.1f}",
+        f"{check.model_latency_ms:.1f}",
+    )
+    return table
+
+
+def _span(row: "Row") -> str:
+    return "" if row.start_s is None else f"{row.start_s:.1f}-{row.end_s:.1f}"
 
 
 def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:

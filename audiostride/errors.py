@@ -35,3 +35,15 @@ class ModelFileError(AudiostrideError):
     """A saved model is missing, damaged or of another format."""
 
     exit_code = 5
+
+
+class PartialError(AudiostrideError):
+    """A batch went through, but some of its inputs could not be used."""
+
+    exit_code = 6
+
+
+class ExportError(AudiostrideError):
+    """An exported model does not compute what the model computes."""
+
+    exit_code = 7

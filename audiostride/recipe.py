@@ -158,9 +158,16 @@ class AugmentSection(Section):
 
 
 class ModelSection(Section):
-    """Settings of the trunk, see `AudioCNN`."""
+    """Settings of the trunk, see `AudioCNN`.
+
+    `init` is a run directory or "hf-hub:user/name": frontend, trunk and strides are taken from there,
+    in place of the frontend's and trunk's settings here, and get new heads. `linear_probe` then
+    trains nothing but the heads.
+    """
 
     name: Literal["audio_cnn"] = "audio_cnn"
+    init: str | None = None
+    linear_probe: bool = False
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
     channels: list[Annotated[int, Field(ge=1)]] = [64, 128, 256, 256, 512, 512]
     strides: list[Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]] = [

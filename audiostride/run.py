@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .audio import read_audio
 from .classifier import AudioClassifier, load
 from .cnn import AudioCNN
 from .complexity import trunk_cost
@@ -24,9 +26,11 @@ from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
 from .frontend import LogMel
 from .inspection import leaks
+from .predict import find_sounds
 from .preparation import make_augmentation, make_class_weights, prepare_data
-from .recipe import EncodedData, Recipe, dump_recipe, load_recipe
+from .recipe import EncodedData, FrontendSection, ModelSection, Recipe, dump_recipe, load_recipe
 from .train import OnEpoch, OnStep, train
+from .windows import split_windows
 
 RECIPE_FILE, RESULTS_FILE, PREDICTIONS_FILE = "recipe.yaml", "results.json", "predictions-test.csv"
 
@@ -58,11 +62,14 @@ def run(
         TrainingError: if the loss is not finite.
     """
     torch.manual_seed(recipe.seed)
-    frontend, trunk = make_frontend(recipe), make_trunk(recipe)
-    augmentation = make_augmentation(recipe)
+    recipe, start = take_up(recipe)
+    frontend, augmentation = make_frontend(recipe), make_augmentation(recipe)
+    trunk = make_trunk(recipe) if start is None else start.trunk
     sets, labels, bad_files = prepare_data(recipe, progress)
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
-    model = AudioClassifier(frontend, trunk, labels, kinds=kinds)
+    model = AudioClassifier(frontend, trunk, labels, 1.0 if start is None else start.window_s, kinds)
+    if recipe.model.linear_probe:
+        model.freeze()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
     (out / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
@@ -210,6 +217,61 @@ def evaluate_run(
     return evaluate(model, clips, {task: numbers}, range(len(clips)), 2, progress)[0]
 
 
+def check_windows(
+    run_dir: str, model: AudioClassifier, clips: str | None = None, progress: Progress | None = None, n: int = 128
+) -> Tensor:
+    """Windows of real clips to check an exported model on: the first window of up to `n` clips.
+
+    Args:
+        run_dir: the run directory; its test set is used.
+        model: its model.
+        clips: files to use instead, as in `predict.find_sounds`.
+        progress: called while data is read.
+        n: number of clips, spread evenly over the set.
+
+    Returns:
+        Shape ``(n_clips, samples)``.
+
+    Raises:
+        ModelFileError: if there are no clips and no recipe to find them by.
+        DataError: if a clip cannot be read.
+    """
+    if clips is None:
+        sets, _, _ = prepare_data(_recipe_of(Path(run_dir)), progress, model.labels)
+        sources: list[Callable[[], np.ndarray]] = [
+            partial(data.clips.read, index, model.frontend.sample_rate)
+            for data in sets
+            for index in data.indexes("test")
+        ]
+    else:
+        sources = [partial(read_audio, name, model.frontend.sample_rate) for name in find_sounds([clips])]
+    chosen = sources[:: max(1, len(sources) // n)][:n]
+    return torch.stack([split_windows(torch.from_numpy(read()), model.window_length)[0] for read in chosen])
+
+
+def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
+    """The trained model a recipe starts from, and the recipe with that model's frontend and trunk settings.
+
+    Returns:
+        The recipe as it is and None, where `model.init` is not set.
+
+    Raises:
+        RecipeError: if `model.linear_probe` is set without `model.init`.
+        ModelFileError: if the model cannot be read.
+    """
+    init, linear_probe = recipe.model.init, recipe.model.linear_probe
+    if init is None:
+        if linear_probe:
+            raise RecipeError(
+                "model.linear_probe: trains the heads of a trained trunk; set model.init to a run directory"
+            )
+        return recipe, None
+    start = load(init)
+    config = start.config()
+    model = ModelSection(**config["model"], init=init, linear_probe=linear_probe)
+    return recipe.model_copy(update={"model": model, "frontend": FrontendSection(**config["frontend"])}), start
+
+
 def make_frontend(recipe: Recipe) -> LogMel:
     """The recipe's frontend.
 
@@ -229,7 +291,7 @@ def make_trunk(recipe: Recipe) -> AudioCNN:
         RecipeError: if its settings contradict each other.
     """
     try:
-        return AudioCNN(**recipe.model.model_dump(exclude={"name"}))
+        return AudioCNN(**recipe.model.model_dump(exclude={"name", "init", "linear_probe"}))
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
 

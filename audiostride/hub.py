@@ -1,0 +1,174 @@
+"""Sharing a classifier on the Hugging Face hub: fetching one, and the model card of one.
+
+A published model is its `config.json`, `model.safetensors` and, where it was tested, `results.json`;
+nothing in it is code and nothing is ever unpickled.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+from .classifier import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE, AudioClassifier
+from .complexity import trunk_cost
+from .cutoffs import model_cutoffs
+from .errors import ModelFileError
+
+
+def download(
+    model_id: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """Fetch a model's files from the hub into its cache.
+
+    Args:
+        model_id: "user/name".
+        revision: branch, tag or commit; None: the newest.
+        token: for a private model; None: the one that `hf auth login` stored.
+        cache_dir: None: the hub's own cache.
+        force_download: fetch again what the cache holds.
+        local_files_only: never ask the hub.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        ModelFileError: if there is no such model or file, or the hub cannot be reached.
+    """
+
+    def fetch(name: str) -> Path:
+        path = huggingface_hub.hf_hub_download(
+            model_id,
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+        return Path(path)
+
+    try:
+        folder = fetch(CONFIG_FILE).parent
+        fetch(WEIGHTS_FILE)
+    except HFValidationError as error:
+        raise ModelFileError(f"{model_id}: is neither a folder nor the id of a model on the hub ({error})") from error
+    except RepositoryNotFoundError as error:
+        raise ModelFileError(
+            f"{model_id}: the hub has no such model, or it is private and needs `hf auth login`"
+        ) from error
+    except EntryNotFoundError as error:
+        raise ModelFileError(f"{model_id}: holds no audiostride model: {error}") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelFileError(f"{model_id}: cannot be fetched from the hub: {error}") from error
+    with contextlib.suppress(EntryNotFoundError, HfHubHTTPError, OSError):  # an untested model has none
+        fetch(RESULTS_FILE)
+    return folder
+
+
+def model_card(
+    model: AudioClassifier, data: str | None = None, license: str | None = None, model_id: str | None = None
+) -> str:
+    """The README of a published model: what it tells apart, on what, how well, at what cost, how to use it.
+
+    Args:
+        model: the classifier; its `results` are the scores of the card.
+        data: what it was trained on, in words.
+        license: identifier of the weights' licence, such as "cc-by-4.0".
+        model_id: "user/name", for the example.
+
+    Returns:
+        Markdown with the hub's metadata in front.
+
+    Example:
+        >>> from audiostride import AudioCNN, LogMel
+        >>> model = AudioClassifier(LogMel(), AudioCNN("strided"), {"word": ["no", "yes"]})
+        >>> card = model_card(model, data="two spoken words", license="cc-by-4.0")
+        >>> card.splitlines()[1], "two spoken words" in card
+        ('library_name: audiostride', True)
+    """
+    frames = round(model.window_s * model.frontend.frame_rate)
+    cost = trunk_cost(model.trunk, frames, model.frontend.n_mels)
+    tests = {task: score for task, score in (model.results or {}).get("tasks", {}).items() if task in model.labels}
+    lines = [
+        "---",
+        "library_name: audiostride",
+        "pipeline_tag: audio-classification",
+        "tags: [audio-classification, diffstride]",
+        *([f"license: {license}"] if license else []),
+        "---",
+        "",
+        f"# {(model_id or 'audio classifier').rpartition('/')[2]}",
+        "",
+        f"An audio classifier of {_plural(len(model.labels), 'task')}, made with audiostride: log-mel spectrogram, a "
+        f"convolutional network with {model.trunk.settings['downsampling']} downsampling, a linear head per task.",
+        "",
+        "| task | classes |",
+        "|---|---|",
+        *(f"| {task} | {', '.join(_cell(label) for label in labels)} |" for task, labels in model.labels.items()),
+        "",
+        "## Data and scores",
+        "",
+        f"Trained on: {data or 'not stated by whoever published it'}.",
+        "",
+    ]
+    if tests:
+        lines += ["| task | split | accuracy | clips |", "|---|---|---|---|"]
+        for task, score in tests.items():
+            lines.append(f"| {task} | {score['split']} | {100 * score['accuracy']:.1f} % | {score['n']} |")
+        lines += ["", f"Seed {model.results.get('seed')}." if model.results else ""]
+    else:
+        lines += ["No test scores came with it."]
+    lines += [
+        "",
+        "## Cost",
+        "",
+        f"{cost.macs / 1e6:.1f} million multiply-accumulates for a window of {model.window_s:g} s, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters.",
+        "",
+        "## Cut-offs",
+        "",
+        "The fastest modulation each block passes on, after all blocks before it (f/2S).",
+        "",
+        "| block | time stride | time, Hz | mel stride | mel, cycles per band |",
+        "|---|---|---|---|---|",
+    ]
+    rows = model_cutoffs(model)
+    for time, mel in zip(rows[::2], rows[1::2], strict=True):
+        lines.append(
+            f"| {time.layer} | {time.stride:.2f} | {time.cumulative.continuous:.1f} "
+            f"| {mel.stride:.2f} | {mel.cumulative.continuous:.3f} |"
+        )
+    lines += [
+        "",
+        "## How to use it",
+        "",
+        "```python",
+        "import audiostride as au",
+        "",
+        f"model = au.AudioClassifier.from_pretrained({json.dumps(model_id or 'USER/NAME')})",
+        f"waveform = au.read_audio('sound.wav', {model.frontend.sample_rate})",
+        f"print(model.predict(waveform, {model.frontend.sample_rate}))",
+        "```",
+        "",
+        "## Licence",
+        "",
+        f"The weights: {license}." if license else "Not stated by whoever published it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plural(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,141 @@
+"""An exported file computes what the model computes, says what it is, and needs no torch to run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audiostride import AudioClassifier, create_model, read_audio
+from audiostride import export as export_module
+from audiostride.errors import ExportError, UsageError
+from audiostride.export import ENDINGS, export_model, metadata, run_exported
+from conftest import tone
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's exporter and of onnxruntime
+
+
+@pytest.fixture(scope="module")
+def windows() -> torch.Tensor:
+    """High and low tones in noise."""
+    random = np.random.RandomState(0)
+    tones = [tone(random.choice([300, 3000]) * random.uniform(0.8, 1.2)) for _ in range(24)]
+    return torch.from_numpy(np.stack(tones) + 0.01 * random.standard_normal((24, 16000)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def model(windows: torch.Tensor) -> AudioClassifier:
+    """Trained for some steps, so that its answers are not all alike."""
+    torch.manual_seed(0)
+    model = create_model(
+        "audio_cnn_diffstride",
+        heads={"pitch": ["low", "high"], "loud": 3},
+        channels=(8, 16),
+        strides=((2.3, 1.9), (2, 2)),
+        smoothness=1.0,
+    )
+    high = (windows[:, 1:] * windows[:, :-1] < 0).sum(1) > 2000
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(10):
+        loss = torch.nn.functional.cross_entropy(model(windows)["pitch"], high.long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("format", "takes_log_mel"), [("torch", False), ("onnx", False), ("onnx", True), ("executorch", False)]
+)
+def test_a_file_computes_what_the_model_computes_for_any_batch(model, windows, tmp_path, format, takes_log_mel):
+    if format == "executorch":
+        pytest.importorskip("executorch.exir")
+    path = tmp_path / f"model{ENDINGS[format]}"
+    check = export_model(model, path, format, windows, takes_log_mel=takes_log_mel)
+    assert check.max_error < 1e-4
+    assert check.labels_agree == 1
+    assert check.size_bytes == path.stat().st_size
+    run = run_exported(path, format)
+    with torch.inference_mode():
+        inputs = model.frontend(windows) if takes_log_mel else windows
+        for n in (1, 2, 5):
+            expected = model(windows[:n])
+            for found, task in zip(run(inputs[:n].numpy()), model.labels, strict=True):
+                assert np.allclose(found, expected[task], atol=1e-4)
+
+
+def test_labels_and_frontend_travel_in_the_file(model, windows, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    expected = metadata(model, takes_log_mel=False)
+    assert expected["tasks"]["pitch"]["labels"] == ["low", "high"]
+    export_model(model, tmp_path / "model.onnx", "onnx", windows)
+    props = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert json.loads(props["audiostride"]) == expected
+    export_model(model, tmp_path / "model.pt2", "torch", windows)
+    files = {"audiostride.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=files)
+    assert json.loads(files["audiostride.json"]) == expected
+
+
+@pytest.mark.slow
+def test_int8_keeps_labels_and_metadata_and_is_smaller(windows, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = create_model("audio_cnn_small_strided", heads={"pitch": ["low", "high"]})
+    high = (windows[:, 1:] * windows[:, :-1] < 0).sum(1) > 2000
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    for _ in range(12):
+        loss = torch.nn.functional.cross_entropy(model(windows)["pitch"], high.long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    whole = export_model(model.eval(), tmp_path / "model.onnx", "onnx", windows)
+    small = export_model(model, tmp_path / "small.onnx", "onnx", windows, quantize="int8")
+    assert small.labels_agree >= 0.95
+    assert small.windows == 12
+    # What remains in float32 is the Fourier basis of the frontend, 822 kB.
+    assert small.size_bytes - 822_000 < 0.5 * (whole.size_bytes - 822_000)
+    props = {entry.key: entry.value for entry in onnx.load(tmp_path / "small.onnx").metadata_props}
+    assert json.loads(props["audiostride"])["tasks"]["pitch"]["labels"] == ["low", "high"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "small.onnx"]
+
+
+def test_a_file_that_computes_something_else_is_not_kept(model, windows, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "LOG_OFFSET", 1e-2)  # another frontend
+    with pytest.raises(ExportError, match=r"was not written: on 24 windows its logits differ by up to") as caught:
+        export_model(model, tmp_path / "model.pt2", "torch", windows)
+    assert caught.value.exit_code == 7
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="int8 is for --format onnx"):
+        export_model(model, tmp_path / "model.pt2", "torch", windows, quantize="int8")
+
+
+@pytest.mark.slow
+def test_the_script_of_the_documentation_labels_a_sound_without_torch(model, windows, tmp_path):
+    pytest.importorskip("onnxruntime")
+    model.save(tmp_path / "run")
+    for i, window in enumerate(windows):
+        soundfile.write(tmp_path / f"{i:02d}.wav", window.numpy(), 16000)
+    command = [sys.executable, "-m", "audiostride", "export", str(tmp_path / "run"), "--clips", str(tmp_path), "--json"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "model.onnx")], capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["labels_agree"] == 1
+
+    sound = np.concatenate([windows[0].numpy(), windows[1].numpy(), windows[2].numpy()[:12000]])
+    soundfile.write(tmp_path / "sound.wav", sound, 16000)
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    script = re.search(r"```python\n(import json.*?)```", page, re.DOTALL)
+    assert script is not None
+    assert len(script[1].strip().splitlines()) <= 10
+    without_torch = "import sys; sys.modules['torch'] = None\n" + script[1]
+    done = subprocess.run(
+        [sys.executable, "-c", without_torch], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    expected = model.predict(read_audio(tmp_path / "sound.wav", 16000), 16000)
+    assert done.stdout.split() == [word for task in expected for word in (task, expected[task].label)]

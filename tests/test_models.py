@@ -1,0 +1,145 @@
+"""Every registered model passes these, and the features that every classifier has."""
+
+import numpy as np
+import pytest
+import torch
+
+from audiostride import AudioClassifier, LogMel, create_model, hear, list_models, load
+from audiostride.errors import ModelFileError
+from audiostride.export import ExportedWindow
+from audiostride.models import MODELS
+from conftest import tone
+
+NARROW = {"channels": (4, 4, 8, 8, 8, 8), "smoothness": 1.0}
+
+
+@pytest.fixture(params=sorted(MODELS))
+def model(request: pytest.FixtureRequest) -> AudioClassifier:
+    return create_model(request.param, heads={"word": ["no", "yes"], "speaker": 3}, **NARROW)
+
+
+def test_every_model_gives_logits_and_a_gradient_to_every_parameter(model):
+    logits = model(torch.randn(2, 16000))
+    assert {task: tuple(values.shape) for task, values in logits.items()} == {"word": (2, 2), "speaker": (2, 3)}
+    sum(values.square().sum() for values in logits.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0 or "bias" in name or "norm" in name, name
+
+
+def test_every_model_gives_the_features_of_every_block(model):
+    model.eval()
+    windows = torch.randn(2, 16000)
+    maps = model.block_features(windows)
+    assert len(maps) == len(model.trunk.blocks)
+    assert [features.shape[1] for features in maps] == [4, 4, 8, 8, 8, 8]
+    assert torch.equal(maps[-1], model.forward_features(windows))
+    assert torch.equal(maps[-1].amax((-2, -1)), model.embed_windows(windows))
+
+
+def test_every_model_learns_only_its_heads_when_frozen_and_all_when_not(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.freeze()
+    model.train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    model(torch.randn(2, 16000))["word"].square().sum().backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"heads.word.weight", "heads.word.bias"}
+    model.unfreeze()
+    assert all(p.requires_grad for p in model.parameters())
+    assert model.trunk.training
+
+
+def test_every_model_is_the_same_after_saving_and_loading(model, tmp_path):
+    model(torch.randn(2, 16000))
+    model.eval().save(tmp_path)
+    windows = torch.randn(2, 16000)
+    again = load(tmp_path)
+    assert again.config() == model.config()
+    with torch.inference_mode():
+        for task, logits in again(windows).items():
+            assert torch.equal(logits, model(windows)[task])
+
+
+def test_every_model_is_the_same_in_its_exported_form(model):
+    model(torch.randn(8, 16000))
+    windows = torch.randn(3, 16000)
+    with torch.inference_mode():
+        expected = model.eval()(windows).values()
+        exported = ExportedWindow(model, takes_log_mel=False).eval()(windows)
+    for found, logits in zip(exported, expected, strict=True):
+        assert torch.allclose(found, logits, atol=1e-4)
+
+
+def test_a_wrong_name_or_setting_says_what_is_right():
+    with pytest.raises(ValueError, match="did you mean 'audio_cnn_strided'"):
+        create_model("audio_cnn_strides", heads={"word": 2})
+    with pytest.raises(ValueError, match="unexpected keyword argument 'stride'"):
+        create_model("audio_cnn_strided", heads={"word": 2}, stride=2)
+    with pytest.raises(ValueError, match="no weights are published"):
+        create_model("audio_cnn_strided", pretrained=True, heads={"word": 2})
+    assert list_models("*diffstride*") == ["audio_cnn_diffstride", "audio_cnn_small_diffstride"]
+
+
+def test_a_pretrained_trunk_comes_with_its_strides_and_new_heads(tmp_path):
+    trained = create_model("audio_cnn_diffstride", heads={"word": 2}, **NARROW)
+    with torch.no_grad():
+        trained.trunk.blocks[0].pool.stride.fill_(1.7)
+    trained.save(tmp_path)
+    model = create_model("audio_cnn_diffstride", tmp_path, heads={"digit": 10}, **NARROW)
+    assert model.trunk.strides()[0] == pytest.approx([1.7, 1.7])
+    assert model(torch.zeros(1, 16000))["digit"].shape == (1, 10)
+    with pytest.raises(ValueError, match="is not audio_cnn_spectral"):
+        create_model("audio_cnn_spectral", tmp_path, heads={"digit": 10}, **NARROW)
+    with pytest.raises(ValueError, match="was trained on the frontend"):
+        create_model("audio_cnn_diffstride", tmp_path, heads={"digit": 2}, frontend=LogMel(n_mels=32), **NARROW)
+
+
+def test_heads_are_replaced_by_number_or_by_name():
+    model = create_model("audio_cnn_strided", heads={"word": 2}, **NARROW)
+    model.reset_classifier(5)
+    assert model.labels == {"word": ["0", "1", "2", "3", "4"]}
+    model.reset_classifier({"a": ["x", "y"], "b": 3})
+    assert model(torch.zeros(1, 16000))["b"].shape == (1, 3)
+    with pytest.raises(ValueError, match="several tasks"):
+        model.reset_classifier(5)
+
+
+@pytest.mark.parametrize("hop_ms", [50.0, 12.345, 400.0])
+def test_a_timestamp_embedding_is_that_of_the_window_around_it(hop_ms):
+    model = create_model("audio_cnn_small_strided", heads={"word": 2}).eval()
+    waveform = np.concatenate([tone(300, 1.0), tone(2000, 1.3)])
+    embeddings, centres_ms = model.embed_timestamps(waveform, 16000, hop_ms)
+    assert centres_ms.numpy() == pytest.approx(np.arange(len(centres_ms)) * hop_ms, rel=1e-6)
+    assert 2300 - hop_ms <= centres_ms[-1] < 2300
+    padded = np.pad(waveform, 8000)
+    for i in (0, len(centres_ms) // 2, len(centres_ms) - 1):
+        start = round(i * hop_ms * 16)
+        window = padded[start : start + 16000]
+        assert torch.allclose(embeddings[i], model.embed(window, 16000), atol=1e-4)
+
+
+def test_hear_meets_the_rules_of_its_public_validator(tmp_path):
+    create_model("audio_cnn_small_strided", heads={"word": 2}).save(tmp_path)
+    model = hear.load_model(str(tmp_path))
+    assert isinstance(model, torch.nn.Module)
+    assert model.sample_rate in (16000, 22050, 44100, 48000)
+    assert type(model.scene_embedding_size) is int
+    assert type(model.timestamp_embedding_size) is int
+    for seconds in (1.07, 1.98, 4.0):
+        audio = 2 * torch.rand(2, int(seconds * model.sample_rate)) - 1
+        embeddings, timestamps = hear.get_timestamp_embeddings(audio, model)
+        assert embeddings.dtype == torch.float32
+        assert embeddings.shape == (2, timestamps.shape[1], model.timestamp_embedding_size)
+        steps = timestamps.diff(dim=1)
+        assert steps.max() <= 50
+        assert (steps - steps.mean()).abs().max() <= 1
+        assert timestamps.min() <= steps.mean()
+        assert 1000 * seconds - 50 <= timestamps.max() <= 1000 * seconds
+    scenes = hear.get_scene_embeddings(2 * torch.rand(4, int(2.74 * model.sample_rate)) - 1, model)
+    assert scenes.dtype == torch.float32
+    assert scenes.shape == (4, model.scene_embedding_size)
+    with pytest.raises(ModelFileError, match="no weights of its own"):
+        hear.load_model()
