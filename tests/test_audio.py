@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
 
 from audiostride.audio import audio_info, read_audio
 from audiostride.errors import DataError
+from conftest import tone
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from audiostride.data.augment import (
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.errors import DataError
 from audiostride.frontend import LogMel
-from tests.conftest import tone
+from conftest import tone
 
 RATE = 16000
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import tone
 
 from audiostride.data import ArrayClips, Clips, assign_splits, class_names, drop_bad_files, make_ripples, read_folder
 from audiostride.data.batches import LabelledClips, plan_epoch, random_window, training_batches
 from audiostride.data.ripples import RATES_HZ, ripple
 from audiostride.errors import DataError
 from audiostride.frontend import LogMel
+from conftest import tone
 
 
 def write_metadata(folder: Path, rows: list[str], header: str = "file_name,label,speaker") -> None:

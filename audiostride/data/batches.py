@@ -114,12 +114,15 @@ def plan_epoch(
     per_set = [max(1, size // batch_size + (size % batch_size > 1)) for size in sizes]
     batches = []
     for number, (size, wanted) in enumerate(zip(sizes, _batches_of_each(per_set, mixing), strict=True)):
+        orders: dict[int, np.ndarray] = {}
         for i in range(wanted):
             # Which time through this set, and where in it, follows from the count of batches so far.
             turn, position = divmod(epoch * wanted + i, per_set[number])
-            order = np.random.default_rng([seed, 1, number, turn]).permutation(size)
+            if turn not in orders:
+                orders[turn] = np.random.default_rng([seed, 1, number, turn]).permutation(size)
             last = position == per_set[number] - 1
-            batches.append((number, order[position * batch_size : None if last else (position + 1) * batch_size]))
+            rows = orders[turn][position * batch_size : None if last else (position + 1) * batch_size]
+            batches.append((number, rows))
     return [batches[i] for i in np.random.default_rng([seed, 2, epoch]).permutation(len(batches))]
 
 

@@ -7,13 +7,13 @@ import os
 from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from ..errors import DataError
 from .clips import FileClips
-from .folder import SPLIT_FOLDERS, append_row
+from .folder import SPLIT_FOLDERS
 from .texts import Texts
 
 FILE_COLUMNS = ("file", "file_name", "filename", "path")
@@ -22,7 +22,8 @@ FILE_COLUMNS = ("file", "file_name", "filename", "path")
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None}
 """Endings of the tables that can be read, with their delimiter."""
 
-_MAX_FIELD = 1 << 20
+_MAX_LINE = 1 << 20
+_BLOCK = 4096  # rows that are held as Python objects at a time
 
 
 def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> FileClips:
@@ -58,21 +59,31 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     names, splits, spans = Texts(), Texts(), array("d")
     columns: dict[str, Texts] = {}
     try:
-        for line, row in _rows(path):
-            where = f"{path}, line {line}"
-            name = next((row.pop(column) for column in FILE_COLUMNS if column in row), "")
-            if not name:
-                raise DataError(f"{where}: names no file; a column {' or '.join(FILE_COLUMNS)} is needed")
-            start_s, end_s = _seconds(row, "start_s", 0.0, where), _seconds(row, "end_s", math.inf, where)
-            if end_s <= start_s:
-                raise DataError(f"{where}: end_s {end_s:g} is not after start_s {start_s:g}")
-            split = row.pop("split", "")
-            if split and split not in SPLIT_FOLDERS:
-                raise DataError(f"{where}: the split {split!r} is none of train, validation, test")
-            names.append(name)
-            splits.append(SPLIT_FOLDERS.get(split, ""))
-            spans.extend((start_s, end_s))
-            append_row(columns, row, len(names))
+        for lines, block in _blocks(path):
+            files = next((block.pop(column) for column in FILE_COLUMNS if column in block), [])
+            if not files or "" in files:
+                line = lines[files.index("")] if files else lines[0]
+                raise DataError(f"{path}, line {line}: names no file; a column {' or '.join(FILE_COLUMNS)} is needed")
+            starts = _seconds(block, "start_s", 0.0, path, lines)
+            ends = _seconds(block, "end_s", math.inf, path, lines)
+            for line, start_s, end_s in zip(lines, starts, ends, strict=True):
+                if end_s <= start_s:
+                    raise DataError(f"{path}, line {line}: end_s {end_s:g} is not after start_s {start_s:g}")
+                spans.extend((start_s, end_s))
+            own_splits = block.pop("split", [""] * len(lines))
+            for split in set(own_splits) - {""} - set(SPLIT_FOLDERS):
+                raise DataError(
+                    f"{path}, line {lines[own_splits.index(split)]}: the split {split!r} is none of "
+                    "train, validation, test"
+                )
+            splits.extend(SPLIT_FOLDERS.get(split, "") for split in own_splits)
+            for name, values in block.items():
+                if name not in columns:
+                    columns[name] = Texts("" for _ in range(len(names)))
+                columns[name].extend(values)
+            names.extend(files)
+            for filled in columns.values():
+                filled.extend("" for _ in range(len(names) - len(filled)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: is not a UTF-8 table ({error})") from error
     if not names:
@@ -109,41 +120,64 @@ def write_manifest(path: str | os.PathLike[str], rows: list[Mapping[str, Any]]) 
         table.writerows(rows)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+Block = tuple[list[int], dict[str, list[str]]]
+"""Some rows of a table: their line numbers and their columns."""
+
+
+def _blocks(path: Path) -> Iterator[Block]:
     delimiter = SUFFIXES[path.suffix.lower()]
     with path.open(newline="", encoding="utf-8-sig") as file:
-        if delimiter is None:
-            yield from _json_rows(path, file)
-            return
-        table = csv.reader(file, delimiter=delimiter)
-        header = next(table, [])
-        if len(set(header)) < len(header):
-            raise DataError(f"{path}: two columns have the same name: {', '.join(header)}")
-        for values in table:
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise DataError(
-                    f"{path}, line {table.line_num}: has {len(values)} columns, the header {len(header)}; "
-                    "is the delimiter right?"
-                )
-            yield table.line_num, dict(zip(header, values, strict=True))
+        yield from _json_blocks(path, file) if delimiter is None else _csv_blocks(path, file, delimiter)
 
 
-def _json_rows(path: Path, file: Any) -> Iterator[tuple[int, dict[str, str]]]:
-    for number in range(1, 1 << 62):
-        line = file.readline(_MAX_FIELD)
-        if not line:
-            return
-        if not line.strip():
+def _csv_blocks(path: Path, file: IO[str], delimiter: str) -> Iterator[Block]:
+    table = csv.reader(file, delimiter=delimiter)
+    header = next(table, [])
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: two columns have the same name: {', '.join(header)}")
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    for values in table:
+        if not values:
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: is {type(row).__name__}, not an object with the columns as keys")
-        yield number, {name: label_text(value) for name, value in row.items()}
+        if len(values) != len(header):
+            raise DataError(
+                f"{path}, line {table.line_num}: has {len(values)} columns, the header {len(header)}; "
+                "is the delimiter right?"
+            )
+        lines.append(table.line_num)
+        rows.append(values)
+        if len(rows) == _BLOCK:
+            yield lines, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+            lines, rows = [], []
+    if rows:
+        yield lines, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _json_blocks(path: Path, file: IO[str]) -> Iterator[Block]:
+    number, ended = 0, False
+    while not ended:
+        lines: list[int] = []
+        rows: list[dict[str, str]] = []
+        while len(rows) < _BLOCK and not ended:
+            line = file.readline(_MAX_LINE)
+            number, ended = number + 1, not line
+            if line.strip():
+                lines.append(number)
+                rows.append(_json_row(path, number, line))
+        if rows:
+            header = dict.fromkeys(name for row in rows for name in row)
+            yield lines, {name: [row.get(name, "") for row in rows] for name in header}
+
+
+def _json_row(path: Path, number: int, line: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: is not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: is {type(row).__name__}, not an object with the columns as keys")
+    return {name: label_text(value) for name, value in row.items()}
 
 
 def label_text(value: Any) -> str:
@@ -164,14 +198,14 @@ def label_text(value: Any) -> str:
     return str(value)
 
 
-def _seconds(row: dict[str, str], column: str, default: float, where: str) -> float:
-    text = row.pop(column, "")
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise DataError(f"{where}: {column} is {text!r}, not a number of seconds from 0 on")
-    return value
+def _seconds(block: dict[str, list[str]], column: str, default: float, path: Path, lines: list[int]) -> list[float]:
+    values = []
+    for line, text in zip(lines, block.pop(column, [""] * len(lines)), strict=True):
+        try:
+            value = float(text) if text else default
+        except ValueError:
+            value = math.nan
+        if not (0 <= value < math.inf or (value == default and not text)):
+            raise DataError(f"{path}, line {line}: {column} is {text!r}, not a number of seconds from 0 on")
+        values.append(value)
+    return values

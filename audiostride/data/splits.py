@@ -129,6 +129,9 @@ def _hold_back(
 def _numbers(values: Sequence[str]) -> np.ndarray:
     """A number for each value, equal for equal values."""
     number: dict[str, int] = {}
+    if isinstance(values, Texts):
+        known, rows = np.unique(values.numbers(), return_inverse=True)
+        return np.array([number.setdefault(values.value(int(n)), len(number)) for n in known], np.int64)[rows]
     return np.array([number.setdefault(value, len(number)) for value in values], np.int64)
 
 

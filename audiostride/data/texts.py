@@ -49,7 +49,7 @@ class Texts(Sequence[str]):
             self.append(value)
 
     def value(self, number: int) -> str:
-        """The string behind one of `numbers`."""
+        """The string behind one of `numbers()`."""
         return self._bytes[self._ends[number] : self._ends[number + 1]].decode("utf-8", "surrogateescape")
 
     def numbers(self) -> np.ndarray:
