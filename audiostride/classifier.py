@@ -203,12 +203,21 @@ def save_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Te
         WriteError: if a file cannot be written; it is an OSError, too.
     """
     weights = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-    checked = {**config, "weights_sha256": hashlib.sha256(weights).hexdigest()}
-    checked["config_sha256"] = _config_checksum(checked)
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / WEIGHTS_FILE, weights)
-    replace_file(folder / CONFIG_FILE, json.dumps(checked, indent=1) + "\n")
+    save_config(folder / CONFIG_FILE, config, weights)
+
+
+def save_config(path: Path, config: Mapping[str, Any], weights: bytes) -> None:
+    """Write `config.json` with the checksums of the weights' file and of itself.
+
+    Raises:
+        WriteError: if the file cannot be written; it is an OSError, too.
+    """
+    checked = {**config, "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    checked["config_sha256"] = _config_checksum(checked)
+    replace_file(path, json.dumps(checked, indent=1) + "\n")
 
 
 def load(folder: str | os.PathLike[str]) -> AudioClassifier:

@@ -108,8 +108,9 @@ class JsonLines:
             raise ModelFileError(f"{path}: has {found} bytes, not the {keep} it had at the checkpoint: cut or replaced")
         with explain_write_errors(path):
             self.file = path.open("r+b" if keep else "wb", buffering=0)
-            self.file.truncate(keep)
-            self.file.seek(keep)
+            if keep:
+                self.file.truncate(keep)
+                self.file.seek(keep)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one line, which a reader of the file sees at once."""
@@ -123,6 +124,12 @@ class JsonLines:
         with explain_write_errors(self.path):
             os.fsync(self.file.fileno())
         return self.file.tell()
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -41,6 +41,7 @@ class RunState:
         epochs_since_best: for early stopping.
         finished: there is nothing left to train.
         totals: training scores of the present epoch, of this process' clips.
+        log_bytes: length of each log file at the last checkpoint.
     """
 
     model: AudioClassifier
@@ -54,6 +55,7 @@ class RunState:
     epochs_since_best: int = 0
     finished: bool = False
     totals: Totals = field(default_factory=dict)
+    log_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def judged(self) -> AudioClassifier:
@@ -65,17 +67,16 @@ class RunState:
         """Name of a checkpoint of this moment."""
         return checkpoint_name(self.epoch, self.step)
 
-    def checkpoint(self, log_bytes: Mapping[str, int], conditions: Mapping[str, Any]) -> Checkpoint:
+    def checkpoint(self, conditions: Mapping[str, Any]) -> Checkpoint:
         """This moment as a checkpoint; every process of the job takes part.
 
         Args:
-            log_bytes: length of each log file.
             conditions: what the result depends on, see `check_conditions`.
         """
         state = {
             "position": {name: getattr(self, name) for name in _POSITION},
             "processes": gather({"totals": self.totals, "generators": generator_states()}),
-            "log_bytes": dict(log_bytes),
+            "log_bytes": self.log_bytes,
             "conditions": dict(conditions),
         }
         tensors = {"model": self.model.state_dict(), "optimizer": _optimizer_tensors(self.optimizer)}
@@ -97,6 +98,7 @@ class RunState:
             _load_optimizer_tensors(self.optimizer, tensors["optimizer"])
             for name in _POSITION:
                 setattr(self, name, state["position"][name])
+            self.log_bytes = state["log_bytes"]
             self.best = (self.best[0], self.best[1])
             if len(state["processes"]) == process_count():
                 own = state["processes"][process_index()]

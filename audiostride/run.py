@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,6 +77,8 @@ def run(
     device = start().device
     torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
     torch.manual_seed(recipe.seed)
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed % 2**32)
     frontend, trunk = make_frontend(recipe), make_trunk(recipe)
     augmentation = make_augmentation(recipe)
     sets, labels, bad_files = prepare_data(recipe, progress)

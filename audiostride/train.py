@@ -162,15 +162,15 @@ def train(
         logs: dict[str, JsonLines] = {}
         if is_main():
             for name in (STEPS_FILE, METRICS_FILE):
-                logs[name] = JsonLines(out / name, found.state["log_bytes"][name] if found else 0)
-                stack.callback(logs[name].close)
+                logs[name] = stack.enter_context(JsonLines(out / name, run.log_bytes.get(name, 0)))
             if found:
                 _restore_best(out, run, found, notify)
         stop = stack.enter_context(StopSignals())
         parallel = engine.prepare_model(model)
 
         def save() -> None:
-            checkpoint = run.checkpoint({name: log.sync() for name, log in logs.items()}, conditions)
+            run.log_bytes = {name: log.sync() for name, log in logs.items()}
+            checkpoint = run.checkpoint(conditions)
             if is_main():
                 save_checkpoint(out / CHECKPOINTS, checkpoint)
                 if run.best_checkpoint == run.name:
