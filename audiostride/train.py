@@ -84,7 +84,8 @@ def train(
 
     Writes `steps.jsonl`, `metrics.jsonl`, checkpoints and, whenever the mean validation accuracy over
     the tasks improves (for a multilabel task the mean average precision; at equal ones the loss), the
-    model. With the same arguments, machine and number of threads the result is the same to the bit, however often it was stopped and resumed.
+    model. With the same arguments, machine and number of threads the result is the same to the bit,
+    however often it was stopped and resumed.
 
     Where torchrun started several processes, each takes its share of every batch and only process 0
     writes.
