@@ -33,7 +33,7 @@ MAX_PEAK = 2.0**31
 
 _BLOCK = 2**20  # numbers decoded at a time, so that memory is that of one channel however many there are
 _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe declare a length near 2^31 or 2^32
-_DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class AudioInfo(NamedTuple):
@@ -127,7 +127,11 @@ def _read_mono(file: soundfile.SoundFile, first: int, wanted: int, shown: str) -
     """Mean of the channels of `wanted` samples from number `first` on."""
     waveform, done = np.empty(wanted, np.float32), 0
     try:
-        file.seek(first)
+        if file.seekable():
+            file.seek(first)
+        else:  # GSM 6.10
+            for skipped in range(0, first, _BLOCK):
+                file.read(min(_BLOCK, first - skipped))
         while done < wanted:
             block = file.read(min(wanted - done, max(1, _BLOCK // file.channels)), dtype="float32", always_2d=True)
             if len(block) == 0:
