@@ -164,8 +164,8 @@ def _open(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile:
         raise DataError(f"{shown}: is empty (0 bytes)")
     try:
         # As bytes, since soundfile cannot encode a name that is no valid text.
-        in_memory = isinstance(path, io.BytesIO)
-        file = soundfile.SoundFile(path if in_memory or os.name != "posix" else os.fsencode(path))
+        as_it_is = isinstance(path, io.BytesIO) or os.name != "posix"
+        file = soundfile.SoundFile(path if as_it_is else os.fsencode(path))  # type: ignore[arg-type]
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
         reason = str(error).rpartition(": ")[2] or str(error)
         raise DataError(f"{shown}: is not audio that libsndfile can read ({reason})") from error
