@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+import audiostride.preparation
 import audiostride.run
 import audiostride.train
 from audiostride.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
@@ -46,11 +47,12 @@ TINY = [
     "train.warmup_steps=2",
     "train.schedule=cosine",
     "train.checkpoint_steps=1",
+    "cache=null",
 ]
 PHASES = ("start-up", "stepping", "saving", "rotating", "evaluating", "testing")
 
 # Children are forked from a process that has the clips already: it is the training that is under test.
-audiostride.run.make_ripples = functools.lru_cache(audiostride.run.make_ripples)
+audiostride.preparation.make_ripples = functools.lru_cache(audiostride.preparation.make_ripples)
 
 
 def warm_up() -> None:
