@@ -5,13 +5,16 @@ BIN := .venv/bin
 # CPU wheels where one is offered; an unbounded torch resolves to a CUDA build of several GB.
 TORCH := torch==2.13.*
 
-.PHONY: demo test lint unit setup clean
+.PHONY: demo test faults lint unit setup clean
 
 demo: setup ## train the embedded ripples and print their cut-offs
 	$(BIN)/audiostride train ripples --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 	$(BIN)/audiostride cutoffs $$(ls -d runs/demo-* | tail -n 1)
 
 test: lint unit ## everything CI checks
+
+faults: setup ## kills, full disks, flipped bits: the figures of docs/reliability.md (root, for a small tmpfs)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py
 
 lint: setup ## lint, format, types
 	$(BIN)/ruff check .

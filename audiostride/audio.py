@@ -23,9 +23,18 @@ EXTENSIONS = frozenset(
 )
 """File name endings (lower case) that count as audio when a folder is searched."""
 
-_BLOCK_NUMBERS = 2**18  # of all channels together: 1 MB
+RATES_HZ = (100, 1_000_000)
+"""Lowest and highest sample rate of a file, as of a recipe: from infrasound to bats with room to spare."""
+
+MAX_SAMPLES = 2**27
+"""Most samples that are decoded at once, 512 MB: 2.3 h at 16 kHz."""
+
+MAX_PEAK = 2.0**31
+"""Full scale is 1, but some write float files in the scale of 16 or 32-bit integers; beyond it is no sound."""
+
+_BLOCK = 2**18  # numbers decoded at a time, so that memory is that of one channel however many there are
 _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe declare a length near 2^31 or 2^32
-_DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class AudioInfo(NamedTuple):
@@ -86,25 +95,25 @@ def read_audio(
         >>> read_audio(path, sample_rate=16000).shape
         (1600,)
     """
-    name = _name(path)
+    shown = _name(path)
     with _open(path) as file:
         first = round(start_s * file.samplerate)
         wanted = file.frames - first
         if duration_s is not None:
             wanted = min(wanted, round(duration_s * file.samplerate))
         if wanted <= 0:
-            raise DataError(f"{name}: lasts {file.frames / file.samplerate:.3f} s, nothing to read from {start_s} s on")
-        try:
-            file.seek(first)
-            samples = file.read(wanted, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise DataError(f"{name}: cannot be decoded ({error})") from error
+            lasts = file.frames / file.samplerate
+            raise DataError(f"{shown}: lasts {lasts:.3f} s, nothing to read from {start_s} s on")
+        if max(wanted, resampled_length(wanted, file.samplerate, sample_rate)) > MAX_SAMPLES:
+            raise DataError(
+                f"{shown}: {wanted / file.samplerate:.0f} s at {file.samplerate} Hz are more than can be decoded at "
+                f"once, {MAX_SAMPLES:,} samples; cut it into shorter files"
+            )
         source_rate = file.samplerate
-    if len(samples) < wanted:
-        raise DataError(f"{name}: cut short, {len(samples)} of {wanted} samples could be read")
-    if not np.isfinite(samples).all():
-        raise DataError(f"{name}: holds NaN or infinite samples")
-    waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+        waveform, done = np.empty(wanted, np.float32), 0
+        for block in _mono_blocks(file, first, wanted, shown):
+            waveform[done : done + len(block)] = block
+            done += len(block)
     return waveform if source_rate == sample_rate else soxr.resample(waveform, source_rate, sample_rate)
 
 
@@ -132,19 +141,43 @@ def audio_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.
     with _open(path) as file:
         resample = soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
         done = 0
-        while done < file.frames:
-            wanted = min(max(1, _BLOCK_NUMBERS // file.channels), file.frames - done)
-            try:
-                samples = file.read(wanted, dtype="float32", always_2d=True)
-            except soundfile.SoundFileError as error:
-                raise DataError(f"{path}: cannot be decoded ({error})") from error
-            done += len(samples)
-            if len(samples) < wanted:
-                raise DataError(f"{path}: cut short, {done} of {file.frames} samples could be read")
-            if not np.isfinite(samples).all():
-                raise DataError(f"{path}: holds NaN or infinite samples")
-            waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-            yield waveform if resample is None else resample.resample_chunk(waveform, last=done == file.frames)
+        for block in _mono_blocks(file, 0, file.frames, printable(path)):
+            done += len(block)
+            yield block if resample is None else resample.resample_chunk(block, last=done == file.frames)
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path for a message: line breaks and bytes that are no text are written as escapes.
+
+    Example:
+        >>> printable("two\\nlines/\\udcff.wav")
+        'two\\\\nlines/\\\\udcff.wav'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
+
+
+def _mono_blocks(file: soundfile.SoundFile, first: int, wanted: int, shown: str) -> Iterator[np.ndarray]:
+    """Mean of the channels of `wanted` samples from number `first` on, block by block."""
+    done = 0
+    try:
+        if file.seekable():
+            file.seek(first)
+        else:  # GSM 6.10
+            for skipped in range(0, first, _BLOCK):
+                file.read(min(_BLOCK, first - skipped))
+        while done < wanted:
+            block = file.read(min(wanted - done, max(1, _BLOCK // file.channels)), dtype="float32", always_2d=True)
+            if len(block) == 0:
+                raise DataError(f"{shown}: cut short, {done} of {wanted} samples could be read")
+            if not np.isfinite(block).all():
+                raise DataError(f"{shown}: holds NaN or infinite samples")
+            peak = float(np.abs(block).max())
+            if peak > MAX_PEAK:
+                raise DataError(f"{shown}: holds samples of {peak:.2g}, where 1 is full scale")
+            done += len(block)
+            yield block.mean(axis=1) if file.channels > 1 else block[:, 0]
+    except soundfile.SoundFileError as error:
+        raise DataError(f"{shown}: cannot be decoded ({error})") from error
 
 
 def resampled_length(frames: int, source_rate: int, sample_rate: int) -> int:
@@ -158,39 +191,58 @@ def resampled_length(frames: int, source_rate: int, sample_rate: int) -> int:
 
 
 def _open(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile:
-    name = _name(path)
+    shown = _name(path)
     if (path.getbuffer().nbytes if isinstance(path, io.BytesIO) else _size(Path(path))) == 0:
-        raise DataError(f"{name}: is empty (0 bytes)")
+        raise DataError(f"{shown}: is empty (0 bytes)")
     try:
-        file = soundfile.SoundFile(path)
+        # As bytes, since soundfile cannot encode a name that is no valid text.
+        as_it_is = isinstance(path, io.BytesIO) or os.name != "posix"
+        file = soundfile.SoundFile(path if as_it_is else os.fsencode(path))  # type: ignore[arg-type]
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
         reason = str(error).rpartition(": ")[2] or str(error)
-        raise DataError(f"{name}: is not audio that libsndfile can read ({reason})") from error
-    problem = _header_problem(file)
+        raise DataError(f"{shown}: is not audio that libsndfile can read ({reason})") from error
+    problem = _header_problem(file) or (_ogg_problem(path) if file.format == "OGG" else None)
     if problem:
         file.close()
-        raise DataError(f"{name}: {problem}")
+        raise DataError(f"{shown}: {problem}")
     return file
 
 
 def _name(path: str | os.PathLike[str] | io.BytesIO) -> str:
-    return str(getattr(path, "name", "audio in memory") if isinstance(path, io.BytesIO) else path)
+    return printable(getattr(path, "name", "audio in memory") if isinstance(path, io.BytesIO) else path)
 
 
 def _size(path: Path) -> int:
+    shown = printable(path)
     try:
         found = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise DataError(f"{shown}: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait forever
-        raise DataError(f"{path}: is not a file" + (" but a directory" if stat.S_ISDIR(found.st_mode) else ""))
+        raise DataError(f"{shown}: is not a file" + (" but a directory" if stat.S_ISDIR(found.st_mode) else ""))
     return found.st_size
 
 
 def _header_problem(file: soundfile.SoundFile) -> str | None:
     if file.frames <= 0:
         return "holds no samples"
+    if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
+        return f"has a sample rate of {file.samplerate} Hz, outside {RATES_HZ[0]} Hz to {RATES_HZ[1]:,} Hz"
     cut = _DECLARED_BYTES.search(file.extra_info)
     if cut and int(cut[2]) < int(cut[1]) < _UNKNOWN_LENGTH:
         return f"cut short, {cut[2]} of {cut[1]} declared bytes are there"
     return None
+
+
+def _ogg_problem(path: str | os.PathLike[str] | io.BytesIO) -> str | None:
+    """The last page of a whole Ogg stream says that it is the last (RFC 3533, 6); libsndfile does not look."""
+    longest_page = 65_307
+    if isinstance(path, io.BytesIO):
+        tail = path.getvalue()[-longest_page:]
+    else:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - longest_page))
+            tail = file.read()
+    page = tail.rfind(b"OggS")
+    last = page >= 0 and len(tail) > page + 5 and tail[page + 5] & 4
+    return None if last else "cut short, its last Ogg page is missing"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from .cnn import AudioCNN
 from .errors import ModelFileError
+from .files import explain_write_errors, replace_file
 from .frontend import LogMel
 from .windows import split_windows
 
@@ -163,10 +164,10 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         """Samples in a window."""
         return round(self.window_s * self.frontend.sample_rate)
 
-    def forward(self, waveform: Tensor) -> dict[str, Tensor]:
-        """Map windows ``(batch, samples)`` to logits ``(batch, n_classes)`` of each task."""
+    def forward(self, waveform: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Map windows ``(batch, samples)`` to logits ``(batch, n_classes)`` of each task, or of those named."""
         embedding = self.trunk(self.frontend(waveform))
-        return {task: head(embedding) for task, head in self.heads.items()}
+        return {task: self.heads[task](embedding) for task in (self.heads if tasks is None else tasks)}
 
     def forward_features(self, waveform: Tensor) -> Tensor:
         """Map windows ``(batch, samples)`` to feature maps ``(batch, channel, time, mel)``."""
@@ -324,14 +325,9 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         """Write `config.json` and `model.safetensors` into a folder, which is made if need be.
 
         Raises:
-            OSError: if a file cannot be written.
+            WriteError: if a file cannot be written; it is an OSError, too.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = safetensors.torch.save({name: t.contiguous() for name, t in self.state_dict().items()})
-        config = self.config() | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
-        (folder / WEIGHTS_FILE).write_bytes(weights)
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        save_model(Path(folder), self.config(), self.state_dict())
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save(save_directory)
@@ -362,6 +358,30 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         from .hub import model_card
 
         return ModelCard(model_card(self, *args, **kwargs))
+
+
+def save_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write `config.json` and `model.safetensors` from a classifier's `config()` and `state_dict()`.
+
+    Raises:
+        WriteError: if a file cannot be written; it is an OSError, too.
+    """
+    weights = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / WEIGHTS_FILE, weights)
+    save_config(folder / CONFIG_FILE, config, weights)
+
+
+def save_config(path: Path, config: Mapping[str, Any], weights: bytes) -> None:
+    """Write `config.json` with the checksums of the weights' file and of itself.
+
+    Raises:
+        WriteError: if the file cannot be written; it is an OSError, too.
+    """
+    checked = {**config, "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    checked["config_sha256"] = _config_checksum(checked)
+    replace_file(path, json.dumps(checked, indent=1) + "\n")
 
 
 def load(folder: str | os.PathLike[str]) -> AudioClassifier:
@@ -436,7 +456,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise ModelFileError(f"{path}: has format {found!r}, this version of audiostride reads {FORMAT}")
+    if config.get("config_sha256") != _config_checksum(config):
+        raise ModelFileError(f"{path}: damaged or changed, its content does not fit its config_sha256")
     return config
+
+
+def _config_checksum(config: Mapping[str, Any]) -> str:
+    """SHA-256 of everything else that is in `config.json`, however it is laid out."""
+    content = {key: value for key, value in config.items() if key != "config_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _load_weights(model: AudioClassifier, path: Path, checksum: str) -> None:
@@ -449,6 +477,11 @@ def _load_weights(model: AudioClassifier, path: Path, checksum: str) -> None:
             raise ModelFileError(f"{path}: is a pickle (or a zip of one) under another name; it was not opened")
         raise ModelFileError(f"{path}: damaged or changed, its SHA-256 is not the one in {CONFIG_FILE}")
     try:
-        model.load_state_dict(safetensors.torch.load(content))
+        tensors = safetensors.torch.load(content)
+        for name, own in model.state_dict().items():
+            found = tensors[name].dtype if name in tensors else own.dtype
+            if found != own.dtype and not (found.is_floating_point and own.is_floating_point):
+                raise ValueError(f"{name} is {found}, not {own.dtype}")  # it would be cast in silence
+        model.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path}: does not fit {CONFIG_FILE}: {str(error).strip()}") from error

@@ -62,6 +62,12 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Default: runs/NAME, or runs/NAME-2, ...")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out where it stopped, to the bit.")
+    ] = False,
+    allow_inexact: Annotated[
+        bool, typer.Option("--allow-inexact", help="Resume although recipe, data, machine or versions changed.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a classifier, test it and leave everything in a run directory.
@@ -73,18 +79,33 @@ def train(
       audiostride train folder tasks.label.data.path=my_sounds --out runs/mine
 
       audiostride train folder tasks.label.data.path=my_sounds model.downsampling=strided train.epochs=5
+
+      audiostride train folder tasks.label.data.path=my_sounds --out runs/mine --resume
     """
     from .recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     from .display import ProgressDisplay, scores_table
+    from .distributed import is_main
     from .evaluate import Score
     from .run import run, run_directory
 
-    run_dir = run_directory(loaded, out)
-    with ProgressDisplay() as display:
+    run_dir = run_directory(loaded, out, resume)
+    with ProgressDisplay(quiet=not is_main()) as display:
         display.print(f"run directory: {run_dir}")
-        results = run(loaded, run_dir, display.progress, display.on_start, display.on_step, display.on_epoch)
+        results = run(
+            loaded,
+            run_dir,
+            display.progress,
+            display.on_start,
+            display.on_step,
+            display.on_epoch,
+            notify=display.print,
+            resume=resume,
+            allow_inexact=allow_inexact,
+        )
+    if not is_main():
+        return
     if as_json:
         _print_json({"run_dir": str(run_dir)} | results)
         return

@@ -26,10 +26,13 @@ class ProgressDisplay:
     """Progress bars on a terminal; without one a line when each step of the work is done.
 
     Use it as a context manager and hand its methods to `run` and `evaluate` as callbacks.
+
+    Args:
+        quiet: show nothing, as one of several processes is enough.
     """
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -37,7 +40,7 @@ class ProgressDisplay:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        self.bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.bars = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
         self.tasks: dict[str, TaskID] = {}
         self.model: AudioClassifier | None = None
         self.strides = ""

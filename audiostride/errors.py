@@ -13,6 +13,20 @@ class TrainingError(AudiostrideError):
     exit_code = 1
 
 
+class WriteError(AudiostrideError, OSError):
+    """A file cannot be written: the disk is full, a quota is reached, the folder is read-only."""
+
+    exit_code = 1
+
+
+class Interrupted(AudiostrideError):
+    """A signal stopped the training after a checkpoint was saved; the exit code is 128 + its number."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 class UsageError(AudiostrideError):
     """A command was called with arguments that do not fit."""
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .classifier import AudioClassifier
 from .data.batches import evaluation_batches
 from .data.clips import Clips, Progress
+from .distributed import gather_rows, share_of
 from .windows import mean_over_windows
 
 
@@ -225,8 +226,14 @@ def evaluate(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Score], dict[str, Tensor]]:
-    """Score of every task that `labels` names on the clips at `indexes`, and the logits behind them."""
-    logits = clip_logits(model, clips, indexes, workers, progress)
+    """Score of every task that `labels` names on the clips at `indexes`, and the logits behind them.
+
+    Where several processes work together each computes the logits of its share of the clips, and
+    every one has all of them in the end.
+    """
+    mine = share_of(indexes)
+    logits = clip_logits(model, clips, mine, workers, progress) if len(mine) else {}
+    logits = gather_rows(logits, len(indexes))
     scores = {
         task: score(logits[task], numbers[indexes], model.kinds[task], model.thresholds.get(task))
         for task, numbers in labels.items()

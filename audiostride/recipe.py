@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from .errors import RecipeError, UsageError
 
@@ -192,11 +192,26 @@ class TrainSection(Section):
     learning_rate: float = Field(1e-4, gt=0)
     stride_learning_rate: float = Field(1e-2, gt=0)
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     stride_cost: float = Field(0.0, ge=0)
+    gradient_clip: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, ge=1)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    early_stopping: int | None = Field(None, ge=1)
     mixing: Literal["uniform", "proportional"] | Annotated[float, Field(ge=1)] = "uniform"
     validation_fraction: float = Field(0.1, gt=0, lt=1)
+    sync_batch_norm: bool = False
+    checkpoint_steps: int | None = Field(None, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
     workers: int = Field(2, ge=0, le=256)
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _one_warmup(cls, steps: int, info: ValidationInfo) -> int:
+        if steps and info.data.get("schedule") == "one_cycle":
+            raise ValueError("schedule one_cycle has a warm-up of its own; leave this 0, or take cosine")
+        return steps
 
 
 class Recipe(Section):

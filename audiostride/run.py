@@ -1,35 +1,45 @@
 """One run: a recipe in, a run directory out. The only module that knows the recipe and everything it sets up."""
 
 import csv
+import hashlib
+import io
 import json
 import os
 import platform
+import random
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
+import soxr
 import torch
 from torch import Tensor
 
 from . import __version__
 from .audio import read_audio
+from .checkpoint import Notify, list_checkpoints
 from .classifier import AudioClassifier, load
 from .cnn import AudioCNN
 from .complexity import trunk_cost
 from .data import Clips, label_numbers, read_path
 from .data.batches import LabelledClips
 from .data.clips import Progress
+from .distributed import broadcast, is_main, process_count
+from .distributed import start as start_processes
 from .dynamics import TensorBoardLog
 from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
+from .files import explain_write_errors, replace_file
 from .frontend import LogMel
 from .inspection import leaks
 from .predict import find_sounds
 from .preparation import make_augmentation, make_class_weights, prepare_data
 from .recipe import EncodedData, FrontendSection, ModelSection, Recipe, dump_recipe, load_recipe
-from .train import OnEpoch, OnStep, train
+from .train import CHECKPOINTS, OnEpoch, OnStep, train
 from .windows import split_windows
 
 RECIPE_FILE, RESULTS_FILE, PREDICTIONS_FILE = "recipe.yaml", "results.json", "predictions-test.csv"
@@ -42,6 +52,9 @@ def run(
     on_start: Callable[[AudioClassifier, Sequence[LabelledClips], list[str]], None] | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    notify: Notify = warnings.warn,
+    resume: bool = False,
+    allow_inexact: bool = False,
 ) -> dict[str, Any]:
     """Train the recipe's model, test it, and leave everything in the run directory.
 
@@ -52,6 +65,9 @@ def run(
         on_start: called with the model, the data and a line for each bad file, before training.
         on_step: called after each step.
         on_epoch: called with each line of `metrics.jsonl`.
+        notify: called with a line when a run is resumed or a checkpoint turns out to be damaged.
+        resume: go on with the run in `out` where it stopped, to the bit.
+        allow_inexact: resume although recipe, data, machine or versions have changed.
 
     Returns:
         What is written to `results.json`.
@@ -60,8 +76,15 @@ def run(
         RecipeError: if settings contradict each other.
         DataError: if data is missing or cannot be used.
         TrainingError: if the loss is not finite.
+        Interrupted: after SIGTERM or SIGINT, once a checkpoint is saved.
+        WriteError: if the disk is full; names the path and the free bytes.
+        ModelFileError: if the run cannot be resumed exactly; names each difference.
     """
+    device = start_processes().device
+    torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
     torch.manual_seed(recipe.seed)
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed % 2**32)
     recipe, start = take_up(recipe)
     frontend, augmentation = make_frontend(recipe), make_augmentation(recipe)
     trunk = make_trunk(recipe) if start is None else start.trunk
@@ -70,41 +93,52 @@ def run(
     model = AudioClassifier(frontend, trunk, labels, 1.0 if start is None else start.window_s, kinds)
     if recipe.model.linear_probe:
         model.freeze()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
-    if bad_files:
-        (out / "bad_files.txt").write_text("\n".join(bad_files) + "\n", encoding="utf-8")
+    model.to(device)
+    if recipe.train.sync_batch_norm and device.type != "cuda":
+        raise RecipeError("train.sync_batch_norm: needs GPUs, there is no synchronised batch norm on the CPU")
+    if is_main():
+        with explain_write_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+        if allow_inexact or not list_checkpoints(out / CHECKPOINTS):  # else it is the recipe's that they are of
+            replace_file(out / RECIPE_FILE, dump_recipe(recipe))
+        if bad_files:
+            replace_file(out / "bad_files.txt", "\n".join(bad_files) + "\n")
     if on_start:
         on_start(model, sets, bad_files)
 
-    log = TensorBoardLog(out, model)
+    log = TensorBoardLog(out, model) if is_main() else None
 
     def log_epoch(record: dict[str, Any]) -> None:
-        log.on_epoch(record)
+        if log:
+            log.on_epoch(record)
         if on_epoch:
             on_epoch(record)
 
-    device = model.frontend.window.device
     class_weights = {name: w.to(device) for name, w in make_class_weights(recipe, sets, labels).items()}
     settings = recipe.train.model_dump(exclude={"optimizer", "validation_fraction"})
-    weights = {name: task.weight for name, task in recipe.tasks.items()}
     train(
         model,
         sets,
         out,
         **settings,
-        task_weights=weights,
+        task_weights={name: task.weight for name, task in recipe.tasks.items()},
         class_weights=class_weights,
         augmentation=augmentation,
         seed=recipe.seed,
+        resume=resume,
+        allow_inexact=allow_inexact,
+        conditions=conditions(recipe, sets),
         on_step=on_step,
         on_epoch=log_epoch,
+        notify=notify,
     )
-    log.close()
+    if log:
+        log.close()
 
-    best = load(out).to(device)
-    if choose_thresholds(best, sets, recipe.train.workers):
+    best = broadcast(load(out) if is_main() else None)
+    assert best is not None
+    best.to(device)
+    if choose_thresholds(best, sets, recipe.train.workers) and is_main():
         best.save(out)
     tasks: dict[str, Any] = {}
     predictions: list[tuple[Clips, np.ndarray, str, np.ndarray, AudioClassifier, Tensor]] = []
@@ -113,9 +147,10 @@ def run(
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
         tasks |= {task: {"split": "test"} | s.metrics() for task, s in scores.items()}
         predictions += [(data.clips, test, task, data.labels[task], best, logits[task]) for task in scores]
-    _write_predictions(out / PREDICTIONS_FILE, predictions)
     results = {"tasks": tasks} | describe(best) | {"seed": recipe.seed, "environment": environment()}
-    (out / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if is_main():
+        _write_predictions(out / PREDICTIONS_FILE, predictions)
+        replace_file(out / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
     return results
 
 
@@ -162,17 +197,33 @@ def choose_thresholds(model: AudioClassifier, sets: Sequence[LabelledClips], wor
     return bool(model.thresholds)
 
 
-def run_directory(recipe: Recipe, out: str | os.PathLike[str] | None) -> Path:
+def run_directory(recipe: Recipe, out: str | os.PathLike[str] | None, resume: bool = False) -> Path:
     """Where a run goes: `out`, or `runs/NAME`, `runs/NAME-2`, ... whichever is free.
 
+    With `resume` a run that is already in `out` is gone on with; one that is not there yet begins, so
+    that the same command can be given until it ends.
+
     Raises:
-        UsageError: if `out` is given and holds anything.
+        UsageError: if `out` holds anything and is not to be resumed, or holds no run.
     """
+    start_processes()  # one process chooses for all, or a second one would find the first one's directory taken
+    return broadcast(_run_directory(recipe, out, resume) if is_main() else Path())
+
+
+def _run_directory(recipe: Recipe, out: str | os.PathLike[str] | None, resume: bool) -> Path:
     if out is not None:
         folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder}: is not a directory; give another --out")
+        # Hidden files are what a crash may leave of a file that was being written.
+        visible = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.exists() else []
+        if visible and not resume:
             raise UsageError(f"{folder}: is not empty; give another --out, or remove it first")
+        if visible and RECIPE_FILE not in visible:
+            raise UsageError(f"{folder}: holds no run to resume, there is no {RECIPE_FILE}")
         return folder
+    if resume:
+        raise UsageError("--resume needs --out, the directory of the run to resume")
     folder, number = Path("runs", recipe.name), 1
     while folder.exists():
         number += 1
@@ -313,10 +364,30 @@ def environment() -> dict[str, Any]:
         "audiostride": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numpy": np.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        "soxr": soxr.__version__,
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "processes": process_count(),
     }
+
+
+def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
+    """What the result of a training depends on: recipe, environment and the table of clips.
+
+    Settings that only say how to get there (decoding processes, when to save) are left out.
+    """
+    settings = recipe.model_dump(exclude={"cache"})
+    for key in ("workers", "checkpoint_steps", "keep_checkpoints"):
+        del settings["train"][key]
+    table = hashlib.sha256()
+    for data in sets:
+        labels = {task: numbers.tolist() for task, numbers in data.labels.items()}
+        table.update(json.dumps([data.clips.names, data.splits, labels]).encode())
+    return {"recipe": settings, "environment": environment(), "data": {"sha256_of_names_and_labels": table.hexdigest()}}
 
 
 def _recipe_of(run_dir: Path) -> Recipe:
@@ -328,14 +399,16 @@ def _recipe_of(run_dir: Path) -> Recipe:
 def _write_predictions(
     path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, np.ndarray, AudioClassifier, Tensor]]
 ) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["file", "task", "truth", "label", "logits"])
-        for clips, indexes, task, numbers, model, logits in parts:
-            for index, row in zip(indexes, logits, strict=True):
-                values = " ".join(f"{value:.5g}" for value in row.tolist())
-                truth = true_label(model, task, numbers[index])
-                table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values])
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["file", "task", "truth", "label", "logits"])
+    for clips, indexes, task, numbers, model, logits in parts:
+        for index, row in zip(indexes, logits, strict=True):
+            values = " ".join(f"{value:.5g}" for value in row.tolist())
+            truth = true_label(model, task, numbers[index])
+            table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values])
+    # File names that are no valid text are written back as the bytes they are.
+    replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def true_label(model: AudioClassifier, task: str, numbers: np.ndarray) -> str:

@@ -4,6 +4,7 @@ Every random choice of training is a pure function of (seed, epoch, clip), never
 history, so the number of workers does not matter and a run can be taken up again at any step.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..distributed import share_of
 from ..errors import DataError
 from ..windows import split_windows
 from .augment import Augmentation, change_speed, mix_pairs
@@ -50,12 +52,15 @@ class TrainingBatch(NamedTuple):
             mixup, shares of the classes, shape ``(batch, n_classes)``.
         names: name of each clip.
         seeds: a number for each clip to draw the augmentation of its spectrogram from, int64.
+        share: these clips as a share of the whole batch, which several processes may have split
+            among them; 0 for a stand-in where there are fewer clips than processes.
     """
 
     waveform: Tensor
     labels: dict[str, Tensor]
     names: list[str]
     seeds: Tensor | None = None
+    share: float = 1.0
 
 
 class EvaluationBatch(NamedTuple):
@@ -136,15 +141,22 @@ def training_batches(
     epoch: int,
     workers: int,
     augmentation: Augmentation | None = None,
+    first: int = 0,
 ) -> Iterator[TrainingBatch]:
-    """The batches of one epoch: a random window of each training clip.
+    """The batches of one epoch from number `first` on: a random window of each training clip.
+
+    Where several processes train together, each gets its share of every batch.
 
     Raises:
         DataError: if a file cannot be read.
     """
     train = [data.indexes("train") for data in sets]
-    plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch)
-    jobs = [(number, train[number][rows]) for number, rows in plan]
+    plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch)[first:]
+    jobs = []
+    for number, rows in plan:
+        mine = share_of(train[number][rows])
+        # A process without a clip of its own takes part with weight 0: the others wait for it.
+        jobs.append((number, mine if len(mine) else train[number][rows[:1]], len(mine) / len(rows)))
     yield from _load(_TrainingWindows(sets, sample_rate, window_length, seed, epoch, jobs, augmentation), workers)
 
 
@@ -184,18 +196,18 @@ class _TrainingWindows(Dataset):
         return len(self.jobs)
 
     def __getitem__(self, job):
-        number, indexes = self.jobs[job]
+        number, indexes, share = self.jobs[job]
         data = self.sets[number]
         waveform = torch.from_numpy(np.stack([self._window(number, int(index)) for index in indexes]))
         labels = {task: torch.from_numpy(numbers[indexes]) for task, numbers in data.labels.items()}
         titles = [data.clips.title(i) for i in indexes]
         if self.augmentation is None:
-            return TrainingBatch(waveform, labels, titles)
+            return TrainingBatch(waveform, labels, titles, share=share)
         if self.augmentation.mixup:
             rng = self._generator(5, number, int(indexes[0]))
             waveform, labels = mix_pairs(waveform, labels, data.n_classes, self.augmentation.mixup, rng)
         seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
-        return TrainingBatch(waveform, labels, titles, seeds)
+        return TrainingBatch(waveform, labels, titles, seeds, share)
 
     def _window(self, number, index):
         clips, length = self.sets[number].clips, self.window_length
@@ -252,8 +264,19 @@ def _load(dataset: Dataset, workers: int) -> Iterator:
     # Each item is a whole batch, so nothing is left to collate.
     workers = min(workers, len(dataset))  # type: ignore[arg-type]
     for item in DataLoader(
-        _Safely(dataset), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        _Safely(dataset),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # its own: the global one must not depend on when loading began
+        worker_init_fn=_leave_signals_to_parent,
     ):
         if isinstance(item, DataError):
             raise item
         yield item
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    # Ctrl-C and a scheduler's SIGTERM reach every process; the parent still needs batches to finish its step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

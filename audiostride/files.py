@@ -1,0 +1,136 @@
+"""Writing files so that a crash, a power cut or a full disk leaves the old one or the new one, nothing between."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelFileError, WriteError
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into one that names the path and the bytes that are free there.
+
+    Raises:
+        WriteError: in place of any other OSError.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        try:
+            free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
+        except OSError:
+            free = f"{path.parent} cannot be reached"
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error}); {free}") from error
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk.
+
+    Raises:
+        WriteError: names the path and the bytes that are free there.
+    """
+    with explain_write_errors(path), path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder (what was made, renamed or removed there) are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Write a file, or replace it whole: whoever opens it sees the old content or the new one.
+
+    Args:
+        path: the file; its folder exists.
+        content: text is written as UTF-8.
+
+    Raises:
+        WriteError: names the path and the bytes that are free there; an old file is untouched.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "results.json")
+        >>> replace_file(path, "{}")
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('{}', 1)
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with explain_write_errors(path):
+        try:
+            write_synced(partial, content.encode() if isinstance(content, str) else content)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+class JsonLines:
+    """A file of JSON lines that is appended to, and can be cut back to where a checkpoint left it.
+
+    Args:
+        path: the file.
+        keep: bytes to keep of a file that exists; what follows them is cut off. 0 starts anew.
+
+    Raises:
+        ModelFileError: if the file is shorter than `keep`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "steps.jsonl")
+        >>> lines = JsonLines(path)
+        >>> lines.append({"step": 1})
+        >>> length = lines.sync()
+        >>> lines.append({"step": 2})
+        >>> lines.close()
+        >>> JsonLines(path, keep=length).close()
+        >>> path.read_text()
+        '{"step": 1}\\n'
+    """
+
+    def __init__(self, path: Path, keep: int = 0):
+        self.path = path
+        found = path.stat().st_size if keep and path.exists() else 0
+        if found < keep:
+            raise ModelFileError(f"{path}: has {found} bytes, not the {keep} it had at the checkpoint: cut or replaced")
+        with explain_write_errors(path):
+            self.file = path.open("r+b" if keep else "wb", buffering=0)
+            if keep:
+                self.file.truncate(keep)
+                self.file.seek(keep)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line, which a reader of the file sees at once."""
+        with explain_write_errors(self.path):
+            line = (json.dumps(record) + "\n").encode()
+            while line:  # an unbuffered write may take a part, on a disk that is nearly full
+                line = line[self.file.write(line) :]
+
+    def sync(self) -> int:
+        """Wait until all lines are on the disk; returns the length of the file in bytes."""
+        with explain_write_errors(self.path):
+            os.fsync(self.file.fileno())
+        return self.file.tell()
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()

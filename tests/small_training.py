@@ -1,0 +1,53 @@
+"""A training of fractions of a second, that several test modules share."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from audiostride import AudioClassifier, AudioCNN, LogMel
+from audiostride.data import ArrayClips
+from audiostride.data.batches import LabelledClips
+from audiostride.train import train
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 8,
+    "learning_rate": 1e-2,
+    "stride_learning_rate": 0.05,
+}
+
+
+def small_data(n_clips: int = 40) -> list[LabelledClips]:
+    """Clips of 0.2 s of noise, loud or soft, with two tasks; a tenth each for validation and test."""
+    random = np.random.RandomState(0)
+    loud, seed = np.arange(n_clips) % 2, np.arange(n_clips) // 2 % 3
+    waveforms = (random.standard_normal((n_clips, 3200)) * (0.02 + 0.1 * loud[:, None])).astype(np.float32)
+    names = [f"clip-{i:02d}" for i in range(n_clips)]
+    splits = ["validation" if i % 10 == 8 else "test" if i % 10 == 9 else "train" for i in range(n_clips)]
+    clips = ArrayClips(names, {}, splits, waveforms=waveforms, sample_rate=16000)
+    return [LabelledClips(clips, {"loud": loud, "third": seed}, splits)]
+
+
+def small_model(seed: int = 0) -> AudioClassifier:
+    """Two blocks of four channels with learned strides."""
+    torch.manual_seed(seed)
+    trunk = AudioCNN("diffstride", (4, 4), ((2, 2), (1.5, 2)), smoothness=1)
+    return AudioClassifier(LogMel(n_mels=16), trunk, {"loud": 2, "third": 3}, window_s=0.2)
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Let batch norm use its running statistics in training, too, so that clips do not see each other."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign]
+
+
+def train_small(model: AudioClassifier, out: Path, n_clips: int = 40, **settings: Any) -> AudioClassifier:
+    """Train a model on `small_data` and return it."""
+    out.mkdir(exist_ok=True)
+    train(model, small_data(n_clips), out, **{**SETTINGS, "notify": lambda _: None, **settings})
+    return model

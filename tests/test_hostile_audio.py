@@ -1,0 +1,104 @@
+"""Every audio file is decoded as documented or refused by name, in bounded time and memory."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hostile_audio import OK, make_corpus
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audiostride import read_audio
+from audiostride.audio import MAX_SAMPLES, printable
+from audiostride.errors import DataError
+
+_MEMORY = 200 * 2**20
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("corpus")
+    return folder, make_corpus(folder)
+
+
+def test_every_hostile_file_is_read_or_refused_by_name_in_bounded_memory(
+    corpus: tuple[Path, dict[str, str]],
+) -> None:
+    folder, expected = corpus
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with open("/proc/self/status") as status:
+        used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+    wrong = []
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (used + _MEMORY, before[1]))
+        for name, expectation in expected.items():
+            signal.alarm(20)  # what hangs ends the test
+            try:
+                sound = read_audio(folder / name, 16000)
+                if expectation != OK:
+                    wrong.append(f"{name!a}: accepted, {len(sound)} samples")
+                elif not (len(sound) and sound.dtype == np.float32 and np.isfinite(sound).all()):
+                    wrong.append(f"{name!a}: is no sound: {sound}")
+            except DataError as error:
+                if expectation == OK or expectation not in str(error) or printable(name) not in str(error):
+                    wrong.append(f"{name!a}: {error}")
+            finally:
+                signal.alarm(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_part_of_a_ten_hour_file_can_be_read(corpus: tuple[Path, dict[str, str]]) -> None:
+    assert len(read_audio(corpus[0] / "ten-hours.wav", 16000, start_s=35_000, duration_s=1.0)) == 16000
+
+
+def test_the_longest_file_is_judged_by_its_length_after_resampling_too(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "slow.wav", np.zeros(MAX_SAMPLES // 150), 100)
+    with pytest.raises(DataError, match="more than can be decoded at once"):
+        read_audio(tmp_path / "slow.wav", 16000)
+
+
+def test_channels_read_block_by_block_are_averaged_as_a_whole(tmp_path: Path) -> None:
+    sound = np.random.RandomState(0).uniform(-0.5, 0.5, (300_000, 5)).astype(np.float32)
+    soundfile.write(tmp_path / "five.wav", sound, 16000, subtype="FLOAT")
+    np.testing.assert_array_equal(read_audio(tmp_path / "five.wav", 16000), sound.mean(axis=1))
+
+
+def test_the_command_prints_a_name_that_is_no_text(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(3):
+            soundfile.write(tmp_path / label / f"{i}.wav", np.zeros(1600), 16000)
+    name = os.path.join(os.fsencode(tmp_path), b"a", b"bad\n\xff.wav")
+    with open(name, "wb") as file:
+        file.write(b"no sound")
+    command = [sys.executable, "-m", "audiostride", "train", "folder", f"tasks.label.data.path={tmp_path}"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert r"a/bad\n\udcff.wav: is not audio" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_file_with_changed_bytes_is_read_or_refused_with_our_own_error(tmp_path: Path, data: st.DataObject) -> None:
+    ending = data.draw(st.sampled_from(["wav", "flac", "ogg", "aiff", "mp3"]))
+    path = tmp_path / f"x.{ending}"
+    soundfile.write(path, 0.1 * np.random.RandomState(0).standard_normal(2000), 16000)
+    content = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, min(len(content), 400) - 1), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    message = ""
+    try:
+        assert np.isfinite(read_audio(path, 16000)).all()
+    except DataError as error:
+        message = str(error)
+    assert str(path) in message or not message

@@ -1,0 +1,107 @@
+"""Recipes, tables and model headers from anywhere: read, or refused with our own error, in bounded time."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audiostride import AudioClassifier, AudioCNN, LogMel, load
+from audiostride.data import read_folder
+from audiostride.errors import AudiostrideError, DataError, ModelFileError, RecipeError
+from audiostride.recipe import Recipe, load_recipe, shipped_recipes
+
+_RELAXED = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+_RECIPE = shipped_recipes()["ripples"].read_text()
+_BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (_BOMB, "aliases are not allowed"),
+        ("a: " + "[" * 100_000 + "]" * 100_000, "nested deeper than 20"),
+        ("- " * 100_000, "nested deeper than 20"),
+        ("name: x\n" + "#" * 10_000_000, "too large for a recipe"),
+        (_RECIPE + "name: twice\n", "the key 'name' stands twice"),
+        (_RECIPE.replace("seed: 0", "seed: no"), "seed: .*got 'no'"),
+        (_RECIPE.replace("seed: 0", "seed: 012"), "seed: .*got '012'"),
+        (_RECIPE.replace("seed: 0", "seed: !!python/object/apply:os.system [ls]"), "could not determine a constructor"),
+        (_RECIPE.replace("epochs: 6", "epochs: 1e400"), "epochs"),
+        ("a: \x00", "not allowed"),
+        ("", "a recipe is a mapping"),
+        ("? [1, 2]\n: 3", "is no text"),
+        ("a: 2001-99-99", "there is no such key"),
+    ],
+)
+def test_a_hostile_recipe_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(str(path))
+    assert len(str(caught.value)) < 3000
+
+
+def test_numbers_are_read_as_yaml_1_2_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(_RECIPE.replace("learning_rate: 2.0e-3", "learning_rate: 1e-3"))
+    assert load_recipe(str(path)).train.learning_rate == 0.001
+
+
+@_RELAXED
+@given(st.one_of(st.text(max_size=300), st.binary(max_size=300).map(lambda b: b.decode("latin-1"))))
+def test_any_text_is_a_recipe_or_a_recipe_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, errors="replace", newline="")
+    with pytest.raises(RecipeError):
+        load_recipe(str(path))  # none of these is a whole recipe
+
+
+@_RELAXED
+@given(st.data())
+def test_any_change_of_a_recipe_is_read_or_refused_with_our_own_error(tmp_path: Path, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(_RECIPE)))
+    piece = data.draw(st.text(st.characters(codec="utf-8"), max_size=8))
+    cut = data.draw(st.integers(0, 12))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(_RECIPE[:place] + piece + _RECIPE[place + cut :], newline="")
+    try:
+        assert isinstance(load_recipe(str(path)), Recipe)
+    except RecipeError as error:
+        assert str(error)  # noqa: PT017 (either outcome is right)
+
+
+@_RELAXED
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)), st.booleans())
+def test_any_table_of_clips_is_read_or_refused_by_name(tmp_path: Path, content: bytes, header: bool) -> None:
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,label\n" * header + content)
+    try:
+        assert len(read_folder(tmp_path)) > 0
+    except DataError as error:
+        assert str(tmp_path) in str(error)  # noqa: PT017 (either outcome is right)
+
+
+@_RELAXED
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda v: st.lists(v, max_size=3)))
+def test_any_value_in_a_model_s_config_is_refused_by_name(tmp_path: Path, value: object) -> None:
+    model = AudioClassifier(LogMel(), AudioCNN("strided", (2,), ((2, 2),)), {"word": 2})
+    model.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for key in ("model", "frontend", "tasks", "window_s", "format", "weights_sha256"):
+        (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+        with pytest.raises(ModelFileError, match=r"config\.json|model\.safetensors"):
+            load(tmp_path)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    model = AudioClassifier(LogMel(), AudioCNN("strided", (2,), ((2, 2),)), {"word": 2})
+    model.save(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(AudiostrideError, match=r"model\.safetensors"):
+        load(tmp_path)

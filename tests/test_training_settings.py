@@ -1,0 +1,125 @@
+"""What each setting of the training loop does, against a calculation by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_training import freeze_batch_norm, small_model, train_small
+
+from audiostride import load
+from audiostride.errors import RecipeError, TrainingError, UsageError
+from audiostride.recipe import load_recipe
+from audiostride.train import schedule_factor
+
+
+@pytest.fixture
+def double_precision() -> Any:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def _metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_two_accumulated_batches_are_one_batch_of_twice_the_size(tmp_path: Path) -> None:
+    models = []
+    for name, settings in {"whole": {"batch_size": 32}, "parts": {"batch_size": 8, "accumulate": 4}}.items():
+        model = small_model()
+        freeze_batch_norm(model)
+        models.append(train_small(model, tmp_path / name, epochs=5, **settings))
+        assert len((tmp_path / name / "steps.jsonl").read_text().splitlines()) == 5
+    for (name, one), other in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10, msg=name)
+
+
+def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left(tmp_path: Path) -> None:
+    train_small(small_model(), tmp_path, epochs=2, batch_size=8, accumulate=3)  # 32 clips: 4 batches an epoch
+    assert [record["step"] for record in _metrics(tmp_path)] == [2, 2, 4, 4]
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path: Path) -> None:
+    norms: dict[str, list[float]] = {"free": [], "clipped": []}
+    for name, limit in (("free", None), ("clipped", 0.01)):
+        model = small_model()
+
+        def note(*_: object, model: Any = model, name: str = name) -> None:
+            squares = [p.grad.square().sum() for p in model.parameters() if p.grad is not None]
+            norms[name].append(float(torch.stack(squares).sum().sqrt()))
+
+        train_small(model, tmp_path / name, epochs=1, gradient_clip=limit, on_step=note)
+    assert min(norms["free"]) > 0.1
+    assert norms["clipped"] == pytest.approx([0.01] * len(norms["clipped"]), rel=1e-4)
+
+
+def test_the_model_that_is_kept_is_the_moving_average_computed_by_hand(tmp_path: Path) -> None:
+    model, decay = small_model(), 0.3
+    expected = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def follow(step: int, *_: object) -> None:
+        share = min(decay, step / (9 + step))  # the step's number is from 1 here
+        for name, value in model.named_parameters():
+            expected[name] = share * expected[name] + (1 - share) * value.detach()
+
+    train_small(model, tmp_path, epochs=1, ema_decay=decay, on_step=follow)
+    for name, value in load(tmp_path).named_parameters():
+        torch.testing.assert_close(value, expected[name], msg=name)
+        assert not torch.equal(value, dict(model.named_parameters())[name]), name
+
+
+def test_training_stops_after_so_many_epochs_without_a_better_one(tmp_path: Path) -> None:
+    model = small_model()
+    freeze_batch_norm(model)  # with no statistics and no rate to speak of, no epoch is better than the first
+    train_small(model, tmp_path, epochs=9, learning_rate=1e-30, stride_learning_rate=1e-30, early_stopping=2)
+    assert [record["epoch"] for record in _metrics(tmp_path)] == [1, 1, 2, 2, 3, 3]
+
+
+def test_the_rate_warms_up_in_a_straight_line_and_then_follows_its_schedule(tmp_path: Path) -> None:
+    train_small(small_model(), tmp_path, epochs=3, warmup_steps=8, schedule="cosine")  # 4 steps an epoch
+    rates = [record["lr"] for record in _metrics(tmp_path) if record["split"] == "train"]
+    assert rates == pytest.approx([0.005, 0.01, 0.01 * schedule_factor("cosine", 3, 4)])
+
+
+def test_one_cycle_with_a_second_warm_up_is_refused_by_the_recipe() -> None:
+    with pytest.raises(RecipeError, match=r"train\.warmup_steps: .*one_cycle has a warm-up of its own"):
+        load_recipe("ripples", ["train.schedule=one_cycle", "train.warmup_steps=3"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.gradient_clip=0",
+        "train.ema_decay=1.0",
+        "train.accumulate=0",
+        "train.early_stopping=0",
+        "train.keep_checkpoints=0",
+        "train.checkpoint_steps=0",
+        "train.warmup_steps=-1",
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(override: str) -> None:
+    with pytest.raises(RecipeError, match=override.partition("=")[0]):
+        load_recipe("ripples", [override])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_files(tmp_path: Path) -> None:
+    model = small_model()
+    before: dict[str, torch.Tensor] = {}
+
+    def remember(*_: object) -> None:
+        before.update({name: p.detach().clone() for name, p in model.named_parameters()})
+
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step \d+.*clip-\d\d, clip-\d\d"):
+        train_small(model, tmp_path, learning_rate=1e30, on_step=remember)
+    assert before
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_a_directory_with_checkpoints_is_not_trained_over(tmp_path: Path) -> None:
+    train_small(small_model(), tmp_path, epochs=1)
+    with pytest.raises(UsageError, match="holds checkpoints of another run"):
+        train_small(small_model(), tmp_path, epochs=1)
