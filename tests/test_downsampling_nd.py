@@ -60,14 +60,14 @@ def test_spectral_pooling_is_scipys_resample_along_each_axis(n_axes):
 
 @axes
 def test_gradients_to_the_input_and_to_every_stride_are_those_of_finite_differences(n_axes):
-    sizes = {1: (21,), 2: (11, 9), 3: (7, 9, 11)}[n_axes]
-    x = torch.randn(1, 2, *sizes, dtype=torch.float64, requires_grad=True)
+    sizes = {1: (21,), 2: (11, 9), 3: (7, 5, 9)}[n_axes]
+    x = torch.randn(1, 1, *sizes, dtype=torch.float64, requires_grad=True)
     pool = DiffStride((1.9,) * n_axes, smoothness=1.3).double()
 
     def forward(x, stride):
         return torch.func.functional_call(pool, {"stride": stride}, (x,))
 
-    assert torch.autograd.gradcheck(forward, (x, pool.stride))
+    assert torch.autograd.gradcheck(forward, (x, pool.stride), fast_mode=n_axes == 3)
 
 
 @axes
