@@ -21,12 +21,19 @@ _HOME = {
     "DiffStride": "downsampling",
     "LogMel": "frontend",
     "Prediction": "classifier",
+    "RawWaveform": "wave_cnn",
+    "ResNet": "resnet",
     "SpectralPool": "downsampling",
     "StridedConv": "downsampling",
+    "WaveCNN": "wave_cnn",
     "clamp_strides_": "downsampling",
+    "find_downsampling": "convert",
     "load": "classifier",
     "parameter_groups": "downsampling",
     "read_audio": "audio",
+    "replace_downsampling": "convert",
+    "resnet18": "resnet",
+    "restore_downsampling": "convert",
     "stride_cost": "complexity",
 }
 
@@ -39,6 +46,9 @@ if TYPE_CHECKING:
     from .classifier import load as load
     from .cnn import AudioCNN as AudioCNN
     from .complexity import stride_cost as stride_cost
+    from .convert import find_downsampling as find_downsampling
+    from .convert import replace_downsampling as replace_downsampling
+    from .convert import restore_downsampling as restore_downsampling
     from .downsampling import DiffStride as DiffStride
     from .downsampling import SpectralPool as SpectralPool
     from .downsampling import StridedConv as StridedConv
@@ -46,6 +56,10 @@ if TYPE_CHECKING:
     from .downsampling import parameter_groups as parameter_groups
     from .errors import AudiostrideError as AudiostrideError
     from .frontend import LogMel as LogMel
+    from .resnet import ResNet as ResNet
+    from .resnet import resnet18 as resnet18
+    from .wave_cnn import RawWaveform as RawWaveform
+    from .wave_cnn import WaveCNN as WaveCNN
 
 
 def __getattr__(name: str) -> Any:

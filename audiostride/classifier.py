@@ -17,7 +17,18 @@ from torch import Tensor, nn
 from .cnn import AudioCNN
 from .errors import ModelFileError
 from .frontend import LogMel
+from .resnet import ResNet
+from .wave_cnn import RawWaveform, WaveCNN
 from .windows import split_windows
+
+Frontend = LogMel | RawWaveform
+Trunk = AudioCNN | ResNet | WaveCNN
+
+FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "waveform": RawWaveform}
+"""Frontend classes by their name in recipes and in `config.json`."""
+
+TRUNKS: dict[str, type[Trunk]] = {"audio_cnn": AudioCNN, "resnet": ResNet, "wave_cnn": WaveCNN}
+"""Trunk classes by their name in recipes and in `config.json`."""
 
 FORMAT = 1
 """Number of the format of `config.json`; raised when an old reader could not read a new file."""
@@ -45,8 +56,8 @@ class AudioClassifier(nn.Module):
     """Waveform in, logits of every task out.
 
     Args:
-        frontend: `LogMel`.
-        trunk: `AudioCNN`.
+        frontend: `LogMel`, or `RawWaveform` before a `WaveCNN`.
+        trunk: `AudioCNN`, `ResNet` or `WaveCNN`.
         heads: for each task its class labels in order, or their number.
         window_s: length of the windows it is trained on and a clip is split into, in seconds.
         kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
@@ -71,8 +82,8 @@ class AudioClassifier(nn.Module):
 
     def __init__(
         self,
-        frontend: LogMel,
-        trunk: AudioCNN,
+        frontend: Frontend,
+        trunk: Trunk,
         heads: Mapping[str, int | Sequence[str]],
         window_s: float = 1.0,
         kinds: Mapping[str, str] | None = None,
@@ -176,8 +187,8 @@ class AudioClassifier(nn.Module):
         """Everything but the weights that rebuilds this model, as plain data."""
         return {
             "format": FORMAT,
-            "model": {"name": "audio_cnn", **self.trunk.settings},
-            "frontend": dict(self.frontend.settings),
+            "model": {"name": _name_of(self.trunk, TRUNKS), **self.trunk.settings},
+            "frontend": {"name": _name_of(self.frontend, FRONTENDS), **self.frontend.settings},
             "window_s": self.window_s,
             "tasks": {
                 task: {"kind": self.kinds[task], "labels": labels}
@@ -221,12 +232,9 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
     folder = Path(folder)
     config = _read_config(folder / CONFIG_FILE)
     try:
-        model_settings = dict(config["model"])
-        if model_settings.pop("name") != "audio_cnn":
-            raise ValueError(f"unknown model {config['model']['name']!r}")
         model = AudioClassifier(
-            LogMel(**config["frontend"]),
-            AudioCNN(**model_settings),
+            _make(FRONTENDS, {"name": "log_mel"} | config["frontend"]),
+            _make(TRUNKS, config["model"]),
             {task: settings["labels"] for task, settings in config["tasks"].items()},
             config["window_s"],
             {task: settings["kind"] for task, settings in config["tasks"].items()},
@@ -240,6 +248,18 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
         raise ModelFileError(f"{folder / CONFIG_FILE}: does not describe a model: {reason}") from error
     _load_weights(model, folder / WEIGHTS_FILE, checksum)
     return model.eval()
+
+
+def _make(kinds: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    settings = dict(settings)
+    name = settings.pop("name")
+    if name not in kinds:
+        raise ValueError(f"unknown name {name!r}, this version knows {', '.join(kinds)}")
+    return kinds[name](**settings)
+
+
+def _name_of(module: nn.Module, kinds: Mapping[str, type]) -> str:
+    return next(name for name, kind in kinds.items() if type(module) is kind)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

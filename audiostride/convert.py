@@ -229,17 +229,23 @@ _GLOBAL_POOLS = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
-_SAME_SIZE = set(
-    "relu relu_ relu6 leaky_relu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh softplus sigmoid sigmoid_ "
-    "tanh tanh_ prelu dropout dropout1d dropout2d dropout3d alpha_dropout batch_norm instance_norm group_norm normalize "
-    "add add_ iadd radd sub sub_ isub mul mul_ imul div truediv div_ itruediv pow neg abs exp log sqrt rsqrt clamp "
-    "clamp_ maximum minimum where cat concat concatenate chunk split contiguous clone detach to float half bfloat16 "
-    "double type type_as checkpoint softmax log_softmax stochastic_depth".split()
-)
-_RESOLUTION_LOST = set(
-    "mean sum amax amin max min std var logsumexp adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d size dim numel getattr".split()
-)
+# fmt: off
+_SAME_SIZE = {
+    "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish",
+    "hardsigmoid", "hardtanh", "softplus", "sigmoid", "sigmoid_", "tanh", "tanh_", "prelu", "dropout",
+    "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "batch_norm", "instance_norm", "group_norm",
+    "normalize", "add", "add_", "iadd", "radd", "sub", "sub_", "isub", "mul", "mul_", "imul", "div", "truediv",
+    "div_", "itruediv", "pow", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "clamp", "clamp_", "maximum",
+    "minimum", "where", "cat", "concat", "concatenate", "chunk", "split", "contiguous", "clone", "detach", "to",
+    "float", "half", "bfloat16", "double", "type", "type_as", "checkpoint", "softmax", "log_softmax",
+    "stochastic_depth",
+}
+_RESOLUTION_LOST = {
+    "mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "adaptive_max_pool3d", "size", "dim", "numel", "getattr",
+}
+# fmt: on
 _WINDOWED_FUNCTIONS = {
     *(F.conv1d, F.conv2d, F.conv3d, F.max_pool1d, F.max_pool2d, F.max_pool3d),
     *(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.lp_pool1d, F.lp_pool2d),

@@ -52,20 +52,25 @@ class ImageTraining(Section):
     stride_learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-3, ge=0)
-    drop_epochs: list[Annotated[int, Field(ge=1)]] = [200, 300]
+    drop_epochs: list[Annotated[int, Field(ge=1)]] = Field([200, 300])
     mixup: float = Field(0.0, ge=0)
     workers: int = Field(2, ge=0, le=256)
 
 
 class ImageRecipe(Section):
-    """A recipe of `recipes/images/`; `sweep` maps keys to lists of values, all of whose combinations are run."""
+    """A recipe of `recipes/images/`.
+
+    `sweep` maps keys to lists of values, all of whose combinations are run. `published` are accuracies
+    in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2".
+    """
 
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0)
     data: ImageData
     model: ResNetSection
     train: ImageTraining = ImageTraining()
-    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({})
+    published: dict[str, float] = Field({})
 
 
 class ImageSet(NamedTuple):
@@ -403,21 +408,6 @@ def summarise_images(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-PUBLISHED = {
-    "repository": {
-        ("strided", (1, 1, 2, 2, 2)): 91.06,
-        ("spectral", (1, 1, 2, 2, 2)): 93.49,
-        ("diffstride", (1, 1, 2, 2, 2)): 94.20,
-        ("strided", (1, 1, 3, 2, 3)): 89.21,
-        ("spectral", (1, 1, 3, 2, 3)): 92.00,
-        ("diffstride", (1, 1, 3, 2, 3)): 94.19,
-    },
-    "paper": {("strided", (3, 2, 3)): 82.0, ("diffstride", (3, 2, 3)): 92.3},
-}
-"""Published test accuracies on CIFAR-10 in percent, of full ResNet-18s trained on all 50,000 images for 400
-epochs: the paper's published code (pre-activation, mixup; its README) and the paper's Table 3."""
-
-
 def _run_one(
     recipe: ImageRecipe,
     trunk: ResNet,
@@ -431,16 +421,11 @@ def _run_one(
     model = ImageClassifier(trunk, train.classes, *_colours(train, recipe.data.size, recipe.data.crop))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     settings = recipe.train.model_dump() | {"size": recipe.data.size, "crop": recipe.data.crop}
-    last = train_images(
-        model, train, test, folder, **settings, seed=recipe.seed, progress=progress, on_epoch=on_epoch
-    )
+    last = train_images(model, train, test, folder, **settings, seed=recipe.seed, progress=progress, on_epoch=on_epoch)
     safetensors.torch.save_file(
         {name: t.contiguous() for name, t in model.state_dict().items()}, folder / "model.safetensors"
     )
     cost = model_cost(model, torch.zeros(1, recipe.data.size, recipe.data.size, 3, dtype=torch.uint8))
-    variant = PUBLISHED["repository" if recipe.model.pre_activation else "paper"]
-    whole = recipe.name.startswith("cifar10") and not recipe.name.startswith("cifar100")
-    start = tuple(s if isinstance(s, (int, float)) else tuple(s) for s in recipe.model.strides)
     return {
         "downsampling": recipe.model.downsampling,
         "initial_strides": recipe.model.strides,
@@ -452,7 +437,7 @@ def _run_one(
         "macs": cost.macs,
         "parameters": cost.parameters,
         "strides": last["strides"],
-        "published": variant.get((recipe.model.downsampling, start)) if whole else None,  # type: ignore[arg-type]
+        "published": recipe.published.get(_setting(recipe.model.downsampling, recipe.model.strides)),
     }
 
 
@@ -462,6 +447,11 @@ def _make_trunk(recipe: ImageRecipe) -> ResNet:
         return ResNet(**recipe.model.model_dump(exclude={"name"}), in_channels=3)
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
+
+
+def _setting(downsampling: str, strides: Sequence[float | Sequence[float]]) -> str:
+    """Key of a run's setting in `ImageRecipe.published`."""
+    return " ".join([downsampling, *(f"{s:g}" if isinstance(s, float) else "x".join(map(str, s)) for s in strides)])
 
 
 def _short(value: Any) -> str:

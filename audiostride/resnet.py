@@ -235,6 +235,7 @@ class _Stem(nn.Module):
     def __init__(self, in_channels, channels, kind, downsampling, stride, smoothness, shared_stride, pre_activation):
         super().__init__()
         self.pool = _pool(downsampling, stride, smoothness, shared_stride)
+        self.max_pool: nn.Module
         if kind == "imagenet":
             self.conv = _conv(in_channels, channels, 7, (2, 2))
             self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)

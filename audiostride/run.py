@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .classifier import AudioClassifier, load
+from .classifier import FRONTENDS, TRUNKS, AudioClassifier, Frontend, Trunk, load
 from .cnn import AudioCNN
-from .complexity import trunk_cost
+from .complexity import model_cost, trunk_cost
 from .data import Clips, label_numbers, read_path
 from .data.batches import LabelledClips
 from .data.clips import Progress
 from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
-from .frontend import LogMel
 from .inspection import leaks
 from .preparation import make_augmentation, make_class_weights, prepare_data
 from .recipe import EncodedData, Recipe, dump_recipe, load_recipe
@@ -201,34 +200,37 @@ def evaluate_run(
     return evaluate(model, clips, {task: numbers}, range(len(clips)), 2, progress)[0]
 
 
-def make_frontend(recipe: Recipe) -> LogMel:
+def make_frontend(recipe: Recipe) -> Frontend:
     """The recipe's frontend.
 
     Raises:
         RecipeError: if its settings contradict each other.
     """
     try:
-        return LogMel(**recipe.frontend.model_dump())
+        return FRONTENDS[recipe.frontend.name](**recipe.frontend.model_dump(exclude={"name"}))
     except ValueError as error:
         raise RecipeError(f"frontend: {error}") from error
 
 
-def make_trunk(recipe: Recipe) -> AudioCNN:
+def make_trunk(recipe: Recipe) -> Trunk:
     """The recipe's trunk with fresh weights.
 
     Raises:
         RecipeError: if its settings contradict each other.
     """
     try:
-        return AudioCNN(**recipe.model.model_dump(exclude={"name"}))
+        return TRUNKS[recipe.model.name](**recipe.model.model_dump(exclude={"name"}))
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
 
 
 def describe(model: AudioClassifier) -> dict[str, Any]:
     """What `results.json` says of a model: its cost on one second of audio and its strides."""
-    frames = model.frontend.sample_rate // model.frontend.hop_length
-    cost = trunk_cost(model.trunk, frames, model.frontend.n_mels)
+    second = model.frontend(torch.zeros(1, model.frontend.sample_rate, device=model.frontend.window.device))
+    if isinstance(model.trunk, AudioCNN):
+        cost = trunk_cost(model.trunk, *second.shape[-2:])
+    else:
+        cost = model_cost(model.trunk, second)
     return {
         "macs_per_second": cost.macs,
         "parameters": sum(p.numel() for p in model.parameters()),
