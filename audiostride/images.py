@@ -12,6 +12,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -355,8 +356,10 @@ def run_images(
 
     Raises:
         RecipeError, DataError, TrainingError: each says what is wrong and where.
-        UsageError: if `out` holds runs of another recipe.
+        UsageError: if `out` holds runs of another recipe, or a package is missing.
     """
+    if find_spec("PIL") is None:
+        raise UsageError("images need the package pillow: pip install 'audiostride[images]'")
     runs = plan_runs(recipe)
     trunks = {name: _make_trunk(run) for name, run in runs.items()}  # a wrong one is an error before hours of work
     splits: tuple[ImageSet, ImageSet] | None = None
@@ -472,7 +475,10 @@ def _colours(images: ImageSet, size: int, crop: str, n: int = 2048) -> tuple[lis
 
 
 def _read_parquet(folder: Path, splits: Sequence[str]) -> ImageSet:
-    import datasets
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError("parquet files need the package datasets: pip install 'audiostride[images]'") from error
 
     files = sorted(str(f) for f in folder.rglob("*.parquet") if f.stem.startswith(tuple(splits)))
     if not files:

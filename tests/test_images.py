@@ -135,7 +135,7 @@ def test_a_sweep_runs_all_combinations_once_and_goes_on_where_it_stopped(image_f
     assert rows[0]["accuracy_sd"] == pytest.approx(np.std(accuracies, ddof=1))
     assert rows[1]["mmacs"] > rows[0]["mmacs"]
     table = images_table(rows, "title")
-    assert list(table.columns[2].cells)[0] == f"{rows[0]['accuracy']:.1f} ± {rows[0]['accuracy_sd']:.1f} %"
+    assert next(iter(table.columns[2].cells)) == f"{rows[0]['accuracy']:.1f} ± {rows[0]['accuracy_sd']:.1f} %"
     assert list(table.columns[5].cells) == ["50.0 %", "-"]
 
     with pytest.raises(UsageError, match="another recipe"):
@@ -186,18 +186,18 @@ def test_published_scores_belong_to_runs_of_their_recipe():
 
 
 def test_recipe_mistakes_are_named_with_what_is_right(image_folder, tmp_path):
-    with pytest.raises(RecipeError, match="train.epoch: there is no such key; did you mean 'epochs'"):
+    with pytest.raises(RecipeError, match=r"train\.epoch: there is no such key; did you mean 'epochs'"):
         recipe_for(image_folder, "train.epoch=3")
-    with pytest.raises(RecipeError, match="no such recipe file; shipped recipes: cifar10"):
+    with pytest.raises(RecipeError, match=r"no such recipe file; shipped recipes: cifar10"):
         load_image_recipe("folder")
-    with pytest.raises(RecipeError, match="there is no key 'model.stride'"):
+    with pytest.raises(RecipeError, match=r"there is no key .model\.stride"):
         run_images(recipe_for(image_folder, "sweep={model.stride: [1]}"), tmp_path)
     with pytest.raises(RecipeError, match="model: a small stem and 2 stages take 1 to 3 strides, got 4"):
         run_images(recipe_for(image_folder, "model.strides=[2,2,2,2]"), tmp_path)
 
 
 def test_data_mistakes_are_named_with_the_file(image_folder, tmp_path):
-    with pytest.raises(DataError, match="no such folder; set data.path"):
+    with pytest.raises(DataError, match=r"no such folder; set data\.path"):
         read_images(tmp_path / "nowhere")
     with pytest.raises(DataError, match="neither parquet files nor a folder train/CLASS"):
         read_images(tmp_path)
