@@ -1,15 +1,15 @@
 """Every trunk that `TRUNKS` names works everywhere a trunk does: classifier, files, recipes, cost, cut-offs."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, RawWaveform, ResNet, WaveCNN, load
 from audiostride.classifier import TRUNKS
+from audiostride.cli import app
 from audiostride.complexity import count_parameters, model_cost
 from audiostride.cutoffs import model_cutoffs, trunk_cutoffs
 from audiostride.errors import RecipeError
@@ -166,8 +166,8 @@ def test_a_recipe_with_another_trunk_trains_and_shows_its_cutoffs(recipe, tone_f
     out = str(tmp_path / "run")
 
     def command(*arguments):
-        done = subprocess.run([sys.executable, "-m", "audiostride", *arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
         return done.stdout
 
     results = json.loads(command("train", *arguments, *model, *settings, "--out", out, "--json"))
