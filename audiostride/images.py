@@ -478,7 +478,7 @@ def _read_parquet(folder: Path, splits: Sequence[str]) -> ImageSet:
     try:
         import datasets
     except ImportError as error:
-        raise UsageError("parquet files need the package datasets: pip install 'audiostride[images]'") from error
+        raise UsageError("parquet files need the package datasets: pip install datasets") from error
 
     files = sorted(str(f) for f in folder.rglob("*.parquet") if f.stem.startswith(tuple(splits)))
     if not files:
