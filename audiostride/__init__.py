@@ -21,14 +21,21 @@ _HOME = {
     "DiffStride": "downsampling",
     "LogMel": "frontend",
     "Prediction": "classifier",
+    "RawWaveform": "wave_cnn",
+    "ResNet": "resnet",
     "SpectralPool": "downsampling",
     "StridedConv": "downsampling",
+    "WaveCNN": "wave_cnn",
     "clamp_strides_": "downsampling",
     "create_model": "models",
+    "find_downsampling": "convert",
     "list_models": "models",
     "load": "classifier",
     "parameter_groups": "downsampling",
     "read_audio": "audio",
+    "replace_downsampling": "convert",
+    "resnet18": "resnet",
+    "restore_downsampling": "convert",
     "stride_cost": "complexity",
 }
 
@@ -41,6 +48,9 @@ if TYPE_CHECKING:
     from .classifier import load as load
     from .cnn import AudioCNN as AudioCNN
     from .complexity import stride_cost as stride_cost
+    from .convert import find_downsampling as find_downsampling
+    from .convert import replace_downsampling as replace_downsampling
+    from .convert import restore_downsampling as restore_downsampling
     from .downsampling import DiffStride as DiffStride
     from .downsampling import SpectralPool as SpectralPool
     from .downsampling import StridedConv as StridedConv
@@ -50,6 +60,10 @@ if TYPE_CHECKING:
     from .frontend import LogMel as LogMel
     from .models import create_model as create_model
     from .models import list_models as list_models
+    from .resnet import ResNet as ResNet
+    from .resnet import resnet18 as resnet18
+    from .wave_cnn import RawWaveform as RawWaveform
+    from .wave_cnn import WaveCNN as WaveCNN
 
 
 def __getattr__(name: str) -> Any:

@@ -18,12 +18,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .cnn import AudioCNN
-from .errors import ModelFileError
+from .complexity import Cost, model_cost, trunk_cost
+from .errors import ModelFileError, UsageError
 from .files import explain_write_errors, replace_file
 from .frontend import LogMel
+from .resnet import ResNet
+from .wave_cnn import RawWaveform, WaveCNN
 from .windows import split_windows
 
-TRUNKS: dict[str, type[AudioCNN]] = {"audio_cnn": AudioCNN}
+Frontend = LogMel | RawWaveform
+Trunk = AudioCNN | ResNet | WaveCNN
+
+FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "waveform": RawWaveform}
+"""Frontend classes by their name in recipes and in `config.json`."""
+
+TRUNKS: dict[str, type[Trunk]] = {"audio_cnn": AudioCNN, "resnet": ResNet, "wave_cnn": WaveCNN}
 """Trunk classes by their name in recipes and in `config.json`."""
 
 FORMAT = 1
@@ -55,8 +64,8 @@ class AudioClassifier(nn.Module, ModelHubMixin):
     Through `huggingface_hub`'s mixin it has `from_pretrained`, `save_pretrained` and `push_to_hub`.
 
     Args:
-        frontend: `LogMel`.
-        trunk: `AudioCNN`.
+        frontend: `LogMel`, or `RawWaveform` before a `WaveCNN`.
+        trunk: `AudioCNN`, `ResNet` or `WaveCNN`.
         heads: for each task its class labels in order, or their number.
         window_s: length of the windows it is trained on and a clip is split into, in seconds.
         kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
@@ -83,8 +92,8 @@ class AudioClassifier(nn.Module, ModelHubMixin):
 
     def __init__(
         self,
-        frontend: LogMel,
-        trunk: AudioCNN,
+        frontend: Frontend,
+        trunk: Trunk,
         heads: Mapping[str, int | Sequence[str]],
         window_s: float = 1.0,
         kinds: Mapping[str, str] | None = None,
@@ -187,9 +196,8 @@ class AudioClassifier(nn.Module, ModelHubMixin):
             [(1, 4, 50, 32), (1, 8, 25, 16)]
         """
         maps: list[Tensor] = []
-        handles = [
-            block.register_forward_hook(lambda _, __, output: maps.append(output)) for block in self.trunk.blocks
-        ]
+        blocks: Iterable[nn.Module] = self.trunk.blocks  # type: ignore[assignment]
+        handles = [block.register_forward_hook(lambda _, __, output: maps.append(output)) for block in blocks]
         try:
             self.forward_features(waveform)
         finally:
@@ -311,8 +319,8 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         """Everything but the weights that rebuilds this model, as plain data."""
         return {
             "format": FORMAT,
-            "model": {"name": _trunk_name(self.trunk), **self.trunk.settings},
-            "frontend": dict(self.frontend.settings),
+            "model": {"name": _name_of(self.trunk, TRUNKS), **self.trunk.settings},
+            "frontend": {"name": _name_of(self.frontend, FRONTENDS), **self.frontend.settings},
             "window_s": self.window_s,
             "tasks": {
                 task: {"kind": self.kinds[task], "labels": labels}
@@ -358,6 +366,37 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         from .hub import model_card
 
         return ModelCard(model_card(self, *args, **kwargs))
+
+
+def cost_per_second(model: AudioClassifier) -> Cost:
+    """Cost of a classifier's trunk on one second of audio, at its current strides.
+
+    Example:
+        >>> model = AudioClassifier(LogMel(), AudioCNN("strided"), {"word": 2})
+        >>> round(cost_per_second(model).macs / 1e6)
+        428
+    """
+    frontend = model.frontend
+    second = frontend(torch.zeros(1, frontend.sample_rate, device=frontend.window.device))
+    if isinstance(model.trunk, AudioCNN):
+        return trunk_cost(model.trunk, *second.shape[-2:])
+    return model_cost(model.trunk, second)
+
+
+def spectrogram_cnn(model: AudioClassifier, purpose: str) -> tuple[LogMel, AudioCNN]:
+    """Frontend and trunk of an `AudioCNN` on log-mel, for what is only made for those.
+
+    Raises:
+        UsageError: if the model is another; names the purpose.
+
+    Example:
+        >>> spectrogram_cnn(AudioClassifier(LogMel(), AudioCNN("strided"), {"word": 2}), "listen")[0].n_mels
+        64
+    """
+    if isinstance(model.frontend, LogMel) and isinstance(model.trunk, AudioCNN):
+        return model.frontend, model.trunk
+    kinds = f"{type(model.trunk).__name__} on {type(model.frontend).__name__}"
+    raise UsageError(f"{purpose} is made for an AudioCNN on LogMel; this model is a {kinds}")
 
 
 def save_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -411,13 +450,9 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
     folder = Path(folder)
     config = _read_config(folder / CONFIG_FILE)
     try:
-        model_settings = dict(config["model"])
-        trunk_name = model_settings.pop("name")
-        if trunk_name not in TRUNKS:
-            raise ValueError(f"unknown model {trunk_name!r}, this version knows {', '.join(TRUNKS)}")
         model = AudioClassifier(
-            LogMel(**config["frontend"]),
-            TRUNKS[trunk_name](**model_settings),
+            _make(FRONTENDS, {"name": "log_mel"} | config["frontend"]),
+            _make(TRUNKS, config["model"]),
             {task: settings["labels"] for task, settings in config["tasks"].items()},
             config["window_s"],
             {task: settings["kind"] for task, settings in config["tasks"].items()},
@@ -435,11 +470,19 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
     return model.eval()
 
 
-def _trunk_name(trunk: nn.Module) -> str:
-    for name, kind in TRUNKS.items():
-        if type(trunk) is kind:
+def _make(kinds: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    settings = dict(settings)
+    name = settings.pop("name")
+    if name not in kinds:
+        raise ValueError(f"unknown name {name!r}, this version knows {', '.join(kinds)}")
+    return kinds[name](**settings)
+
+
+def _name_of(module: nn.Module, kinds: Mapping[str, type]) -> str:
+    for name, kind in kinds.items():
+        if type(module) is kind:
             return name
-    raise ValueError(f"a trunk of {type(trunk).__name__} cannot be saved; known are {', '.join(TRUNKS)}")
+    raise ValueError(f"a {type(module).__name__} cannot be saved by name; known are {', '.join(kinds)}")
 
 
 def _read_json(path: Path) -> Any:

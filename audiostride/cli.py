@@ -636,6 +636,41 @@ def export(
         _print(export_table(str(path), check))
 
 
+@app.command(name="train-images")
+def train_images(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override any key of the recipe.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Default: runs/NAME. Finished runs are kept.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a residual net on images, or sweep its initial strides; a broken-off sweep goes on where it was.
+
+    [bold]Examples[/bold]
+
+      audiostride train-images cifar10 data.path=my_cifar10
+
+      audiostride train-images cifar10_quick data.path=my_cifar10 train.epochs=1 'sweep={seed: [0, 1]}'
+    """
+    from .images import load_image_recipe, run_images, summarise_images
+
+    loaded = load_image_recipe(recipe, overrides or [])
+    from .display import ProgressDisplay, images_table
+
+    run_dir = out or Path("runs", loaded.name)
+    with ProgressDisplay() as display:
+        display.print(f"run directory: {run_dir}")
+        results = run_images(loaded, run_dir, display.progress, display.on_image_epoch)
+    rows = summarise_images(results)
+    if as_json:
+        _print_json({"run_dir": str(run_dir), "runs": results, "summary": rows})
+    else:
+        _print(images_table(rows, f"Test scores of {run_dir}"))
+
+
 def main() -> None:
     """Entry point: run the command and turn errors into one message and an exit code."""
     try:

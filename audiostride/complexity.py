@@ -1,12 +1,14 @@
 """What a trunk costs at its current strides: multiply-accumulates, activations, parameters."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .cnn import AudioCNN
-from .downsampling import diffstride_layers, pools_first
+from .downsampling import DiffStride, SpectralPool, diffstride_layers, pools_first
 
 
 class Cost(NamedTuple):
@@ -96,3 +98,51 @@ def stride_cost(model: nn.Module) -> Tensor:
     for layer in diffstride_layers(model):
         total = total.to(layer.stride) + layer.stride.expand(layer.n_axes).prod().reciprocal()
     return total
+
+
+@torch.no_grad()
+def model_cost(model: nn.Module, example: Tensor) -> Cost:
+    """Cost of any model on one input, counted while it runs: convolutions, linear and pooling layers.
+
+    A pooling matrix of M x N counts M * N a column, as in `trunk_cost`; where `DiffStride` and
+    `SpectralPool` choose an FFT the true count is lower. Other modules are not counted.
+
+    Args:
+        model: any module that calls its pooling layers as modules, such as `ResNet` or `WaveCNN`.
+        example: one input, with a batch dimension of 1; moved to the model's device.
+
+    Example:
+        >>> from audiostride.downsampling import SpectralPool
+        >>> net = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1), SpectralPool(2))
+        >>> model_cost(net, torch.zeros(1, 1, 10))
+        Cost(macs=160, activations=30, parameters=8)
+    """
+    macs = activations = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        nonlocal macs, activations
+        if isinstance(module, (DiffStride, SpectralPool)):
+            sizes = list(inputs[0].shape)
+            for dim in range(out.dim() - len(_axes_of(module)), out.dim()):
+                macs += math.prod(sizes) * out.shape[dim]
+                sizes[dim] = out.shape[dim]
+        else:
+            weight: Tensor = module.weight  # type: ignore[assignment]
+            macs += out.numel() * weight[0].numel()
+        activations += out.numel()
+
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, DiffStride, SpectralPool)
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, kinds)]
+    was_training = model.training
+    device = next((p.device for p in model.parameters()), example.device)
+    try:
+        model.eval()(example.to(device))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return Cost(macs, activations, count_parameters(model))
+
+
+def _axes_of(pool: DiffStride | SpectralPool) -> Sequence[float]:
+    return pool.strides() if isinstance(pool, DiffStride) else pool.stride

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 from .classifier import AudioClassifier
 from .cnn import AudioCNN
 from .frontend import LogMel, hz_to_mel
+from .resnet import ResNet
 from .spectral import diffstride_crop, edge_bin, spectral_crop
+from .wave_cnn import WaveCNN
 
 PAPER_LENGTHS = {"time": 160, "mel": 64}
 """DFT lengths behind the cut-offs of Table 2 in Riad et al. 2022, recovered from its numbers."""
@@ -136,17 +138,19 @@ def paper_cutoff(stride: float, length: int, rate: float = 1.0) -> float:
     return rate * math.floor(length / (2 * stride)) / length
 
 
-def trunk_cutoffs(trunk: AudioCNN, n_frames: int, n_mels: int, frame_rate: float) -> list[LayerCutoff]:
+def trunk_cutoffs(
+    trunk: AudioCNN | ResNet | WaveCNN, n_frames: int, n_mels: int | None, frame_rate: float
+) -> list[LayerCutoff]:
     """Cut-offs of every layer of a trunk for an input of `n_frames` frames.
 
     Args:
-        trunk: an `AudioCNN` of any kind of downsampling.
+        trunk: a trunk of any kind of downsampling.
         n_frames: input length in frames.
-        n_mels: number of mel bands.
+        n_mels: number of mel bands; None for a raw waveform, whose frames are its samples.
         frame_rate: frames per second, in Hz.
 
     Returns:
-        Two entries a block, time then mel.
+        An entry a layer that downsamples and axis, time then mel.
 
     Example:
         >>> first = trunk_cutoffs(AudioCNN("diffstride", smoothness=1), 100, 64, 100.0)[0]
@@ -154,12 +158,14 @@ def trunk_cutoffs(trunk: AudioCNN, n_frames: int, n_mels: int, frame_rate: float
         (25.0, 25.0, 25.0)
     """
     kind, smoothness = trunk.settings["downsampling"], trunk.settings["smoothness"]
-    per_bin = {"time": frame_rate / n_frames, "mel": 1.0 / n_mels}
+    per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
     lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
     rows = []
-    sizes = trunk.map_sizes(n_frames, n_mels)
+    sizes: Sequence[tuple[int, ...]] = (
+        trunk.map_sizes(n_frames) if isinstance(trunk, WaveCNN) else trunk.map_sizes(n_frames, n_mels or 1)
+    )
     for number, (strides, lengths) in enumerate(zip(trunk.strides(), sizes, strict=False), start=1):
-        for axis, stride, n in zip(AXES, strides, lengths, strict=True):
+        for axis, stride, n in zip(per_bin, strides, lengths, strict=True):
             own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis])
             lowest[axis].append(own)
             cumulative = _combine(lowest[axis], min)

@@ -97,6 +97,41 @@ class ProgressDisplay:
         if error := getattr(run, "error", ""):
             self.print(f"  {error}")
 
+    def on_image_epoch(self, record: dict[str, Any]) -> None:
+        """Print a line for each epoch of an image run."""
+        accuracy, speed = 100 * record["test_accuracy"], record["images_per_s"]
+        self.print(
+            f"epoch {record['epoch']}: test {accuracy:.1f} %  loss {record['train_loss']:.3f}  "
+            f"{speed:.0f} images/s  {format_strides(record['strides'])}"
+        )
+
+
+def _image_strides(strides: Sequence[float | Sequence[float]]) -> str:
+    return " ".join(f"{s:g}" if isinstance(s, int | float) else "x".join(f"{v:.2f}" for v in s) for s in strides)
+
+
+def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """Accuracy of image runs beside their cost and the published scores."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("downsampling")
+    table.add_column("first strides")
+    for heading in ("accuracy", "runs", "MMAC an image", "published"):
+        table.add_column(heading, justify="right")
+    table.add_column("strides in the end")
+    for row in rows:
+        sd = "" if row["accuracy_sd"] is None else f" ± {row['accuracy_sd']:.1f}"
+        published = "-" if row["published"] is None else f"{row['published']:.1f} %"
+        table.add_row(
+            row["downsampling"],
+            _image_strides(row["initial_strides"]),
+            f"{row['accuracy']:.1f}{sd} %",
+            str(row["n"]),
+            f"{row['mmacs']:.0f}",
+            published,
+            _image_strides(row["strides"]),
+        )
+    return table
+
 
 def format_strides(strides: Sequence[Sequence[float]]) -> str:
     """Strides of all blocks in one line.
@@ -229,7 +264,8 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
                 values = [*row["own"].values(), *row["cumulative"].values(), row["paper"]]
                 shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
                 table.add_row(str(row["layer"]), f"{row['stride']:.2f}{sd}", *shown)
-        tables.append(table)
+        if table.rows:  # a raw waveform has no mel axis
+            tables.append(table)
 
     references = Table(
         title="for comparison", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from .classifier import AudioClassifier
+from .classifier import AudioClassifier, spectrogram_cnn
+from .cnn import AudioCNN
 from .complexity import trunk_cost
 from .cutoffs import AXES, trunk_cutoffs
 from .downsampling import DiffStride
@@ -56,8 +57,8 @@ def state_at(model: AudioClassifier, strides: Sequence[Sequence[float]]) -> dict
         >>> state["total_stride"], state["cutoffs"][0]
         ([8.0, 2.0], [25.0, 0.25])
     """
-    frontend = model.frontend
-    trunk = copy.deepcopy(model.trunk).cpu()
+    frontend, trunk = spectrogram_cnn(model, "the cut-offs over training")
+    trunk = copy.deepcopy(trunk).cpu()
     with torch.no_grad():
         for block, stride in zip(trunk.separable_blocks, strides, strict=True):
             if isinstance(block.pool, DiffStride):
@@ -109,7 +110,7 @@ class TensorBoardLog:
         for task, scores in record["tasks"].items():
             for name, value in scores.items():
                 self.writer.add_scalar(f"{task}/{name}/{split}", value, step)
-        if split == "validation":
+        if split == "validation" and isinstance(self.model.trunk, AudioCNN):
             state = state_at(self.model, record["strides"])
             for axis, name in enumerate(AXES):
                 for layer, (stride, cutoff) in enumerate(zip(state["strides"], state["cutoffs"], strict=True), start=1):
@@ -117,6 +118,7 @@ class TensorBoardLog:
                     self.writer.add_scalar(f"cutoff_{name}/layer{layer}", cutoff[axis], step)
                 self.writer.add_scalar(f"total_stride/{name}", state["total_stride"][axis], step)
             self.writer.add_scalar("cost/macs_per_second", state["macs_per_second"], step)
+        if split == "validation":
             self.writer.add_scalar("speed/clips_per_s", record["clips_per_s"], step)
         self.writer.flush()
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .classifier import AudioClassifier
+from .classifier import AudioClassifier, spectrogram_cnn
 from .downsampling import DiffStride, SpectralPool
 from .errors import ExportError, UsageError
 from .frontend import LOG_OFFSET, LogMel
@@ -141,7 +141,7 @@ class ExportedWindow(nn.Module):
             for name, child in list(parent.named_children()):
                 if isinstance(child, SpectralPool | DiffStride):
                     setattr(parent, name, ConstantPool(child))
-        self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(model.frontend)
+        self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(spectrogram_cnn(model, "export")[0])
         self.trunk = model.trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.heads = nn.ModuleList(model.heads.values())
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-from .classifier import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE, AudioClassifier
-from .complexity import trunk_cost
+from .classifier import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE, AudioClassifier, cost_per_second
 from .cutoffs import model_cutoffs
 from .errors import ModelFileError
 
@@ -94,8 +93,7 @@ def model_card(
         >>> card.splitlines()[1], "two spoken words" in card
         ('library_name: audiostride', True)
     """
-    frames = round(model.window_s * model.frontend.frame_rate)
-    cost = trunk_cost(model.trunk, frames, model.frontend.n_mels)
+    cost = cost_per_second(model)
     tests = {task: score for task, score in (model.results or {}).get("tasks", {}).items() if task in model.labels}
     lines = [
         "---",
@@ -107,8 +105,9 @@ def model_card(
         "",
         f"# {(model_id or 'audio classifier').rpartition('/')[2]}",
         "",
-        f"An audio classifier of {_plural(len(model.labels), 'task')}, made with audiostride: log-mel spectrogram, a "
-        f"convolutional network with {model.trunk.settings['downsampling']} downsampling, a linear head per task.",
+        f"An audio classifier of {_plural(len(model.labels), 'task')}, made with audiostride: "
+        f"{type(model.trunk).__name__} on {type(model.frontend).__name__} with "
+        f"{model.trunk.settings['downsampling']} downsampling, a linear head per task.",
         "",
         "| task | classes |",
         "|---|---|",
@@ -130,7 +129,7 @@ def model_card(
         "",
         "## Cost",
         "",
-        f"{cost.macs / 1e6:.1f} million multiply-accumulates for a window of {model.window_s:g} s, "
+        f"{cost.macs / 1e6:.1f} million multiply-accumulates per second of audio, "
         f"{sum(p.numel() for p in model.parameters()):,} parameters.",
         "",
         "## Cut-offs",

@@ -92,11 +92,11 @@ def inspect(
         columns={name: dict(counts.most_common(200)) for name, counts in counted.items()},
         distinct={name: len(counts) for name, counts in counted.items()},
     )
-    found.label = _guess_label(found) if label is None else label
-    found.group = _guess_group(found, clips) if group is None else group
     for name in (label, group):
         if name is not None:
-            clips.column(name)
+            clips.column(name)  # a wrong name is an error before anything is guessed from it
+    found.label = _guess_label(found) if label is None else label
+    found.group = _guess_group(found, clips) if group is None else group
     seconds: list[float] = []
     rates, channels = Counter[int](), Counter[int]()
     for index in range(len(clips)):

@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from .classifier import AudioClassifier
+from .classifier import AudioClassifier, spectrogram_cnn
 from .cnn import AudioCNN
 from .downsampling import DiffStride
 from .errors import UsageError
@@ -86,9 +86,9 @@ def keep(model: AudioClassifier, waveform: np.ndarray, layers: int | None = None
         >>> keep(model, np.random.RandomState(0).standard_normal(8000).astype(np.float32)).shape
         (8000,)
     """
-    frontend = model.frontend
+    frontend, trunk = spectrogram_cnn(model, "listening")
     log_mel = _log_mel(frontend, waveform)
-    gains = trunk_gain(model.trunk, model.window_length // frontend.hop_length, frontend.n_mels, layers)
+    gains = trunk_gain(trunk, model.window_length // frontend.hop_length, frontend.n_mels, layers)
     for axis, gain in enumerate(gains):
         log_mel = _low_pass(log_mel, gain, axis)
     return invert(frontend, log_mel, len(waveform))
@@ -97,7 +97,8 @@ def keep(model: AudioClassifier, waveform: np.ndarray, layers: int | None = None
 @torch.inference_mode()
 def through_mel(model: AudioClassifier, waveform: np.ndarray) -> np.ndarray:
     """A sound through the mel spectrogram and back, without any cut-off: what `keep` is to be compared with."""
-    return invert(model.frontend, _log_mel(model.frontend, waveform), len(waveform))
+    frontend, _ = spectrogram_cnn(model, "listening")
+    return invert(frontend, _log_mel(frontend, waveform), len(waveform))
 
 
 def invert(frontend: LogMel, log_mel: Tensor, n_samples: int) -> np.ndarray:

@@ -48,6 +48,7 @@ from .recipe import (
     RipplesData,
     ShardData,
     TaskSection,
+    WaveformSection,
 )
 
 
@@ -137,6 +138,8 @@ def make_augmentation(recipe: Recipe) -> Augmentation | None:
     log_mel: list[LogMelTransform] = []
     if section.spec_augment is not None:
         masks = section.spec_augment
+        if isinstance(recipe.frontend, WaveformSection):
+            raise RecipeError("augment.spec_augment: a raw waveform has no spectrogram to mask; leave it out")
         frames = max(1, round(masks.time_ms / recipe.frontend.hop_ms))
         log_mel.append(SpecAugment(masks.time_masks, frames, masks.mel_masks, masks.mels))
     speed = None if section.speed is None else _range("augment.speed", section.speed)

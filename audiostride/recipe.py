@@ -8,10 +8,20 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .errors import RecipeError, UsageError
 
@@ -28,6 +38,7 @@ class Section(BaseModel):
 class FrontendSection(Section):
     """Settings of `LogMel`; frequencies in Hz, times in ms."""
 
+    name: Literal["log_mel"] = "log_mel"
     sample_rate: int = Field(16000, ge=100, le=1_000_000)
     window_ms: float = Field(25.0, gt=0)
     hop_ms: float = Field(10.0, gt=0)
@@ -35,6 +46,13 @@ class FrontendSection(Section):
     n_mels: int = Field(64, ge=1)
     f_min: float = Field(60.0, ge=0)
     f_max: float = Field(7800.0, gt=0)
+
+
+class WaveformSection(Section):
+    """Settings of `RawWaveform`."""
+
+    name: Literal["waveform"]
+    sample_rate: int = Field(16000, ge=100, le=1_000_000)
 
 
 class EncodedData(Section):
@@ -157,17 +175,22 @@ class AugmentSection(Section):
     spec_augment: SpecAugmentSection | None = None
 
 
-class ModelSection(Section):
-    """Settings of the trunk, see `AudioCNN`.
+class TrunkSection(Section):
+    """What every trunk can be told.
 
     `init` is a run directory or "hf-hub:user/name": frontend, trunk and strides are taken from there,
     in place of the frontend's and trunk's settings here, and get new heads. `linear_probe` then
     trains nothing but the heads.
     """
 
-    name: Literal["audio_cnn"] = "audio_cnn"
     init: str | None = None
     linear_probe: bool = False
+
+
+class ModelSection(TrunkSection):
+    """Settings of the trunk, see `AudioCNN`."""
+
+    name: Literal["audio_cnn"] = "audio_cnn"
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
     channels: list[Annotated[int, Field(ge=1)]] = [64, 128, 256, 256, 512, 512]
     strides: list[Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]] = [
@@ -180,6 +203,43 @@ class ModelSection(Section):
     ]
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
+
+
+class ResNetSection(TrunkSection):
+    """Settings of the trunk, see `ResNet`."""
+
+    name: Literal["resnet"] = "resnet"
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    channels: list[Annotated[int, Field(ge=1)]] = [64, 128, 256, 512]
+    blocks: list[Annotated[int, Field(ge=1)]] = [2, 2, 2, 2]
+    strides: list[
+        Annotated[float, Field(ge=1)]
+        | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    ] = [2, 1, 2, 2, 2]
+    smoothness: float = Field(4.0, ge=1)
+    shared_stride: bool = False
+    stem: Literal["small", "imagenet"] = "small"
+    pre_activation: bool = False
+
+
+class WaveCNNSection(TrunkSection):
+    """Settings of the trunk, see `WaveCNN`."""
+
+    name: Literal["wave_cnn"]
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    channels: list[Annotated[int, Field(ge=1)]] = [32, 64, 128, 256]
+    kernel_sizes: list[Annotated[int, Field(ge=1)]] = [79, 3, 3, 3]
+    strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
+    smoothness: float = Field(4.0, ge=1)
+
+
+def _named(default: str) -> Discriminator:
+    """Choose a section by its key `name`, which may be left out for the default one."""
+
+    def name(value: Any) -> str:
+        return value.get("name", default) if isinstance(value, dict) else getattr(value, "name", default)
+
+    return Discriminator(name)
 
 
 class TrainSection(Section):
@@ -220,11 +280,30 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0)
     cache: str | None = None
-    frontend: FrontendSection = FrontendSection()
+    frontend: Annotated[
+        Annotated[FrontendSection, Tag("log_mel")] | Annotated[WaveformSection, Tag("waveform")], _named("log_mel")
+    ] = FrontendSection()
     tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
     augment: AugmentSection = AugmentSection()
-    model: ModelSection = ModelSection()
+    model: Annotated[
+        Annotated[ModelSection, Tag("audio_cnn")]
+        | Annotated[ResNetSection, Tag("resnet")]
+        | Annotated[WaveCNNSection, Tag("wave_cnn")],
+        _named("audio_cnn"),
+    ] = ModelSection()
     train: TrainSection = TrainSection()
+
+    @model_validator(mode="after")
+    def _frontend_fits_model(self) -> "Recipe":
+        if (self.frontend.name == "waveform") != (self.model.name == "wave_cnn"):
+            raise ValueError(
+                "frontend.name waveform and model.name wave_cnn belong together, "
+                f"got {self.frontend.name!r} and {self.model.name!r}"
+            )
+        return self
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Section)
 
 
 def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -245,20 +324,35 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
             ...
         audiostride.errors.RecipeError: ripples: train.epoch: there is no such key; did you mean 'epochs'?
     """
-    path = _find(recipe)
+    return read_recipe(Recipe, recipe, overrides)
+
+
+def read_recipe(kind: type[AnyRecipe], recipe: str, overrides: Sequence[str] = (), folder: str = "") -> AnyRecipe:
+    """Read a recipe of any kind, as `load_recipe` does.
+
+    Args:
+        kind: the section that describes the whole recipe.
+        recipe: a path, or the name of a shipped recipe.
+        overrides: ``key=value`` strings.
+        folder: folder of the shipped recipes of this kind below `recipes/`.
+
+    Raises:
+        RecipeError: names the file, the key, the value and the nearest right one.
+    """
+    path = _find(recipe, folder)
     tree = _parse(_read(path), str(path))
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this is {type(tree).__name__}")
     for override in overrides:
         _override(tree, override)
     try:
-        return Recipe.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [_explain(problem, kind) for problem in error.errors()]
         raise RecipeError("\n".join(f"{recipe}: {line}" for line in lines)) from None
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: Section) -> str:
     """The resolved recipe as YAML that `load_recipe` reads back.
 
     Example:
@@ -268,8 +362,11 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(), sort_keys=False, default_flow_style=None, width=100)
 
 
-def shipped_recipes() -> dict[str, Path]:
+def shipped_recipes(kind: str = "") -> dict[str, Path]:
     """Name and path of every recipe that ships with the package.
+
+    Args:
+        kind: sub-folder of `recipes/`: "" for audio, "images".
 
     Example:
         >>> "ripples" in shipped_recipes()
@@ -277,7 +374,7 @@ def shipped_recipes() -> dict[str, Path]:
     """
     installed = Path(__file__).parent / "recipes"
     folder = installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted((folder / kind).glob("*.yaml"))}
 
 
 def summary_of(path: Path) -> str:
@@ -307,10 +404,10 @@ def copy_recipe(name: str, out: Path) -> Path:
     return out
 
 
-def _find(recipe: str) -> Path:
+def _find(recipe: str, folder: str) -> Path:
     if Path(recipe).is_file():
         return Path(recipe)
-    shipped = shipped_recipes()
+    shipped = shipped_recipes(folder)
     if recipe in shipped:
         return shipped[recipe]
     raise RecipeError(
@@ -397,10 +494,12 @@ def _override(tree: dict[str, Any], override: str) -> None:
     tree[last] = _parse(value, key)
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, kind: type[Section]) -> str:
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
     # pydantic puts the tag of a union (the data source) into the location; it is no key of the recipe.
     location = [str(part) for part in problem["loc"]]
-    section, path = _walk(location)
+    section, path = _walk(location, kind)
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"{key}: there is no such key{_nearest(path[-1], section)}"
@@ -415,9 +514,9 @@ def _explain(problem: Any) -> str:
     return f"{key}: {message}, got {shown}{hint}"
 
 
-def _walk(location: list[str]) -> tuple[Iterable[str], list[str]]:
+def _walk(location: list[str], kind: type[Section]) -> tuple[Iterable[str], list[str]]:
     """Names that exist beside the last key of a location, and the location without union tags."""
-    annotation: Any = Recipe
+    annotation: Any = kind
     names: Iterable[str] = ()
     path = []
     for part in location:
@@ -430,15 +529,16 @@ def _walk(location: list[str]) -> tuple[Iterable[str], list[str]]:
             annotation = get_args(annotation)[1]
             path.append(part)
         elif tagged := [a for a in get_args(annotation) if _tag(a) == part]:
-            annotation = tagged[0]
+            annotation = tagged[0] if isinstance(tagged[0], type) else get_args(tagged[0])[0]
         else:
             path.append(part)
     return names, path
 
 
 def _tag(section: Any) -> str | None:
+    tag = next((part.tag for part in get_args(section) if isinstance(part, Tag)), None)
     source = getattr(section, "model_fields", {}).get("source")
-    return get_args(source.annotation)[0] if source else None
+    return get_args(source.annotation)[0] if source else tag
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from . import plots
-from .classifier import AudioClassifier, load
+from .classifier import AudioClassifier, load, spectrogram_cnn
 from .cnn import AudioCNN
 from .complexity import trunk_cost
 from .data.clips import Clips, Progress
@@ -51,11 +51,12 @@ def write_report(run_dir: Path, out: Path, progress: Progress | None = None) -> 
 def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Everything the page shows: figures as SVG, tables as rows, sounds as data URIs."""
     model = load(run_dir)
+    frontend, _ = spectrogram_cnn(model, "the report")
     results = read_results(run_dir)
     metrics = read_metrics(run_dir)
     cutoffs, responses = describe_cutoffs([run_dir])
     learned = model.trunk.settings["downsampling"] == "diffstride"
-    plane = ripple_response(model, progress=progress) if takes_ripples(model.frontend) else None
+    plane = ripple_response(model, progress=progress) if takes_ripples(frontend) else None
     answers = read_answers(run_dir)
     each = max(2, _MISTAKES // len(answers))
     return {
@@ -193,8 +194,8 @@ def _summary(
     settings = model.trunk.settings
     if settings["downsampling"] != "strided" and all(s == int(s) for pair in settings["strides"] for s in pair):
         strided = AudioCNN("strided", settings["channels"], settings["strides"])
-        frames = model.frontend.sample_rate // model.frontend.hop_length
-        macs = trunk_cost(strided, frames, model.frontend.n_mels).macs
+        frontend, _ = spectrogram_cnn(model, "the report")
+        macs = trunk_cost(strided, frontend.sample_rate // frontend.hop_length, frontend.n_mels).macs
         remark = f"strided convolutions: {macs / 1e6:.0f} million"
     tiles.append(
         ("multiply-accumulates per second of audio", f"{results['macs_per_second'] / 1e6:.0f} million", remark)

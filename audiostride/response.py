@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .classifier import AudioClassifier
+from .classifier import AudioClassifier, spectrogram_cnn
 from .cnn import AudioCNN
 from .cutoffs import AXES
 from .data.ripples import SAMPLE_RATE, ripple
@@ -156,7 +156,8 @@ def ripple_response(
         >>> len(found.follows), len(found.follows[0]), max(map(max, found.frontend))
         (2, 2, 1.0)
     """
-    if not takes_ripples(model.frontend):
+    frontend, trunk = spectrogram_cnn(model, "the response to ripples")
+    if not takes_ripples(frontend):
         raise ValueError("ripples are made for the 64 mel bands of the default frontend at 16 kHz")
     noise = np.random.default_rng(seed).standard_normal((1, round(model.window_s * SAMPLE_RATE)))
     device = model.frontend.window
@@ -164,8 +165,8 @@ def ripple_response(
     def maps(rate: float, scale: Sequence[float], depth: float, phase: float) -> tuple[Tensor, Tensor]:
         repeated = np.repeat(noise, len(scale), axis=0)
         sound = ripple(rate, np.array(scale), depth, phase, repeated)
-        log_mel = model.frontend(torch.from_numpy(sound).to(device))
-        return log_mel, model.trunk.forward_features(log_mel)
+        log_mel = frontend(torch.from_numpy(sound).to(device))
+        return log_mel, trunk.forward_features(log_mel)
 
     was_training = model.training
     model.eval()

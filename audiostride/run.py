@@ -22,9 +22,7 @@ from torch import Tensor
 from . import __version__
 from .audio import read_audio
 from .checkpoint import Notify, list_checkpoints
-from .classifier import AudioClassifier, load
-from .cnn import AudioCNN
-from .complexity import trunk_cost
+from .classifier import FRONTENDS, TRUNKS, AudioClassifier, Frontend, Trunk, cost_per_second, load
 from .data import Clips, label_numbers, read_path
 from .data.batches import LabelledClips
 from .data.clips import Progress
@@ -34,11 +32,10 @@ from .dynamics import TensorBoardLog
 from .errors import DataError, ModelFileError, RecipeError, UsageError
 from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
 from .files import explain_write_errors, replace_file
-from .frontend import LogMel
 from .inspection import leaks
 from .predict import find_sounds
 from .preparation import make_augmentation, make_class_weights, prepare_data
-from .recipe import EncodedData, FrontendSection, ModelSection, Recipe, dump_recipe, load_recipe
+from .recipe import EncodedData, Recipe, dump_recipe, load_recipe
 from .train import CHECKPOINTS, OnEpoch, OnStep, train
 from .windows import split_windows
 
@@ -319,38 +316,37 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
         return recipe, None
     start = load(init)
     config = start.config()
-    model = ModelSection(**config["model"], init=init, linear_probe=linear_probe)
-    return recipe.model_copy(update={"model": model, "frontend": FrontendSection(**config["frontend"])}), start
+    model = config["model"] | {"init": init, "linear_probe": linear_probe}
+    return Recipe.model_validate(recipe.model_dump() | {"model": model, "frontend": config["frontend"]}), start
 
 
-def make_frontend(recipe: Recipe) -> LogMel:
+def make_frontend(recipe: Recipe) -> Frontend:
     """The recipe's frontend.
 
     Raises:
         RecipeError: if its settings contradict each other.
     """
     try:
-        return LogMel(**recipe.frontend.model_dump())
+        return FRONTENDS[recipe.frontend.name](**recipe.frontend.model_dump(exclude={"name"}))
     except ValueError as error:
         raise RecipeError(f"frontend: {error}") from error
 
 
-def make_trunk(recipe: Recipe) -> AudioCNN:
+def make_trunk(recipe: Recipe) -> Trunk:
     """The recipe's trunk with fresh weights.
 
     Raises:
         RecipeError: if its settings contradict each other.
     """
     try:
-        return AudioCNN(**recipe.model.model_dump(exclude={"name", "init", "linear_probe"}))
+        return TRUNKS[recipe.model.name](**recipe.model.model_dump(exclude={"name", "init", "linear_probe"}))
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
 
 
 def describe(model: AudioClassifier) -> dict[str, Any]:
     """What `results.json` says of a model: its cost on one second of audio and its strides."""
-    frames = model.frontend.sample_rate // model.frontend.hop_length
-    cost = trunk_cost(model.trunk, frames, model.frontend.n_mels)
+    cost = cost_per_second(model)
     return {
         "macs_per_second": cost.macs,
         "parameters": sum(p.numel() for p in model.parameters()),

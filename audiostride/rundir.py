@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .classifier import load
+from .cnn import AudioCNN
 from .cutoffs import model_cutoffs, reference_ranges, summarise, survival
 from .data import Clips
 from .data.clips import Progress
 from .data.ripples import RATES_HZ, SCALES
 from .errors import ModelFileError, UsageError
+from .frontend import LogMel
 from .preparation import open_source
 from .recipe import Recipe, RipplesData, load_recipe
 from .response import LayerResponse, layer_responses, noise_log_mel
@@ -93,6 +95,7 @@ def describe_cutoffs(
     responses = [
         response
         for model in models
+        if isinstance(model.trunk, AudioCNN) and isinstance(model.frontend, LogMel)
         for response in layer_responses(model.trunk, noise_log_mel(model.frontend, length), frontend.frame_rate)
     ]
     ripples = ripple_limits(run_dirs[0]) if (run_dirs[0] / RECIPE_FILE).is_file() else {}
@@ -100,7 +103,7 @@ def describe_cutoffs(
         "runs": [str(run_dir) for run_dir in run_dirs],
         "seconds": length,
         "layers": layers,
-        "references": reference_ranges(frontend),
+        "references": reference_ranges(frontend) if isinstance(frontend, LogMel) else [],
         "ripples": [survival(layers, axis, fastest) for axis, fastest in ripples.items()],
         "measured": {"largest_error": max((response.error for response in responses), default=None)},
     }

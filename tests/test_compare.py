@@ -23,7 +23,9 @@ SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
 def made_run(folder: Path, answers: dict[str, list[bool]], seed: int = 0, *settings: str) -> Path:
     """A run directory of an untrained model whose answers to each task's test clips are given."""
     recipe = load_recipe("ripples", [*SMALL, f"seed={seed}", *settings])
-    model = AudioClassifier(LogMel(), AudioCNN(**recipe.model.model_dump(exclude={"name"})), {"rate": 2, "scale": 2})
+    model = AudioClassifier(
+        LogMel(), AudioCNN(**recipe.model.model_dump(exclude={"name", "init", "linear_probe"})), {"rate": 2, "scale": 2}
+    )
     model.save(folder)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))
     tasks = {task: {"split": "test", "accuracy": float(np.mean(a)), "n": len(a)} for task, a in answers.items()}

@@ -90,10 +90,15 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         files = {str(p.relative_to(self.tree)): p for p in self.tree.rglob("*.parquet")}
         entries = [{"type": "file", "path": name, "size": p.stat().st_size, "oid": COMMIT} for name, p in files.items()]
+        folders = {str(parent) for name in files for parent in Path(name).parents} - {"."}
+        entries += [{"type": "directory", "path": folder, "size": 0, "oid": COMMIT} for folder in folders]
         if "/words/" in path + "/" and path.startswith("/api/datasets/ours/words"):
             if "/tree/" in path:
                 wanted = path.partition(f"/tree/{COMMIT}")[2].strip("/")
-                found = [e for e in entries if e["path"].startswith(wanted)]
+                inside = [e for e in entries if not wanted or e["path"].startswith(wanted + "/")]
+                depth = len(Path(wanted).parts) + 1
+                whole = "recursive=true" in self.path.lower()
+                found = [e for e in inside if whole or len(Path(str(e["path"])).parts) == depth]
                 self.reply(200 if found else 404, json.dumps(found).encode(), send_body)
             else:
                 about = {
