@@ -196,7 +196,7 @@ class AudioClassifier(nn.Module, ModelHubMixin):
             [(1, 4, 50, 32), (1, 8, 25, 16)]
         """
         maps: list[Tensor] = []
-        blocks: Iterable[nn.Module] = self.trunk.blocks  # type: ignore[assignment]
+        blocks: Iterable[nn.Module] = self.trunk.blocks
         handles = [block.register_forward_hook(lambda _, __, output: maps.append(output)) for block in blocks]
         try:
             self.forward_features(waveform)

@@ -381,8 +381,10 @@ def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
         del settings["train"][key]
     table = hashlib.sha256()
     for data in sets:
-        labels = {task: numbers.tolist() for task, numbers in data.labels.items()}
-        table.update(json.dumps([data.clips.names, data.splits, labels]).encode())
+        for name, split in zip(data.clips.names, data.splits, strict=True):
+            table.update(f"{name}\0{split}\n".encode("utf-8", "surrogateescape"))
+        for task, numbers in data.labels.items():
+            table.update(task.encode() + np.ascontiguousarray(numbers).tobytes())
     return {"recipe": settings, "environment": environment(), "data": {"sha256_of_names_and_labels": table.hexdigest()}}
 
 
