@@ -302,7 +302,7 @@ class AudioClassifier(nn.Module, ModelHubMixin):
 
     def probabilities(self, task: str, logits: Tensor) -> Tensor:
         """Probability of each class of a task from its logits ``(..., n_classes)``; multilabel ones are independent."""
-        return logits.sigmoid() if self.kinds[task] == "multilabel" else logits.softmax(-1)
+        return probabilities(logits, self.kinds[task])
 
     def _prepare(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
         samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform, np.float32)
@@ -366,6 +366,16 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         from .hub import model_card
 
         return ModelCard(model_card(self, *args, **kwargs))
+
+
+def probabilities(logits: Tensor, kind: str = "multiclass") -> Tensor:
+    """Probability of each class: they sum to 1, but for a multilabel task, whose classes are independent.
+
+    Example:
+        >>> probabilities(torch.zeros(1, 4)), probabilities(torch.zeros(1, 2), "multilabel")
+        (tensor([[0.2500, 0.2500, 0.2500, 0.2500]]), tensor([[0.5000, 0.5000]]))
+    """
+    return logits.sigmoid() if kind == "multilabel" else logits.softmax(-1)
 
 
 def cost_per_second(model: AudioClassifier) -> Cost:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .classifier import AudioClassifier
+from .classifier import AudioClassifier, probabilities
 from .data.batches import evaluation_batches
 from .data.clips import Clips, Progress
 from .distributed import gather_rows, share_of
@@ -120,16 +120,6 @@ def share_right(logits: Tensor, labels: Tensor, kind: str = "multiclass") -> Ten
         return ((logits > 0) == (labels > 0.5)).float().mean(1)
     numbers = labels if labels.dim() == 1 else labels.argmax(1)
     return (logits.argmax(1) == numbers).float()
-
-
-def probabilities(logits: Tensor, kind: str = "multiclass") -> Tensor:
-    """Probability of each class: they sum to 1, but for a multilabel task, whose classes are independent.
-
-    Example:
-        >>> probabilities(torch.zeros(1, 4)), probabilities(torch.zeros(1, 2), "multilabel")
-        (tensor([[0.2500, 0.2500, 0.2500, 0.2500]]), tensor([[0.5000, 0.5000]]))
-    """
-    return logits.sigmoid() if kind == "multilabel" else logits.softmax(-1)
 
 
 def score(

@@ -22,7 +22,7 @@ from torch import Tensor
 from . import __version__
 from .audio import read_audio
 from .checkpoint import Notify, list_checkpoints
-from .classifier import FRONTENDS, TRUNKS, AudioClassifier, Frontend, Trunk, cost_per_second, load
+from .classifier import FRONTENDS, TRUNKS, AudioClassifier, Frontend, Trunk, cost_per_second, load, probabilities
 from .data import Clips, label_numbers, read_path
 from .data.batches import LabelledClips
 from .data.clips import Progress
@@ -30,7 +30,7 @@ from .distributed import broadcast, is_main, process_count
 from .distributed import start as start_processes
 from .dynamics import TensorBoardLog
 from .errors import DataError, ModelFileError, RecipeError, UsageError
-from .evaluate import Score, best_thresholds, clip_logits, evaluate, probabilities
+from .evaluate import Score, best_thresholds, clip_logits, evaluate
 from .files import explain_write_errors, replace_file
 from .inspection import leaks
 from .predict import find_sounds
