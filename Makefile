@@ -22,7 +22,7 @@ lint: setup ## lint, format, types
 	$(BIN)/mypy
 
 unit: setup ## all tests, slow ones too, doctests and the snippets of the documentation
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 setup: .venv/installed
 

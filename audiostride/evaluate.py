@@ -178,7 +178,8 @@ def best_thresholds(logits: Tensor, labels: Tensor | np.ndarray, kind: str) -> l
             (one for each class).
 
     Example:
-        >>> best_thresholds(torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.5, 0.0]]), torch.tensor([0, 1, 1]), "binary")
+        >>> logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.5, 0.0]])
+        >>> [round(t, 4) for t in best_thresholds(logits, torch.tensor([0, 1, 1]), "binary")]
         [0.1941]
     """
     likely, target = probabilities(logits, kind), torch.as_tensor(labels)
@@ -190,22 +191,19 @@ def best_thresholds(logits: Tensor, labels: Tensor | np.ndarray, kind: str) -> l
 def _best_threshold(likely: Tensor, truth: Tensor, both_classes: bool) -> float:
     """The middle of the best gap between two neighbouring probabilities; 0.5 where nothing is to be gained."""
     values, order = likely.double().sort()
-    positive = truth[order].double()
-    below = positive.cumsum(0)  # positives among the lowest i + 1
-    # Cutting below position i: positives above are hits.
-    n, n_positive = len(values), positive.sum()
+    n, n_positive = len(values), truth.double().sum()
     if n_positive in (0, n):
         return 0.5
-    missed = torch.cat([below.new_zeros(1), below])[:-1]
-    hits, above = n_positive - missed, n - torch.arange(n, dtype=torch.double)
-    f1 = 2 * hits / (above + n_positive)
+    # Cut i leaves the lowest i clips below the threshold, from none to all of them.
+    below = torch.arange(n + 1, dtype=torch.double)
+    missed = torch.cat([below.new_zeros(1), truth[order].double().cumsum(0)])
+    f1 = 2 * (n_positive - missed) / (n - below + n_positive)
     if both_classes:
-        negatives_below = torch.arange(n, dtype=torch.double) - missed
-        f1 = (f1 + 2 * negatives_below / (n - above + (n - n_positive))) / 2
-    f1[1:][values[1:] == values[:-1]] = -1  # equal probabilities cannot be told apart
+        f1 = (f1 + 2 * (below - missed) / (below + n - n_positive)) / 2
+    f1[1:n][values[1:] == values[:-1]] = -1  # equal probabilities cannot be told apart
     best = int(f1.argmax())
-    lower = 0.0 if best == 0 else float(values[best - 1])
-    return round((lower + float(values[best])) / 2, 4)
+    edges = [0.0, *values.tolist(), 1.0]
+    return (edges[best] + edges[best + 1]) / 2
 
 
 def evaluate(

@@ -205,8 +205,8 @@ class ModelSection(TrunkSection):
     shared_stride: bool = False
 
 
-class ResNetSection(TrunkSection):
-    """Settings of the trunk, see `ResNet`."""
+class ResNetSection(Section):
+    """Settings of a `ResNet`, for spectrograms and for images."""
 
     name: Literal["resnet"] = "resnet"
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
@@ -220,6 +220,10 @@ class ResNetSection(TrunkSection):
     shared_stride: bool = False
     stem: Literal["small", "imagenet"] = "small"
     pre_activation: bool = False
+
+
+class ResNetTrunkSection(TrunkSection, ResNetSection):
+    """Settings of the trunk, see `ResNet`."""
 
 
 class WaveCNNSection(TrunkSection):
@@ -287,7 +291,7 @@ class Recipe(Section):
     augment: AugmentSection = AugmentSection()
     model: Annotated[
         Annotated[ModelSection, Tag("audio_cnn")]
-        | Annotated[ResNetSection, Tag("resnet")]
+        | Annotated[ResNetTrunkSection, Tag("resnet")]
         | Annotated[WaveCNNSection, Tag("wave_cnn")],
         _named("audio_cnn"),
     ] = ModelSection()
@@ -520,6 +524,8 @@ def _walk(location: list[str], kind: type[Section]) -> tuple[Iterable[str], list
     names: Iterable[str] = ()
     path = []
     for part in location:
+        if type(None) in get_args(annotation):  # a section that may be left out
+            annotation = next(a for a in get_args(annotation) if a is not type(None))
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             names = annotation.model_fields
             field = annotation.model_fields.get(part)
