@@ -331,7 +331,16 @@ def sweep(
     with ProgressDisplay() as display:
         outcomes = run_sweep(
             planned,
-            lambda one, path: run(one, path, display.progress, display.on_start, display.on_step, display.on_epoch),
+            lambda one, path: run(
+                one,
+                path,
+                display.progress,
+                display.on_start,
+                display.on_step,
+                display.on_epoch,
+                resume=path.is_dir(),
+                notify=display.print,
+            ),
             display.on_run,
         )
     if as_json:

@@ -7,13 +7,12 @@ with readable results is finished and never repeated, a run without is taken up 
 import itertools
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import AudiostrideError, UsageError
+from .errors import AudiostrideError, Interrupted, UsageError
 from .recipe import Recipe, load_recipe
 from .run import RECIPE_FILE, RESULTS_FILE
 
@@ -99,7 +98,7 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
 
     Args:
         planned: from `plan_sweep`.
-        train: trains one recipe into a directory.
+        train: trains one recipe into a directory, where it goes on with what a killed run left.
         on_run: called with each `Planned` run as it starts and its `Outcome` when it is done.
 
     Returns:
@@ -107,6 +106,7 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
 
     Raises:
         UsageError: if another sweep is at work in the same directory.
+        Interrupted: after SIGTERM or SIGINT; the same sweep goes on there.
     """
     outcomes = []
     with _alone(planned[0].path.parent):
@@ -115,10 +115,11 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
                 outcome = Outcome(run.path, "finished before")
             else:
                 on_run(run)
-                shutil.rmtree(run.path, ignore_errors=True)  # what a killed run left; `_check_belongs` knows it
                 try:
                     train(run.recipe, run.path)
                     outcome = Outcome(run.path, "finished")
+                except Interrupted:
+                    raise
                 except AudiostrideError as error:
                     outcome = Outcome(run.path, "failed", str(error))
             on_run(outcome)
