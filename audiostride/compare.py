@@ -18,8 +18,8 @@ import numpy as np
 from .classifier import load
 from .cutoffs import model_cutoffs, summarise
 from .errors import ModelFileError, UsageError
-from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
-from .rundir import read_answers, read_recipe, read_results
+from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
+from .rundir import read_answers, read_results
 
 RESAMPLES = 10_000
 _NO_METHOD = {"name", "seed", "tasks", "train.workers"}
@@ -295,7 +295,7 @@ def write_comparison(folder: Path, found: Mapping[str, Any]) -> list[Path]:
 
 
 def _read_run(folder: Path) -> Run:
-    results, recipe = read_results(folder), read_recipe(folder).model_dump()
+    results, recipe = read_results(folder), recipe_of(folder).model_dump()
     tasks = recipe["tasks"]
     titles = {}
     for name, task in tasks.items():

@@ -1,7 +1,6 @@
 """What a trunk costs at its current strides: multiply-accumulates, activations, parameters."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -123,7 +122,7 @@ def model_cost(model: nn.Module, example: Tensor) -> Cost:
         nonlocal macs, activations
         if isinstance(module, (DiffStride, SpectralPool)):
             sizes = list(inputs[0].shape)
-            for dim in range(out.dim() - len(_axes_of(module)), out.dim()):
+            for dim in range(out.dim() - module.n_axes, out.dim()):
                 macs += math.prod(sizes) * out.shape[dim]
                 sizes[dim] = out.shape[dim]
         else:
@@ -142,7 +141,3 @@ def model_cost(model: nn.Module, example: Tensor) -> Cost:
         for hook in hooks:
             hook.remove()
     return Cost(macs, activations, count_parameters(model))
-
-
-def _axes_of(pool: DiffStride | SpectralPool) -> Sequence[float]:
-    return pool.strides() if isinstance(pool, DiffStride) else pool.stride

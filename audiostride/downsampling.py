@@ -122,8 +122,9 @@ class _SpectralDownsampling(nn.Module):
 def pools_first(in_channels: int, out_channels: int, taps: int, crop: Crop) -> bool:
     """Whether a convolution followed by pooling runs faster on the pooled copies of its input.
 
-    It does where that halves the multiply-accumulates; above that a convolution at full resolution
-    wins by its better use of the caches (measured by `benchmarks/conv_resolution.py`).
+    Chosen where that at least halves the multiply-accumulates. Between half and three quarters it is
+    somewhat faster too (`benchmarks/conv_resolution.py`), but one pooled copy a tap is then kept for
+    the backward; above, it is not.
 
     Example:
         >>> crop = spectral.diffstride_crop(100, 2.0, 1.0)

@@ -105,8 +105,7 @@ class ConstantPool(nn.Module):
     def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
         """Pool one axis, as the layer it stands in for."""
         pool = self.pool
-        n_axes = pool.n_axes if isinstance(pool, DiffStride) else len(pool.stride)
-        dim, name = x.dim() - n_axes + axis, f"matrix_{axis}"
+        dim, name = x.dim() - pool.n_axes + axis, f"matrix_{axis}"
         if not hasattr(self, name):
             stride, smoothness = None, 1.0
             if isinstance(pool, DiffStride):

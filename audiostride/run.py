@@ -244,7 +244,7 @@ def evaluate_run(
         ModelFileError, DataError, UsageError: each names the file or task.
     """
     model = load(run_dir)
-    recipe = _recipe_of(run_dir)
+    recipe = recipe_of(run_dir)
     if task is not None and task not in model.labels:
         raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
     if data is None:
@@ -285,7 +285,7 @@ def check_windows(
         DataError: if a clip cannot be read.
     """
     if clips is None:
-        sets, _, _ = prepare_data(_recipe_of(Path(run_dir)), progress, model.labels)
+        sets, _, _ = prepare_data(recipe_of(Path(run_dir)), progress, model.labels)
         sources: list[Callable[[], np.ndarray]] = [
             partial(data.clips.read, index, model.frontend.sample_rate)
             for data in sets
@@ -388,7 +388,12 @@ def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
     return {"recipe": settings, "environment": environment(), "data": {"sha256_of_names_and_labels": table.hexdigest()}}
 
 
-def _recipe_of(run_dir: Path) -> Recipe:
+def recipe_of(run_dir: Path) -> Recipe:
+    """The recipe a run was made with.
+
+    Raises:
+        ModelFileError: if there is none.
+    """
     if not (run_dir / RECIPE_FILE).is_file():
         raise ModelFileError(f"{run_dir / RECIPE_FILE}: no such file; a run directory is needed")
     return load_recipe(str(run_dir / RECIPE_FILE))

@@ -17,9 +17,9 @@ from .data.ripples import RATES_HZ, SCALES
 from .errors import ModelFileError, UsageError
 from .frontend import LogMel
 from .preparation import open_source
-from .recipe import Recipe, RipplesData, load_recipe
+from .recipe import RipplesData
 from .response import LayerResponse, layer_responses, noise_log_mel
-from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
+from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 
 
 class Answers(NamedTuple):
@@ -36,17 +36,6 @@ class Answers(NamedTuple):
     truth: list[str]
     label: list[str]
     logits: np.ndarray
-
-
-def read_recipe(run_dir: Path) -> Recipe:
-    """The recipe a run was made with.
-
-    Raises:
-        ModelFileError: if there is none.
-    """
-    if not (run_dir / RECIPE_FILE).is_file():
-        raise ModelFileError(f"{run_dir / RECIPE_FILE}: no such file; a run directory is needed")
-    return load_recipe(str(run_dir / RECIPE_FILE))
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
@@ -142,7 +131,7 @@ def task_clips(run_dir: Path, task: str, progress: Progress | None = None) -> Cl
     Raises:
         DataError: if the data is no longer there.
     """
-    return open_source(read_recipe(run_dir).tasks[task].data, progress)
+    return open_source(recipe_of(run_dir).tasks[task].data, progress)
 
 
 def ripple_limits(run_dir: Path) -> dict[str, float]:
@@ -155,5 +144,5 @@ def ripple_limits(run_dir: Path) -> dict[str, float]:
         ModelFileError: if it is no run directory.
     """
     fastest = {"rate": ("time", max(RATES_HZ)), "scale": ("mel", max(SCALES))}
-    tasks = read_recipe(run_dir).tasks.values()
+    tasks = recipe_of(run_dir).tasks.values()
     return dict(fastest[task.column] for task in tasks if isinstance(task.data, RipplesData) and task.column in fastest)
