@@ -91,7 +91,7 @@ def clip_logits(
 
 
 def task_loss(logits: Tensor, labels: Tensor, kind: str = "multiclass", class_weights: Tensor | None = None) -> Tensor:
-    """Mean loss of logits ``(n, n_classes)``, a scalar.
+    """Mean loss of logits ``(n, n_classes)``, a scalar, in at least float32.
 
     Args:
         logits: of the classes.
@@ -104,6 +104,7 @@ def task_loss(logits: Tensor, labels: Tensor, kind: str = "multiclass", class_we
         >>> task_loss(torch.zeros(2, 3), torch.tensor([0, 2])).item()
         1.0986123085021973
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if kind == "multilabel":
         return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=class_weights)
     return F.cross_entropy(logits, labels, weight=class_weights)

@@ -15,6 +15,9 @@ from torch.nn import functional as F
 LOG_OFFSET = 1e-5
 """Added to the band power before the logarithm, so that silence is log(1e-5) = -11.5, not -inf."""
 
+CLIPS_IN_CACHE = 8
+"""Clips transformed at once on a CPU: of one second, their spectra take 3 MB (`benchmarks/log_mel.py`)."""
+
 
 def hz_to_mel(hz: float) -> float:
     """Frequency in Hz to HTK mel: 2595 log10(1 + f / 700).
@@ -102,12 +105,22 @@ def log_mel(waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int) 
         >>> spectrogram.shape, round(spectrogram[0, 0].item(), 2)
         (torch.Size([100, 64]), -11.51)
     """
+    # Whole batches of spectra would leave the processor's cache between the steps, which then take twice as long.
+    if waveform.dim() > 1 and waveform.device.type == "cpu" and not torch.compiler.is_compiling():
+        parts = waveform.split(CLIPS_IN_CACHE)
+        return torch.cat([_log_mel(part, window, filters, hop_length) for part in parts])
+    return _log_mel(waveform, window, filters, hop_length)
+
+
+def _log_mel(waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int) -> Tensor:
     n_frames, n_fft = waveform.shape[-1] // hop_length, 2 * (filters.shape[-1] - 1)
-    needed = (n_frames - 1) * hop_length + len(window)
+    needed = (n_frames - 1) * hop_length + n_fft
     padded = F.pad(waveform, (0, max(0, needed - waveform.shape[-1])))
-    frames = padded[..., : max(needed, 0)].unfold(-1, len(window), hop_length)
-    power = torch.fft.rfft(frames * window, n=n_fft).abs().square()
-    return (power @ filters.T + LOG_OFFSET).log()
+    frames = padded[..., : max(needed, 0)].unfold(-1, n_fft, hop_length)
+    spectrum = torch.fft.rfft(frames * F.pad(window, (0, n_fft - len(window))))
+    # Real and imaginary parts lie side by side: squared, the filters of each bin add them up to its power.
+    squares = torch.view_as_real(spectrum).flatten(-2).square()
+    return (squares @ filters.repeat_interleave(2, dim=1).T + LOG_OFFSET).log()
 
 
 class LogMel(nn.Module):
@@ -187,4 +200,5 @@ class LogMel(nn.Module):
         """
         if waveform.shape[-1] < self.hop_length:
             raise ValueError(f"a waveform of {waveform.shape[-1]} samples is shorter than one hop of {self.hop_length}")
-        return log_mel(waveform, self.window, self.filters, self.hop_length).unsqueeze(-3)
+        with torch.autocast(waveform.device.type, enabled=False):  # the logarithm needs more than 8 bits of power
+            return log_mel(waveform, self.window, self.filters, self.hop_length).unsqueeze(-3)

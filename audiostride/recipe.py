@@ -265,6 +265,7 @@ class TrainSection(Section):
     early_stopping: int | None = Field(None, ge=1)
     mixing: Literal["uniform", "proportional"] | Annotated[float, Field(ge=1)] = "uniform"
     validation_fraction: float = Field(0.1, gt=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
     sync_batch_norm: bool = False
     checkpoint_steps: int | None = Field(None, ge=1)
     keep_checkpoints: int = Field(2, ge=1)

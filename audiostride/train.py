@@ -65,6 +65,7 @@ def train(
     ema_decay: float | None = None,
     early_stopping: int | None = None,
     mixing: str | float = "uniform",
+    precision: str = "float32",
     sync_batch_norm: bool = False,
     checkpoint_steps: int | None = None,
     keep_checkpoints: int = 2,
@@ -108,6 +109,8 @@ def train(
         ema_decay: validate and keep a moving average of the weights, see `update_average_`; None: do not.
         early_stopping: stop after this many epochs without a better one; None: do not.
         mixing: how several data sets are mixed, see `plan_epoch`.
+        precision: "float32"; or "bfloat16": convolutions and matrix products of the training steps in half
+            precision (autocast). Weights, masks, batch norm, losses and evaluation stay in float32.
         sync_batch_norm: on several GPUs, batch norm over the whole batch instead of each GPU's share.
         checkpoint_steps: save a checkpoint every so many steps, too; None: at the end of each epoch only.
         keep_checkpoints: how many of the newest checkpoints are kept, beside the best.
@@ -133,6 +136,8 @@ def train(
         DataError: if a file cannot be read.
         ValueError: if an argument is out of range.
     """
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be float32 or bfloat16, got {precision!r}")
     engine = start_processes(find_unused_parameters=len(sets) > 1)
     device = model.frontend.window.device
     if sync_batch_norm:
@@ -210,7 +215,10 @@ def train(
                     labels = {task: numbers.to(device) for task, numbers in batch.labels.items()}
                     # Processes exchange gradients once a step, after its last batch.
                     with engine.no_sync(parallel) if i + 1 < len(group) else nullcontext():
-                        with augmented(model.frontend, augmentation.log_mel if augmentation else (), batch.seeds):
+                        with (
+                            augmented(model.frontend, augmentation.log_mel if augmentation else (), batch.seeds),
+                            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+                        ):
                             logits = parallel(batch.waveform.to(device), tuple(labels))
                         losses = {
                             task: task_loss(logits[task], numbers, model.kinds[task], (class_weights or {}).get(task))

@@ -123,3 +123,20 @@ def test_a_directory_with_checkpoints_is_not_trained_over(tmp_path: Path) -> Non
     train_small(small_model(), tmp_path, epochs=1)
     with pytest.raises(UsageError, match="holds checkpoints of another run"):
         train_small(small_model(), tmp_path, epochs=1)
+
+
+def test_bfloat16_training_stays_near_float32_and_keeps_float32_weights(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        trained = train_small(small_model(), tmp_path / precision, precision=precision)
+        lines = (tmp_path / precision / "steps.jsonl").read_text().splitlines()
+        losses[precision] = [float.fromhex(json.loads(line)["loss_hex"]) for line in lines]
+        assert {p.dtype for p in trained.parameters()} == {torch.float32}
+    first, half = (torch.tensor(losses[precision]) for precision in ("float32", "bfloat16"))
+    assert not torch.equal(first, half)
+    torch.testing.assert_close(first[:5], half[:5], rtol=0.03, atol=0)
+
+
+def test_an_unknown_precision_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="float16"):
+        train_small(small_model(), tmp_path, precision="float16")
