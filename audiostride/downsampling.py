@@ -94,8 +94,8 @@ class _SpectralDownsampling(nn.Module):
 
         Pooling and convolution are both linear, so the shifted copies of the input that the
         convolution adds up can be pooled first and the convolution run on what is left. That costs
-        a pooling of every input channel for each tap instead of one of every output channel, so it
-        pays where the input has few channels: in a network, at its first convolution.
+        a pooling of every input channel for each tap instead of one of every output channel, see
+        `pools_first`.
 
         Args:
             conv: `StridedConv` of stride 1 whose kernel is longer than 1 along `axis` only.
@@ -122,18 +122,17 @@ class _SpectralDownsampling(nn.Module):
 def pools_first(in_channels: int, out_channels: int, taps: int, crop: Crop) -> bool:
     """Whether a convolution followed by pooling runs faster on the pooled copies of its input.
 
-    Chosen where that at least halves the multiply-accumulates. Between half and three quarters it is
-    somewhat faster too (`benchmarks/conv_resolution.py`), but one pooled copy a tap is then kept for
-    the backward; above, it is not.
+    Chosen where that saves at least a quarter of the multiply-accumulates, from where on it is faster
+    (`benchmarks/conv_resolution.py`): in the first layer, and in wide layers that halve their axis.
 
     Example:
         >>> crop = spectral.diffstride_crop(100, 2.0, 1.0)
-        >>> pools_first(1, 64, 3, crop), pools_first(64, 64, 3, crop)
-        (True, False)
+        >>> pools_first(1, 64, 3, crop), pools_first(64, 64, 3, crop), pools_first(512, 512, 3, crop)
+        (True, False, True)
     """
     full = taps * in_channels * out_channels * crop.n + crop.m * crop.n * out_channels
     pooled = taps * in_channels * out_channels * crop.m + crop.m * crop.n * in_channels * taps
-    return pooled < 0.5 * full
+    return pooled < 0.75 * full
 
 
 class SpectralPool(_SpectralDownsampling):
