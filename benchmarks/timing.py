@@ -1,0 +1,104 @@
+"""What the benchmarks share: interleaved timing, peak memory, the networks, a table and its CSV."""
+
+import csv
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from audiostride.cnn import CHANNELS, AudioCNN
+from audiostride.downsampling import DiffStride, StridedConv
+from audiostride.spectral import crop_spectrum_fft, diffstride_mask
+
+NETWORKS = {"paper": CHANNELS, "narrow": (16, 32, 64, 64, 128, 128)}
+
+
+class FftStride(DiffStride):
+    """DiffStride as it is usually written: convolve at full resolution, then FFT, mask, crop, inverse FFT."""
+
+    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
+        y = conv(x)
+        dim = y.dim() - self.n_axes + axis
+        crop = self.axis_crop(y.shape[dim], axis, host_stride)
+        mask = diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
+        return crop_spectrum_fft(y, mask, crop, dim)
+
+
+def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
+    """A trunk of `NETWORKS`; method "fft" is "diffstride" by FFT, contiguous, where FFTs run fastest."""
+    torch.manual_seed(0)
+    kind = "diffstride" if method == "fft" else method
+    trunk = AudioCNN(kind, channels=NETWORKS[network], smoothness=smoothness)  # type: ignore[arg-type]
+    if method == "fft":
+        for block in trunk.separable_blocks:
+            assert isinstance(block.pool, DiffStride)
+            block.pool = FftStride(block.pool.strides(), smoothness)
+        trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return trunk
+
+
+def interleaved(forms: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median time of each form in ms; the forms run in turn, after one round that warms up."""
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    for i in range(repeats + 1):
+        for name, form in forms.items():
+            _wait()
+            began = time.perf_counter()
+            form()
+            _wait()
+            if i:
+                times[name].append(1000 * (time.perf_counter() - began))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_megabytes(step: Callable[[], object]) -> float:
+    """Largest amount of memory a step holds beyond what was held before it, on the CPU or the current GPU."""
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        step()
+    held = peak = 0
+    results = record.profiler.kineto_results  # type: ignore[union-attr]
+    for event in sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / 1e6
+
+
+def machine() -> str:
+    """The hardware, threads and torch of this process, for the head of a table."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        name = next((line.split(":")[1].strip() for line in info.open() if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def publish(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Print rows as a Markdown table and write them to a CSV file, whose last column names the machine."""
+    names = list(rows[0])
+    print(f"{machine()}\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for row in rows:
+        print(f"| {' | '.join(str(row[name]) for name in names)} |")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*names, "machine"])
+        writer.writeheader()
+        writer.writerows({**row, "machine": machine()} for row in rows)
+    print(f"\nwritten to {path}")
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
