@@ -372,8 +372,9 @@ def compare(
       audiostride compare runs/strided runs/diffstride --out tables --plot cost.png
     """
     from .compare import compare as compare_runs
-    from .compare import find_runs, tables, to_markdown, write_comparison
+    from .compare import find_runs
     from .plots import check_ending, cost_figure, save
+    from .tables import tables, to_markdown, write_comparison
 
     if plot:
         check_ending(plot)

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from audiostride.classifier import AudioClassifier
 from audiostride.cli import app
 from audiostride.cnn import AudioCNN
-from audiostride.compare import bootstrap_interval, compare, find_runs, tables, to_latex, to_markdown, write_comparison
+from audiostride.compare import bootstrap_interval, compare, find_runs
 from audiostride.errors import ModelFileError, UsageError
 from audiostride.frontend import LogMel
 from audiostride.recipe import dump_recipe, load_recipe
 from audiostride.run import describe
+from audiostride.tables import tables, to_latex, to_markdown, write_comparison
 
 SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
 

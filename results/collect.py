@@ -1,0 +1,235 @@
+"""Collect finished runs into the committed results: python results/collect.py RUN_DIR...
+
+RUN_DIR is a run directory, or a directory of them: of `audiostride train`, `sweep` or `train-images`.
+Every run becomes one line a task of `runs.csv`, or one line of `images.csv`; a run that is there
+already is replaced, so that it can be collected again. Its resolved recipe goes to `settings/`,
+without seed and paths. `page.py` writes docs/results.md from these files alone.
+"""
+
+import csv
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from audiostride.cnn import AudioCNN
+from audiostride.compare import Run, find_runs, make_run
+from audiostride.cutoffs import trunk_cutoffs
+from audiostride.errors import AudiostrideError
+from audiostride.run import recipe_of
+from audiostride.rundir import read_results
+
+HERE = Path(__file__).parent
+RUN_KEY, IMAGE_KEY = ("recipe", "task", "seed"), ("recipe", "seed")
+ENVIRONMENT = ("audiostride", "torch", "device", "processor", "threads", "processes")
+SCORES = ("accuracy", "loss", "n", "auc", "mean_average_precision", "macro_f1")
+RUN_COLUMNS = (
+    "data", "task", "with", "downsampling", "smoothness", "shared_stride", "channels", "initial_strides",
+    "epochs", "batch_size", "learning_rate", "stride_learning_rate", "stride_cost", "precision", "seed",
+    *SCORES, "macs_per_second", "parameters", "strides", *ENVIRONMENT, "recipe", "clips", "right",
+)  # fmt: skip
+IMAGE_COLUMNS = (
+    "data", "downsampling", "smoothness", "channels", "initial_strides", "epochs", "batch_size", "learning_rate",
+    "stride_learning_rate", "seed", "test_accuracy", "n_train", "n_test", "macs", "parameters", "strides", "published",
+    *ENVIRONMENT, "recipe",
+)  # fmt: skip
+
+
+def main(paths: Sequence[Path]) -> None:
+    """Add every finished run at or below `paths`, and say what was left out."""
+    sounds, images, unfinished = [], [], []
+    for path in paths:
+        folders = sorted(file.parent for file in path.rglob("recipe.yaml"))
+        if not folders:
+            raise SystemExit(f"error: {path}: holds no run")
+        for folder in folders:
+            if not (folder / "results.json").is_file():
+                unfinished.append(folder)
+            elif "tasks" in json.loads((folder / "results.json").read_text(encoding="utf-8")):
+                sounds.append(folder)
+            else:
+                images.append(folder)
+    runs, damaged = find_runs(sounds) if sounds else ([], [])
+    for folder in unfinished + damaged:
+        print(f"left out: {folder} is not finished", file=sys.stderr)
+    rows = [row for run in runs for row in run_rows(run)]
+    _merge(HERE / "runs.csv", RUN_COLUMNS, RUN_KEY, rows)
+    _merge(HERE / "images.csv", IMAGE_COLUMNS, IMAGE_KEY, [image_row(folder) for folder in images])
+    print(f"collected {len(runs)} runs on sound and {len(images)} on images; now: python results/page.py")
+
+
+def run_rows(run: Run) -> list[dict[str, Any]]:
+    """The lines of `runs.csv` of one run, a line a task; its recipe is written to `settings/`."""
+    results = read_results(Path(run.name))
+    recipe = portable(recipe_of(Path(run.name)).model_dump())
+    model, train, environment = recipe["model"], recipe["train"], results.get("environment", {})
+    name = _write_recipe(recipe, "-".join(dict.fromkeys(_data(task) for task in recipe["tasks"].values())))
+    learned = model["downsampling"] == "diffstride"
+    rows = []
+    for task, scores in results["tasks"].items():
+        clips = sorted(run.right[task])
+        rows.append(
+            {
+                "data": _data(recipe["tasks"][task]),
+                "task": task,
+                "with": " ".join(other for other in recipe["tasks"] if other != task),
+                "downsampling": model["downsampling"],
+                "smoothness": model["smoothness"] if learned else "",
+                "shared_stride": model.get("shared_stride", "") if learned else "",
+                "channels": _words(model["channels"]),
+                "initial_strides": _words(model["strides"]),
+                "epochs": train["epochs"],
+                "batch_size": train["batch_size"],
+                "learning_rate": train["learning_rate"],
+                "stride_learning_rate": train["stride_learning_rate"] if learned else "",
+                "stride_cost": train["stride_cost"] if learned else "",
+                "precision": train.get("precision", "float32"),
+                "seed": run.seed,
+                **{key: scores.get(key, "") for key in SCORES},
+                "macs_per_second": results["macs_per_second"],
+                "parameters": results["parameters"],
+                "strides": _words(results["strides"]),
+                **{key: environment.get(key, "") for key in ENVIRONMENT},
+                "recipe": name,
+                "clips": hashlib.sha256("\n".join(clips).encode("utf-8", "surrogateescape")).hexdigest()[:12],
+                "right": np.packbits([run.right[task][clip] for clip in clips]).tobytes().hex(),
+            }
+        )
+    return rows
+
+
+def image_row(folder: Path) -> dict[str, Any]:
+    """The line of `images.csv` of one run of `train-images`."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    recipe = portable(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    environment = results.get("environment", {})
+    settings = {
+        "data": Path(recipe["data"]["path"]).name,
+        "smoothness": recipe["model"]["smoothness"] if results["downsampling"] == "diffstride" else "",
+        "channels": _words(recipe["model"]["channels"]),
+        "initial_strides": _words(results["initial_strides"]),
+        "strides": _words(results["strides"]),
+        **{key: recipe["train"][key] for key in ("epochs", "batch_size", "learning_rate", "stride_learning_rate")},
+        **{key: environment.get(key, "") for key in ENVIRONMENT},
+        "recipe": _write_recipe(recipe, Path(recipe["data"]["path"]).name),
+    }
+    row = {key: results.get(key) for key in IMAGE_COLUMNS} | settings
+    return {key: "" if row[key] is None else row[key] for key in IMAGE_COLUMNS}
+
+
+def portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved recipe without what belongs to one machine: a path is cut to the name of the data set."""
+    kept = json.loads(
+        json.dumps({key: value for key, value in recipe.items() if key not in ("seed", "cache", "sweep")})
+    )
+    for key in ("workers", "checkpoint_steps", "keep_checkpoints"):
+        kept["train"].pop(key, None)
+    for block in [task["data"] for task in kept.get("tasks", {}).values()] + [kept["data"]] * ("data" in kept):
+        if "path" in block and block.get("source") != "hub":
+            block["path"] = Path(block["path"]).name
+    return kept
+
+
+def read_rows(name: str) -> list[dict[str, str]]:
+    """The lines of a CSV of this folder; none if it is not there."""
+    path = HERE / name
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """One of the recipes in `settings/`."""
+    return yaml.safe_load((HERE / "settings" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def read_runs() -> list[Run]:
+    """The runs of `runs.csv`, ready for `audiostride.compare`."""
+    by_run: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in read_rows("runs.csv"):
+        by_run.setdefault((row["recipe"], row["seed"]), []).append(row)
+    runs = []
+    for (name, seed), rows in by_run.items():
+        first, recipe = rows[0], read_recipe(name)
+        strides = [[float(value) for value in pair.split("x")] for pair in first["strides"].split()]
+        results = {
+            "tasks": {row["task"]: {key: float(row[key]) for key in SCORES if row[key]} for row in rows},
+            "macs_per_second": float(first["macs_per_second"]),
+            "parameters": int(first["parameters"]),
+            "strides": strides,
+            "seed": int(seed),
+        }
+        for scores in results["tasks"].values():
+            scores["n"] = int(scores["n"])
+        right = {row["task"]: _unpack(row) for row in rows}
+        runs.append(make_run(f"{name} {seed}", recipe, results, right, _layers(recipe, strides)))
+    return runs
+
+
+def _unpack(row: Mapping[str, str]) -> dict[str, bool]:
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["right"]), np.uint8), count=int(float(row["n"])))
+    return {f"{row['clips']} {i}": bool(bit) for i, bit in enumerate(bits)}
+
+
+def _layers(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> list[Any]:
+    """Cut-offs for an input of one second; they follow from strides and settings, not from the weights."""
+    model, frontend = recipe["model"], recipe["frontend"]
+    if model["name"] != "audio_cnn" or model["downsampling"] == "strided":
+        return []
+    kept = {key: model[key] for key in ("downsampling", "smoothness", "shared_stride")}
+    frame_rate = 1000 / frontend["hop_ms"]
+    trunk = AudioCNN(**kept, channels=[1] * len(strides), strides=strides)
+    return trunk_cutoffs(trunk, round(frame_rate), frontend["n_mels"], frame_rate)
+
+
+def _merge(path: Path, columns: Sequence[str], key: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    merged = {tuple(row[name] for name in key): row for row in read_rows(path.name)}
+    merged |= {tuple(str(row[name]) for name in key): row for row in rows}
+    if not merged:
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(row for _, row in sorted(merged.items(), key=lambda item: _order(item[0])))
+
+
+def _order(key: Sequence[str]) -> list[Any]:
+    *others, seed = key
+    return [*others, int(seed)]
+
+
+def _write_recipe(recipe: Mapping[str, Any], data: str) -> str:
+    """Write a recipe under a name that follows from its content, and return the name."""
+    text = yaml.safe_dump(dict(recipe), sort_keys=False, default_flow_style=None, width=100)
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{data}-{recipe['model']['downsampling']}-{digest}"
+    (HERE / "settings").mkdir(exist_ok=True)
+    (HERE / "settings" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return name
+
+
+def _data(task: Mapping[str, Any]) -> str:
+    data = task["data"]
+    return Path(str(data.get("path", data["source"]))).name
+
+
+def _words(values: Sequence[Any]) -> str:
+    """Numbers, or pairs of numbers, as words: "2x2 1.5x1"."""
+    return " ".join(
+        "x".join(f"{v:.6g}" for v in value) if isinstance(value, list) else f"{value:.6g}" for value in values
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    try:
+        main([Path(argument) for argument in sys.argv[1:]])
+    except AudiostrideError as error:
+        raise SystemExit(f"error: {error}") from error

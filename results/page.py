@@ -1,0 +1,758 @@
+"""Write docs/results.md from runs.csv and images.csv: python results/page.py [FILE]
+
+Every figure and every sentence that depends on one is computed here; nothing is written by hand.
+"""
+
+import json
+import shlex
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from collect import HERE, read_recipe, read_rows, read_runs
+
+from audiostride.compare import Run, compare, flatten
+from audiostride.recipe import load_recipe
+from audiostride.tables import Cell, Table, to_markdown
+
+PAGE = HERE.parent / "docs" / "results.md"
+
+DATA = {
+    "commands": "nine words of Speech Commands v0.01 (down, eight, five, go, left, one, right, up, zero), "
+    "speakers apart: 3,805 clips to train and validate, 678 to test",
+    "notes": "notes of 11 instrument families and 60 pitches, 1 s, rendered from free sampled sound fonts, "
+    "instruments and banks apart; in place of NSynth: 4,176 clips to train and validate, 1,045 to test",
+    "esc": "ESC-50, 50 kinds of sound, 5 s; folds 1 to 3 to train and validate (1,200 clips), fold 5 to test (400)",
+    "digits": "Free Spoken Digit Dataset, four speakers to train and validate (2,000 clips), a fifth to test (500)",
+    "ripples": "moving ripples, made by the package itself",
+    "cifar10": "CIFAR-10, re-coded as JPEG, drawn by lot: 20,000 of its 50,000 images to train, 5,000 of its "
+    "10,000 to test",
+}
+TITLES = {
+    ("commands", "label"): "spoken words",
+    ("notes", "label"): "instrument family",
+    ("notes", "pitch"): "pitch",
+    ("esc", "label"): "environmental sounds",
+    ("digits", "label"): "spoken digits",
+}
+PAPER_ACCURACY = {  # Riad et al. 2022, Table 1, single-task: strided, spectral, DiffStride
+    "spoken words": ("Speech Commands", 87.3, 88.5, 90.5),
+    "instrument family": ("NSynth instrument", 72.6, 72.9, 75.4),
+    "pitch": ("NSynth pitch", 91.8, 90.1, 92.2),
+}
+PAPER_CUTOFFS = {  # Table 2: Hz, cycles per mel band
+    "spoken words": (25.00, 0.2500),
+    "instrument family": (38.33, 0.2292),
+    "pitch": (37.50, 0.3021),
+}
+PLANNED_TASKS = ("spoken words", "instrument family", "pitch", "instrument family, with pitch", "pitch, with family")
+PLANNED_SEEDS = {
+    "strided": 3,
+    "strided, widened": 3,
+    "spectral": 3,
+    "DiffStride R=1": 3,
+    "DiffStride R=2": 2,
+    "DiffStride R=4": 2,
+    "DiffStride R=1, shared strides": 1,
+}
+OURS, RIVALS = "DiffStride R=1", ("strided", "strided, widened", "spectral")
+STRIDES = [[2.0, 2.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
+NO_LOSS = 0.005
+"""A smaller R is said to cost no accuracy where its mean loss against R = 4 is below this."""
+
+KINDS = {"strided": "strided", "spectral": "spectral", "diffstride": "DiffStride"}
+
+
+class Method(NamedTuple):
+    """What a run does differently from others on the same tasks.
+
+    Attributes:
+        kind: of its downsampling.
+        smoothness: R, None where there is none.
+        shared: whether both axes share a stride.
+        width: "widened" or "narrowed" beside the usual channels, else "".
+        start: its initial strides, "" for the usual ones.
+        others: further settings with unusual values, by key.
+    """
+
+    kind: str
+    smoothness: float | None
+    shared: bool
+    width: str
+    start: str
+    others: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        """The method in words."""
+        first = KINDS[self.kind] + (f" R={self.smoothness:g}" if self.smoothness else "")
+        parts = [first, "shared strides" if self.shared else "", self.width, self.start and f"from {self.start}"]
+        return ", ".join(filter(None, [*parts, *(f"{key.rpartition('.')[2]}={value}" for key, value in self.others)]))
+
+
+class Evidence(NamedTuple):
+    """All runs on sound, compared.
+
+    Attributes:
+        runs: every run by name.
+        methods: the method of every run, by the run's name.
+        found: what `audiostride.compare` says of them.
+        cells: the rows of found["accuracy"] by task and method.
+    """
+
+    runs: dict[str, Run]
+    methods: dict[str, Method]
+    found: dict[str, Any]
+    cells: dict[tuple[str, str], dict[str, Any]]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, planned ones first."""
+        seen = dict.fromkeys(task for task, _ in self.cells)
+        return [
+            *(task for task in PLANNED_TASKS if task in seen),
+            *(task for task in seen if task not in PLANNED_TASKS),
+        ]
+
+    def names(self, task: str) -> list[str]:
+        """The methods that were tried on a task, in a fixed order."""
+        return sorted((name for other, name in self.cells if other == task), key=_method_order)
+
+    def method(self, name: str) -> Method:
+        """The method that has a name."""
+        return next(method for method in self.methods.values() if method.name == name)
+
+    def difference(self, task: str, first: str, second: str) -> dict[str, Any] | None:
+        """Accuracy of the first method less that of the second, with its interval."""
+        for row in self.found["differences"]:
+            if row["task"] == task and (row["first"], row["second"]) == (first, second):
+                return row
+            if row["task"] == task and (row["first"], row["second"]) == (second, first):
+                return row | {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
+        return None
+
+    def runs_of(self, task: str, name: str) -> list[Run]:
+        """The runs of a cell."""
+        return [r for r in self.runs.values() if task in r.tasks.values() and self.methods[r.name].name == name]
+
+
+def main(page: Path) -> None:
+    """Write the page."""
+    page.write_text(write_page(), encoding="utf-8")
+    print(f"wrote {page}")
+
+
+def write_page() -> str:
+    """The whole page as Markdown."""
+    images = read_rows("images.csv")
+    parts = [HEAD]
+    if runs := read_runs():
+        evidence = gather(runs)
+        parts += [
+            conditions(evidence),
+            wins_and_losses(evidence),
+            accuracy(evidence),
+            each_task(evidence),
+            smoothness(evidence),
+            cutoffs(evidence),
+            shared_strides(evidence),
+            starts(evidence),
+            studies(evidence),
+        ]
+    else:
+        parts.append("No run on sound has been collected yet.\n")
+    parts.append(image_section(images))
+    if runs:
+        parts.append(repeat(evidence))
+    return "\n".join(part for part in parts if part)
+
+
+HEAD = """# Results
+
+<!-- Written by `python results/page.py` from results/*.csv; changes made here are lost. -->
+
+What the methods score on real sounds, at what cost, and how sure a difference is. The figures are small networks on
+small sets: they compare methods under equal conditions and are no records. Accuracy is of test clips in percent, as
+mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates (MMAC) per second of audio.
+Intervals are 95 % paired bootstrap intervals over the test clips, over the seeds that both methods have: they say how
+far another test set could move a difference, not how far other seeds could. Bold: the best of a row or column, or a
+difference whose interval leaves out zero.
+"""
+
+
+def gather(runs: Sequence[Run]) -> Evidence:
+    """Name tasks and methods, and compare."""
+    named = {run.name: run._replace(tasks=_task_titles(run)) for run in runs}
+    methods: dict[str, Method] = {}
+    for data in dict.fromkeys(run.data for run in runs):
+        group = [run for run in runs if run.data == data]
+        usual = {
+            key: Counter(repr(run.settings[key]) for run in group if key in run.settings).most_common(1)[0][0]
+            for key in dict.fromkeys(key for run in group for key in run.settings)
+        }
+        channels = next(
+            run.settings["model.channels"]
+            for run in group
+            if repr(run.settings["model.channels"]) == usual["model.channels"]
+        )
+        methods |= {run.name: _method(run, usual, channels) for run in group}
+    found = compare(list(named.values()), {name: method.name for name, method in methods.items()})
+    cells = {(row["task"], row["method"]): row for row in found["accuracy"]}
+    return Evidence(named, methods, found, cells)
+
+
+def _task_titles(run: Run) -> dict[str, str]:
+    sections = json.loads(run.data)
+    short = {}
+    for task, section in sections.items():
+        data = str(section["data"].get("path", section["data"]["source"]))
+        short[task] = TITLES.get((data, section["column"]), f"{data} {task}")
+    titles = {}
+    for task, title in short.items():
+        others = [other.removeprefix("instrument ") for name, other in short.items() if name != task]
+        titles[task] = f"{title}, with {' and '.join(others)}" if others else title
+    return titles
+
+
+def _method(run: Run, usual: Mapping[str, str], channels: Sequence[int]) -> Method:
+    settings = run.settings
+    told = {"model.downsampling", "model.smoothness", "model.shared_stride", "model.channels", "model.strides"}
+    width = sum(settings["model.channels"]) - sum(channels)
+    pairs = [tuple(pair) if isinstance(pair, list) else (pair, pair) for pair in settings["model.strides"]]
+    moved = list(dict.fromkeys(pair for pair in pairs if pair != (1.0, 1.0)))
+    start = "({:g}, {:g})".format(*moved[0]) if len(moved) == 1 else " ".join(f"{t:g}x{m:g}" for t, m in pairs)
+    return Method(
+        kind=settings["model.downsampling"],
+        smoothness=settings.get("model.smoothness"),
+        shared=bool(settings.get("model.shared_stride")),
+        width="widened" if width > 0 else "narrowed" if width < 0 else "",
+        start="" if settings["model.strides"] == STRIDES else start,
+        others=tuple(
+            (key, f"{value}")
+            for key, value in settings.items()
+            if key not in told and repr(value) != usual[key] and value is not None
+        ),
+    )
+
+
+def conditions(evidence: Evidence) -> str:
+    """What was run on what, and what is missing."""
+    rows = read_rows("runs.csv")
+    lines = ["## What was run", ""]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        lines.append(f"- **{data}**: {DATA.get(data, 'a folder of sounds')}.")
+    lines.append("")
+    machines = Counter(_machine(row) for row in {(row["recipe"], row["seed"]): row for row in rows}.values())
+    lines.append(
+        "Hardware and versions: " + "; ".join(f"{machine} ({n} runs)" for machine, n in machines.items()) + "."
+    )
+    networks = Counter((row["channels"], row["epochs"], row["batch_size"]) for row in rows)
+    (channels, epochs, batch), _ = networks.most_common(1)[0]
+    lines.append(
+        f"The usual network is narrow, with {channels.replace(' ', ', ')} channels, trained for {epochs} epochs in "
+        f"batches of {batch}; the methods differ in nothing but what their names say. The model tested is that of the "
+        "best validation epoch; a tenth of the training clips is for validation."
+    )
+    missing = [f"{task}: {', '.join(gaps)}" for task in PLANNED_TASKS if (gaps := list(_gaps(evidence, task)))]
+    lines.append("")
+    lines.append("Of the planned runs none is missing." if not missing else "Planned and not there yet:")
+    lines += ["", *(f"- {line}" for line in missing)] if missing else []
+    return "\n".join(lines) + "\n"
+
+
+def _gaps(evidence: Evidence, task: str) -> Iterable[str]:
+    for name, wanted in PLANNED_SEEDS.items():
+        there = len(evidence.cells[task, name]["seeds"]) if (task, name) in evidence.cells else 0
+        if there < wanted:
+            yield f"{name} ({there} of {wanted} seeds)"
+
+
+def _machine(row: Mapping[str, str]) -> str:
+    device = f"CPU ({row['processor']})" if row["device"] == "cpu" and row["processor"] else row["device"] or "unknown"
+    threads = "1 thread" if row["threads"] == "1" else f"{row['threads']} threads"
+    return f"{device}, {threads}, {row.get('precision') or 'float32'}, torch {row['torch']}"
+
+
+def wins_and_losses(evidence: Evidence) -> str:
+    """Where the learned strides win and where not, in sentences made from the intervals."""
+    lines = []
+    for rival in RIVALS:
+        outcomes: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+        ratios = []
+        for task in evidence.tasks:
+            row = evidence.difference(task, OURS, rival)
+            if row is None:
+                continue
+            outcomes["better" if row["low"] > 0 else "worse" if row["high"] < 0 else "open"].append(
+                f"{task} ({_interval(row)})"
+            )
+            ratios.append(
+                evidence.cells[task, OURS]["macs_per_second"] / evidence.cells[task, rival]["macs_per_second"]
+            )
+        if not ratios:
+            continue
+        words = {
+            "better": "**better** on",
+            "worse": "**worse** on",
+            "open": "not to be told apart on",
+        }
+        said = "; ".join(f"{words[key]} {', '.join(found)}" for key, found in outcomes.items() if found)
+        cost = _range([f"{ratio:.2f}" for ratio in ratios])
+        lines.append(f"- Beside **{rival}** it is {said}; at {cost} times the multiply-accumulates.")
+    if not lines:
+        return ""
+    best = [f"{task}: {_best(evidence, task)}" for task in evidence.tasks if len(evidence.names(task)) > 1]
+    return "\n".join(
+        [
+            "## Where learned strides win, and where not",
+            "",
+            f"{OURS} from the usual start, in points of accuracy:",
+            "",
+            *lines,
+            "",
+            "The highest mean accuracy of any method tried: " + "; ".join(best) + ".",
+            "",
+        ]
+    )
+
+
+def _best(evidence: Evidence, task: str) -> str:
+    name = max(evidence.names(task), key=lambda name: evidence.cells[task, name]["mean"])
+    row = evidence.cells[task, name]
+    seeds = len(row["seeds"])
+    return f"{name} ({_percent(row['mean'], row['sd'])}, {seeds} seed{'s' * (seeds > 1)}, {_mmac(row)} MMAC/s)"
+
+
+def accuracy(evidence: Evidence) -> str:
+    """The paper's Table 1 with ours, and the paper's own figures beside."""
+    methods = ("strided", "strided, widened", "spectral", OURS)
+    rows = []
+    for task in evidence.tasks:
+        found = [evidence.cells.get((task, method)) for method in methods]
+        if not any(found):
+            continue
+        best = max(row["mean"] for row in found if row)
+        cells = [_accuracy_cell(row, best) for row in found]
+        paper = PAPER_ACCURACY.get(task)
+        rows.append(
+            [Cell(task), *cells, Cell(" / ".join(f"{v:.1f}" for v in paper[1:]) + f" ({paper[0]})" if paper else "-")]
+        )
+    complete = [t for t in evidence.tasks if all((t, method) in evidence.cells for method in methods)]
+    if len(complete) > 1:
+        means = [statistics.fmean(evidence.cells[task, method]["mean"] for task in complete) for method in methods]
+        rows.append([Cell(f"mean of {len(complete)}"), *(Cell(_percent(m), m == max(means)) for m in means), Cell("-")])
+    table = Table(
+        "Test accuracy in %, mean ± sd over seeds (their number, where it is not 3)",
+        ["task", *methods, "the paper's strided / spectral / DiffStride R=4"],
+        rows,
+    )
+    text = """## Accuracy
+
+*strided, widened* is the strided network with as many channels as bring its multiply-accumulates to those of
+DiffStride R=1: the baseline that the paper leaves out. The paper's figures stand beside for orientation; they are of
+other data (all 35 words, NSynth) and of a network 16 times as large, and are no target here.
+"""
+    return f"{text}\n{to_markdown([table])}"
+
+
+def each_task(evidence: Evidence) -> str:
+    """All methods of every task with their cost and differences."""
+    made = []
+    for task in evidence.tasks:
+        names = evidence.names(task)
+        best = max(evidence.cells[task, name]["mean"] for name in names)
+        header = ["method", "accuracy", "loss", "seeds", "MMAC/s", "thousand parameters"]
+        rivals = [rival for rival in RIVALS[:2] if rival in names]
+        rows = []
+        for name in names:
+            row = evidence.cells[task, name]
+            cells = [
+                Cell(name),
+                Cell(_percent(row["mean"], row["sd"]), row["mean"] == best),
+                Cell(f"{row['loss']:.3f}"),
+            ]
+            cells += [Cell(_numbers(row["seeds"])), Cell(_mmac(row)), Cell(f"{row['parameters'] / 1e3:.0f}")]
+            rows.append(cells + [_difference_cell(evidence.difference(task, name, rival)) for rival in rivals])
+        clips = evidence.cells[task, names[0]]["clips"]
+        made.append(Table(f"{task}, {clips:,} test clips", [*header, *(f"less {rival}" for rival in rivals)], rows))
+    return f"## Every method on every task\n\n{to_markdown(made)}"
+
+
+def smoothness(evidence: Evidence) -> str:
+    """What the ramp width R costs and brings."""
+    rows, losses = [], {}
+    widths = (1.0, 2.0, 4.0)
+    for task in evidence.tasks:
+        for width in widths:
+            name = f"DiffStride R={width:g}"
+            row = evidence.cells.get((task, name))
+            if row is None or not any((task, f"DiffStride R={w:g}") in evidence.cells for w in widths if w != width):
+                continue
+            difference = evidence.difference(task, name, "DiffStride R=4") if width < 4 else None
+            if difference:
+                losses.setdefault(width, {})[task] = -difference["difference"]
+            cells = [Cell(task), Cell(f"{width:g}"), Cell(_percent(row["mean"], row["sd"])), Cell(f"{row['loss']:.3f}")]
+            rows.append([*cells, Cell(_numbers(row["seeds"])), Cell(_mmac(row)), _difference_cell(difference)])
+    if not rows:
+        return ""
+    table = Table(
+        "DiffStride's ramp width R", ["task", "R", "accuracy", "loss", "seeds", "MMAC/s", "less R=4, same seeds"], rows
+    )
+    said = []
+    for width, by_task in sorted(losses.items()):
+        dear = [f"{task} ({100 * loss:.1f} points)" for task, loss in by_task.items() if loss >= NO_LOSS]
+        tasks = f"{len(by_task)} task{'s' * (len(by_task) > 1)}"
+        said.append(
+            f"R={width:g} loses half a point or more against R=4 on {', '.join(dear)} of {tasks}."
+            if dear
+            else f"R={width:g} costs no accuracy against R=4 (a mean loss under half a point on each of {tasks})."
+        )
+    text = "## What R costs\n\nThe paper has R = 4. A map keeps R bins more than its stride asks for, and that costs."
+    return f"{text} {' '.join(said)}\n\n{to_markdown([table])}"
+
+
+def cutoffs(evidence: Evidence) -> str:
+    """Learned strides of the first layer as cut-offs, as in the paper's Table 2."""
+    found = {(row["data"], row["method"], row["axis"]): row for row in evidence.found["cutoffs"]}
+    rows = []
+    for data, name in dict.fromkeys((data, name) for data, name, _ in found):
+        time, mel = found[data, name, "time"], found[data, name, "mel"]
+        if evidence.method(name).kind != "diffstride":
+            continue
+        tasks = next(list(r.tasks.values()) for r in evidence.runs.values() if r.title == data)
+        paper = PAPER_CUTOFFS.get(tasks[0]) if len(tasks) == 1 else (34.17, 0.2708)
+        cells = [tasks[0] if len(tasks) == 1 else " and ".join(task.partition(",")[0] for task in tasks), name]
+        cells += [
+            _numbers(time["seeds"]),
+            _mean_sd(time["stride"], time["stride_sd"], 2),
+            _mean_sd(mel["stride"], mel["stride_sd"], 2),
+        ]
+        cells += [_mean_sd(time["paper"], time["paper_sd"], 1), _mean_sd(mel["paper"], mel["paper_sd"], 3)]
+        cells += [f"{time['minus_6db']:.1f}", f"{mel['minus_6db']:.3f}"]
+        cells += [f"{paper[0]:.2f}, {paper[1]:.4f}" if paper else "-"]
+        cells += [f"{time['total_stride']:.1f} x {mel['total_stride']:.1f}"]
+        rows.append([Cell(cell) for cell in cells])
+    if not rows:
+        return ""
+    header = [
+        "trained on",
+        "method",
+        "seeds",
+        "stride, time",
+        "stride, mel",
+        "Hz",
+        "cycles/band",
+        "-6 dB: Hz",
+        "-6 dB: cycles/band",
+    ]
+    header += ["the paper's Hz, cycles/band", "product of all strides"]
+    rows.sort(key=lambda row: (_task_order(row[0].text), _method_order(row[1].text)))
+    text = """## Learned cut-offs
+
+What the first layer keeps, in the convention of the paper's Table 2 and at half amplitude; see [cutoffs](cutoffs.md).
+The strides began at 2 x 2 where the method's name says nothing else, which is 25 Hz and 0.25 cycles per mel band.
+The paper's figures are for its own data.
+"""
+    return f"{text}\n{to_markdown([Table('First layer, mean ± sd over seeds', header, rows)])}"
+
+
+def shared_strides(evidence: Evidence) -> str:
+    """The paper's Table A.7."""
+    rows = []
+    for task in evidence.tasks:
+        for name in evidence.names(task):
+            method = evidence.method(name)
+            separate = method._replace(shared=False).name
+            if not method.shared or (task, separate) not in evidence.cells:
+                continue
+            cells = [evidence.cells[task, separate], evidence.cells[task, name]]
+            best = max(cell["mean"] for cell in cells)
+            costs = [Cell(_mmac(cell)) for cell in cells]
+            difference = _difference_cell(evidence.difference(task, separate, name))
+            rows.append(
+                [Cell(task), Cell(separate), *(_accuracy_cell(cell, best) for cell in cells), difference, *costs]
+            )
+    if not rows:
+        return ""
+    header = ["task", "method", "separate", "shared", "separate less shared", "MMAC/s separate", "MMAC/s shared"]
+    return (
+        f"## One stride for both axes\n\n{to_markdown([Table('The form of the Table A.7 of the paper', header, rows)])}"
+    )
+
+
+def starts(evidence: Evidence) -> str:
+    """Good and poor initial strides."""
+    rows = []
+    for task in evidence.tasks:
+        names = evidence.names(task)
+        for name in names:
+            method = evidence.method(name)
+            usual = method._replace(start="").name
+            if not method.start or usual not in names:
+                continue
+            good, poor = evidence.cells[task, usual], evidence.cells[task, name]
+            cells = [Cell(task), Cell(usual), Cell(method.start), Cell(_percent(good["mean"], good["sd"]))]
+            cells += [Cell(_percent(poor["mean"], poor["sd"])), Cell(_numbers(poor["seeds"]))]
+            cells += [_difference_cell(evidence.difference(task, name, usual))]
+            cells += [
+                Cell(_mmac(good)),
+                Cell(_mmac(poor)),
+                Cell(_totals(evidence, task, usual)),
+                Cell(_totals(evidence, task, name)),
+            ]
+            rows.append(cells)
+    if not rows:
+        return ""
+    header = ["task", "method", "poor start", "usual start", "poor start", "seeds", "poor less usual"]
+    header += ["MMAC/s usual", "MMAC/s poor", "all strides, usual", "all strides, poor"]
+    text = (
+        "## Poor initial strides\n\nDoes a learned stride recover from a start that throws too much away, as the "
+        "paper's Table 3 claims for images? *all strides* is the product over the layers, time x mel, in the end."
+    )
+    return f"{text}\n\n{to_markdown([Table('Accuracy from both starts', header, rows)])}"
+
+
+def studies(evidence: Evidence) -> str:
+    """Runs that differ in a single further setting: the strides' learning rate, the regulariser, and so on."""
+    parts = []
+    headings = {
+        "train.stride_learning_rate": "## The strides' own learning rate",
+        "train.stride_cost": "## Accuracy against cost: the regulariser of Eq. 6",
+    }
+    keys = list(dict.fromkeys(key for m in evidence.methods.values() if len(m.others) == 1 for key, _ in m.others))
+    for key in sorted(keys):
+        rows = []
+        for task in evidence.tasks:
+            names = evidence.names(task)
+            varied = [n for n in names if [k for k, _ in evidence.method(n).others] == [key]]
+            bases = dict.fromkeys(evidence.method(name)._replace(others=()).name for name in varied)
+            for base in bases:
+                group = [
+                    n
+                    for n in names
+                    if evidence.method(n)._replace(others=()).name == base and (n == base or n in varied)
+                ]
+                group.sort(key=lambda n: _value(evidence.runs_of(task, n)[0].settings[key]))
+                for name in group:
+                    row = evidence.cells[task, name]
+                    value = evidence.runs_of(task, name)[0].settings[key]
+                    cells = [task, base, f"{value:g}" if isinstance(value, int | float) else str(value)]
+                    cells += [
+                        _percent(row["mean"], row["sd"]),
+                        f"{row['loss']:.3f}",
+                        _numbers(row["seeds"]),
+                        _mmac(row),
+                    ]
+                    rows.append([Cell(cell) for cell in [*cells, _totals(evidence, task, name)]])
+        header = ["task", "method", key, "accuracy", "loss", "seeds", "MMAC/s", "all strides"]
+        heading = headings.get(key, f"## Other values of `{key}`")
+        parts.append(f"{heading}\n\n{to_markdown([Table(f'`{key}` alone changed', header, rows)])}")
+    return "\n".join(parts)
+
+
+def image_section(rows: Sequence[Mapping[str, str]]) -> str:
+    """Image runs: downsampling against initial strides."""
+    if not rows:
+        return ""
+    text = ["## Images", ""]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        text.append(f"- **{data}**: {DATA.get(data, 'images')}.")
+    text += (
+        ["", f"Hardware and versions: {'; '.join(dict.fromkeys(_machine(row) for row in rows))}.", ""]
+        if rows[0]["torch"]
+        else [""]
+    )
+    tables = []
+    same = ("data", "channels", "epochs", "batch_size", "learning_rate")
+    for conditions in dict.fromkeys(tuple(row[key] for key in same) for row in rows):
+        chosen = [row for row in rows if tuple(row[key] for key in same) == conditions]
+        rates = {row["stride_learning_rate"] for row in chosen if row["downsampling"] == "diffstride"}
+        groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+        for row in chosen:
+            kind = KINDS[row["downsampling"]] + (f" R={float(row['smoothness']):g}" if row["smoothness"] else "")
+            if row["downsampling"] == "diffstride" and len(rates) > 1:
+                kind += f", stride rate {row['stride_learning_rate']}"
+            groups.setdefault((kind, row["initial_strides"]), []).append(row)
+        means = {key: statistics.fmean(float(row["test_accuracy"]) for row in group) for key, group in groups.items()}
+        body = []
+        for (kind, start), group in sorted(groups.items(), key=lambda item: (item[0][1], _method_order(item[0][0]))):
+            values = [float(row["test_accuracy"]) for row in group]
+            best = max(mean for (_, other), mean in means.items() if other == start)
+            cells = [
+                Cell(start),
+                Cell(kind),
+                Cell(_percent(statistics.fmean(values), _sd(values)), means[kind, start] == best),
+            ]
+            cells += [Cell(_numbers(sorted(int(row["seed"]) for row in group)))]
+            cells += [Cell(f"{statistics.fmean(float(row['macs']) for row in group) / 1e6:.1f}")]
+            cells += [
+                Cell(f"{int(group[0]['parameters']) / 1e3:.0f}"),
+                Cell("; ".join(row["strides"] for row in group)),
+            ]
+            cells += [Cell(f"{float(group[0]['published']):.1f}" if group[0]["published"] else "-")]
+            body.append(cells)
+        data, channels, epochs, batch, rate = conditions
+        title = (
+            f"{data}: ResNet with {channels.replace(' ', ', ')} channels, {epochs} epochs, batch {batch}, rate {rate}"
+        )
+        header = [
+            "initial strides",
+            "method",
+            "accuracy",
+            "seeds",
+            "MMAC an image",
+            "thousand parameters",
+            "learned strides, by seed",
+            "published",
+        ]
+        tables.append(Table(title, header, body))
+    text.append(_recoveries(rows))
+    return "\n".join(text) + "\n" + to_markdown(tables)
+
+
+def _recoveries(rows: Sequence[Mapping[str, str]]) -> str:
+    """What the worst start costs each kind, in a sentence made from means."""
+    means: dict[str, dict[str, float]] = {}
+    for kind in KINDS:
+        for start in dict.fromkeys(row["initial_strides"] for row in rows):
+            values = [
+                float(r["test_accuracy"]) for r in rows if (r["downsampling"], r["initial_strides"]) == (kind, start)
+            ]
+            if values:
+                means.setdefault(kind, {})[start] = statistics.fmean(values)
+    falls = []
+    for kind, found in means.items():
+        if len(found) > 1:
+            worst, best = (choose(found, key=found.__getitem__) for choose in (min, max))
+            falls.append(f"{KINDS[kind]} {100 * (found[worst] - found[best]):+.1f} points ({worst} beside {best})")
+    return f"The worst start beside the best: {', '.join(falls)}." if falls else ""
+
+
+def repeat(evidence: Evidence) -> str:
+    """The commands that make the runs again."""
+    seeds: dict[str, list[int]] = {}
+    for run in evidence.runs.values():
+        settings, seed = run.name.rsplit(" ", 1)
+        seeds.setdefault(_command(settings), []).append(int(seed))
+    lines = [f"{command} --seeds {','.join(map(str, sorted(found)))}" for command, found in sorted(seeds.items())]
+    images: dict[str, list[int]] = {}
+    for row in read_rows("images.csv"):
+        images.setdefault(row["recipe"], []).append(int(row["seed"]))
+    lines += [
+        f"audiostride train-images results/settings/{name}.yaml 'sweep={{seed: {sorted(found)}}}'"
+        for name, found in sorted(images.items())
+    ]
+    return "\n".join(
+        [
+            "## Again",
+            "",
+            "With the data in folders of these names in the current directory; `results/settings/` holds the full",
+            "recipe of every run, whatever defaults may change:",
+            "",
+            "```console",
+            *lines,
+            "```",
+            "",
+            "Two commands add runs to this page, `python results/collect.py RUN_DIR...` and `python results/page.py`.",
+            "`results/runs.csv` has a line for every run and task, down to which test clips were right, so that the",
+            "intervals above can be computed again.",
+            "",
+        ]
+    )
+
+
+def _command(name: str) -> str:
+    """The sweep that trains the settings of a name: a recipe of `recipes/` and what differs from it."""
+    settings = read_recipe(name)
+    base = HERE / "recipes" / f"{settings['name']}.yaml"
+    if not base.is_file():
+        return f"audiostride sweep results/settings/{name}.yaml"
+    usual = flatten(load_recipe(str(base)).model_dump())
+    differing = {
+        key: value
+        for key, value in flatten(settings).items()
+        if (key not in usual or usual[key] != value) and (key in usual or value is not None)
+    }
+    words = [shlex.quote(f"{key}={json.dumps(value, separators=(',', ':'))}") for key, value in differing.items()]
+    words = [word.replace('"', "") if word.count('"') == 2 else word for word in words]
+    return " ".join([f"audiostride sweep results/recipes/{base.name}", *words])
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['difference']:+.1f}, {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+
+
+def _difference_cell(row: Mapping[str, Any] | None) -> Cell:
+    if row is None:
+        return Cell("")
+    return Cell(
+        f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})",
+        row["low"] > 0 or row["high"] < 0,
+    )
+
+
+def _accuracy_cell(row: Mapping[str, Any] | None, best: float) -> Cell:
+    if row is None:
+        return Cell("-")
+    few = "" if len(row["seeds"]) == 3 else f" ({len(row['seeds'])})"
+    return Cell(_percent(row["mean"], row["sd"]) + few, row["mean"] == best)
+
+
+def _percent(mean: float, sd: float | None = None) -> str:
+    return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
+
+
+def _mean_sd(mean: float, sd: float | None, digits: int) -> str:
+    return f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
+
+
+def _mmac(row: Mapping[str, Any]) -> str:
+    return _mean_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6 or None, 1)
+
+
+def _totals(evidence: Evidence, task: str, name: str) -> str:
+    """Product of the strides of all layers, time x mel, mean over runs."""
+    totals = []
+    for run in evidence.runs_of(task, name):
+        product = [1.0, 1.0]
+        for time, mel in run.results["strides"]:
+            product = [product[0] * time, product[1] * mel]
+        totals.append(product)
+    return " x ".join(f"{statistics.fmean(values):.1f}" for values in zip(*totals, strict=True))
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return " ".join(map(str, sorted(values)))
+
+
+def _range(values: Sequence[str]) -> str:
+    low, high = min(values, key=float), max(values, key=float)
+    return low if low == high else f"{low} to {high}"
+
+
+def _sd(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _value(value: Any) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float)
+    return not number, float(value) if number else 0.0, str(value)
+
+
+def _method_order(name: str) -> tuple[int, int, str]:
+    """Baselines first; a name before its variants."""
+    first = name.split(",")[0]
+    kinds = list(KINDS.values())
+    kind = next((i for i, kind in enumerate(kinds) if first.startswith(kind)), len(kinds))
+    return kind, name.count(","), name
+
+
+def _task_order(task: str) -> int:
+    return PLANNED_TASKS.index(task) if task in PLANNED_TASKS else len(PLANNED_TASKS)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE)
