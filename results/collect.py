@@ -129,7 +129,8 @@ def portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
     )
     for key in ("workers", "checkpoint_steps", "keep_checkpoints"):
         kept["train"].pop(key, None)
-    for block in [task["data"] for task in kept.get("tasks", {}).values()] + [kept["data"]] * ("data" in kept):
+    for part in kept["tasks"].values() if "tasks" in kept else [kept]:
+        block = part["data"]
         if "path" in block and block.get("source") != "hub":
             block["path"] = Path(block["path"]).name
     return kept

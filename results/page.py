@@ -7,6 +7,7 @@ import json
 import shlex
 import statistics
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -187,8 +188,8 @@ def gather(runs: Sequence[Run]) -> Evidence:
     """Name tasks and methods, and compare."""
     named = {run.name: run._replace(tasks=_task_titles(run)) for run in runs}
     methods: dict[str, Method] = {}
-    for data in dict.fromkeys(run.data for run in runs):
-        group = [run for run in runs if run.data == data]
+    for tasks in dict.fromkeys(tuple(run.tasks.values()) for run in named.values()):
+        group = [run for run in named.values() if tuple(run.tasks.values()) == tasks]
         usual = {
             key: Counter(repr(run.settings[key]) for run in group if key in run.settings).most_common(1)[0][0]
             for key in dict.fromkeys(key for run in group for key in run.settings)
@@ -198,7 +199,9 @@ def gather(runs: Sequence[Run]) -> Evidence:
             for run in group
             if repr(run.settings["model.channels"]) == usual["model.channels"]
         )
-        methods |= {run.name: _method(run, usual, channels) for run in group}
+        starts = [run.settings["model.strides"] for run in group]
+        start = STRIDES if STRIDES in starts else Counter(map(repr, starts)).most_common(1)[0][0]
+        methods |= {run.name: _method(run, usual, channels, start) for run in group}
     found = compare(list(named.values()), {name: method.name for name, method in methods.items()})
     cells = {(row["task"], row["method"]): row for row in found["accuracy"]}
     return Evidence(named, methods, found, cells)
@@ -217,7 +220,7 @@ def _task_titles(run: Run) -> dict[str, str]:
     return titles
 
 
-def _method(run: Run, usual: Mapping[str, str], channels: Sequence[int]) -> Method:
+def _method(run: Run, usual: Mapping[str, str], channels: Sequence[int], usual_start: object) -> Method:
     settings = run.settings
     told = {"model.downsampling", "model.smoothness", "model.shared_stride", "model.channels", "model.strides"}
     width = sum(settings["model.channels"]) - sum(channels)
@@ -229,7 +232,7 @@ def _method(run: Run, usual: Mapping[str, str], channels: Sequence[int]) -> Meth
         smoothness=settings.get("model.smoothness"),
         shared=bool(settings.get("model.shared_stride")),
         width="widened" if width > 0 else "narrowed" if width < 0 else "",
-        start="" if settings["model.strides"] == STRIDES else start,
+        start="" if usual_start in (settings["model.strides"], repr(settings["model.strides"])) else start,
         others=tuple(
             (key, f"{value}")
             for key, value in settings.items()
@@ -243,31 +246,36 @@ def conditions(evidence: Evidence) -> str:
     rows = read_rows("runs.csv")
     lines = ["## What was run", ""]
     for data in dict.fromkeys(row["data"] for row in rows):
-        lines.append(f"- **{data}**: {DATA.get(data, 'a folder of sounds')}.")
+        lines.append(_wrap(f"- **{data}**: {DATA.get(data, 'a folder of sounds')}.", "  "))
     lines.append("")
     machines = Counter(_machine(row) for row in {(row["recipe"], row["seed"]): row for row in rows}.values())
-    lines.append(
-        "Hardware and versions: " + "; ".join(f"{machine} ({n} runs)" for machine, n in machines.items()) + "."
+    hardware = "; ".join(f"{machine} ({n} runs)" for machine, n in machines.items())
+    (channels, epochs, batch), _ = Counter((r["channels"], r["epochs"], r["batch_size"]) for r in rows).most_common(1)[
+        0
+    ]
+    text = (
+        f"Hardware and versions: {hardware}. The usual network is narrow, with {channels.replace(' ', ', ')} channels, "
+        f"trained for {epochs} epochs in batches of {batch}; the methods differ in nothing but what their names say. "
+        "The model tested is that of the best validation epoch; a tenth of the training clips is for validation."
     )
-    networks = Counter((row["channels"], row["epochs"], row["batch_size"]) for row in rows)
-    (channels, epochs, batch), _ = networks.most_common(1)[0]
-    lines.append(
-        f"The usual network is narrow, with {channels.replace(' ', ', ')} channels, trained for {epochs} epochs in "
-        f"batches of {batch}; the methods differ in nothing but what their names say. The model tested is that of the "
-        "best validation epoch; a tenth of the training clips is for validation."
-    )
-    missing = [f"{task}: {', '.join(gaps)}" for task in PLANNED_TASKS if (gaps := list(_gaps(evidence, task)))]
-    lines.append("")
-    lines.append("Of the planned runs none is missing." if not missing else "Planned and not there yet:")
-    lines += ["", *(f"- {line}" for line in missing)] if missing else []
+    lines += [_wrap(text), ""]
+    gaps = {task: missing for task in PLANNED_TASKS if (missing := list(_gaps(evidence, task)))}
+    if gaps:
+        lines += ["Planned and not there yet:", ""]
+        lines += [_wrap(f"- {task}: {', '.join(missing)}", "  ") for task, missing in gaps.items()]
+    else:
+        lines.append("Of the planned runs none is missing.")
     return "\n".join(lines) + "\n"
 
 
 def _gaps(evidence: Evidence, task: str) -> Iterable[str]:
+    if task not in evidence.tasks:
+        yield "everything"
+        return
     for name, wanted in PLANNED_SEEDS.items():
         there = len(evidence.cells[task, name]["seeds"]) if (task, name) in evidence.cells else 0
         if there < wanted:
-            yield f"{name} ({there} of {wanted} seeds)"
+            yield f"{name} ({there} of {wanted} seeds)" if there else name
 
 
 def _machine(row: Mapping[str, str]) -> str:
@@ -301,7 +309,7 @@ def wins_and_losses(evidence: Evidence) -> str:
         }
         said = "; ".join(f"{words[key]} {', '.join(found)}" for key, found in outcomes.items() if found)
         cost = _range([f"{ratio:.2f}" for ratio in ratios])
-        lines.append(f"- Beside **{rival}** it is {said}; at {cost} times the multiply-accumulates.")
+        lines.append(_wrap(f"- Beside **{rival}** it is {said}; at {cost} times the multiply-accumulates.", "  "))
     if not lines:
         return ""
     best = [f"{task}: {_best(evidence, task)}" for task in evidence.tasks if len(evidence.names(task)) > 1]
@@ -313,7 +321,7 @@ def wins_and_losses(evidence: Evidence) -> str:
             "",
             *lines,
             "",
-            "The highest mean accuracy of any method tried: " + "; ".join(best) + ".",
+            _wrap("The highest mean accuracy of any method tried: " + "; ".join(best) + "."),
             "",
         ]
     )
@@ -334,16 +342,20 @@ def accuracy(evidence: Evidence) -> str:
         found = [evidence.cells.get((task, method)) for method in methods]
         if not any(found):
             continue
-        best = max(row["mean"] for row in found if row)
+        best = _highest(row["mean"] for row in found if row)
         cells = [_accuracy_cell(row, best) for row in found]
         paper = PAPER_ACCURACY.get(task)
         rows.append(
             [Cell(task), *cells, Cell(" / ".join(f"{v:.1f}" for v in paper[1:]) + f" ({paper[0]})" if paper else "-")]
         )
+    if not rows:
+        return ""
     complete = [t for t in evidence.tasks if all((t, method) in evidence.cells for method in methods)]
     if len(complete) > 1:
         means = [statistics.fmean(evidence.cells[task, method]["mean"] for task in complete) for method in methods]
-        rows.append([Cell(f"mean of {len(complete)}"), *(Cell(_percent(m), m == max(means)) for m in means), Cell("-")])
+        rows.append(
+            [Cell(f"mean of {len(complete)}"), *(Cell(_percent(m), m == _highest(means)) for m in means), Cell("-")]
+        )
     table = Table(
         "Test accuracy in %, mean ± sd over seeds (their number, where it is not 3)",
         ["task", *methods, "the paper's strided / spectral / DiffStride R=4"],
@@ -363,7 +375,7 @@ def each_task(evidence: Evidence) -> str:
     made = []
     for task in evidence.tasks:
         names = evidence.names(task)
-        best = max(evidence.cells[task, name]["mean"] for name in names)
+        best = _highest(evidence.cells[task, name]["mean"] for name in names)
         header = ["method", "accuracy", "loss", "seeds", "MMAC/s", "thousand parameters"]
         rivals = [rival for rival in RIVALS[:2] if rival in names]
         rows = []
@@ -404,14 +416,15 @@ def smoothness(evidence: Evidence) -> str:
     said = []
     for width, by_task in sorted(losses.items()):
         dear = [f"{task} ({100 * loss:.1f} points)" for task, loss in by_task.items() if loss >= NO_LOSS]
-        tasks = f"{len(by_task)} task{'s' * (len(by_task) > 1)}"
+        tasks = f"{len(by_task)} tasks" if len(by_task) > 1 else "one task"
         said.append(
             f"R={width:g} loses half a point or more against R=4 on {', '.join(dear)} of {tasks}."
             if dear
-            else f"R={width:g} costs no accuracy against R=4 (a mean loss under half a point on each of {tasks})."
+            else f"R={width:g} costs no accuracy against R=4 (a mean loss under half a point, {tasks})."
         )
     text = "## What R costs\n\nThe paper has R = 4. A map keeps R bins more than its stride asks for, and that costs."
-    return f"{text} {' '.join(said)}\n\n{to_markdown([table])}"
+    before, _, text = text.rpartition("\n")
+    return f"{before}\n{_wrap(' '.join([text, *said]))}\n\n{to_markdown([table])}"
 
 
 def cutoffs(evidence: Evidence) -> str:
@@ -469,7 +482,7 @@ def shared_strides(evidence: Evidence) -> str:
             if not method.shared or (task, separate) not in evidence.cells:
                 continue
             cells = [evidence.cells[task, separate], evidence.cells[task, name]]
-            best = max(cell["mean"] for cell in cells)
+            best = _highest(cell["mean"] for cell in cells)
             costs = [Cell(_mmac(cell)) for cell in cells]
             difference = _difference_cell(evidence.difference(task, separate, name))
             rows.append(
@@ -509,10 +522,12 @@ def starts(evidence: Evidence) -> str:
     header = ["task", "method", "poor start", "usual start", "poor start", "seeds", "poor less usual"]
     header += ["MMAC/s usual", "MMAC/s poor", "all strides, usual", "all strides, poor"]
     text = (
-        "## Poor initial strides\n\nDoes a learned stride recover from a start that throws too much away, as the "
+        "Does a learned stride recover from a start that throws too much away, as the "
         "paper's Table 3 claims for images? *all strides* is the product over the layers, time x mel, in the end."
     )
-    return f"{text}\n\n{to_markdown([Table('Accuracy from both starts', header, rows)])}"
+    return (
+        f"## Poor initial strides\n\n{_wrap(text)}\n\n{to_markdown([Table('Accuracy from both starts', header, rows)])}"
+    )
 
 
 def studies(evidence: Evidence) -> str:
@@ -559,7 +574,7 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
         return ""
     text = ["## Images", ""]
     for data in dict.fromkeys(row["data"] for row in rows):
-        text.append(f"- **{data}**: {DATA.get(data, 'images')}.")
+        text.append(_wrap(f"- **{data}**: {DATA.get(data, 'images')}.", "  "))
     text += (
         ["", f"Hardware and versions: {'; '.join(dict.fromkeys(_machine(row) for row in rows))}.", ""]
         if rows[0]["torch"]
@@ -580,7 +595,7 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
         body = []
         for (kind, start), group in sorted(groups.items(), key=lambda item: (item[0][1], _method_order(item[0][0]))):
             values = [float(row["test_accuracy"]) for row in group]
-            best = max(mean for (_, other), mean in means.items() if other == start)
+            best = _highest(mean for (_, other), mean in means.items() if other == start)
             cells = [
                 Cell(start),
                 Cell(kind),
@@ -628,7 +643,7 @@ def _recoveries(rows: Sequence[Mapping[str, str]]) -> str:
         if len(found) > 1:
             worst, best = (choose(found, key=found.__getitem__) for choose in (min, max))
             falls.append(f"{KINDS[kind]} {100 * (found[worst] - found[best]):+.1f} points ({worst} beside {best})")
-    return f"The worst start beside the best: {', '.join(falls)}." if falls else ""
+    return _wrap(f"The worst start beside the best: {', '.join(falls)}.") + "\n" if falls else ""
 
 
 def repeat(evidence: Evidence) -> str:
@@ -681,6 +696,11 @@ def _command(name: str) -> str:
     return " ".join([f"audiostride sweep results/recipes/{base.name}", *words])
 
 
+def _wrap(text: str, indent: str = "") -> str:
+    """A paragraph in lines of at most 118 characters."""
+    return textwrap.fill(text, 118, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+
+
 def _interval(row: Mapping[str, Any]) -> str:
     return f"{100 * row['difference']:+.1f}, {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
 
@@ -694,7 +714,13 @@ def _difference_cell(row: Mapping[str, Any] | None) -> Cell:
     )
 
 
-def _accuracy_cell(row: Mapping[str, Any] | None, best: float) -> Cell:
+def _highest(values: Iterable[float]) -> float | None:
+    """The best of several; None where there is nothing to be better than."""
+    known = set(values)
+    return max(known) if len(known) > 1 else None
+
+
+def _accuracy_cell(row: Mapping[str, Any] | None, best: float | None) -> Cell:
     if row is None:
         return Cell("-")
     few = "" if len(row["seeds"]) == 3 else f" ({len(row['seeds'])})"

@@ -1,0 +1,130 @@
+"""The committed results: the page is what the command writes from the CSVs, and the CSVs are what the runs left."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiostride.recipe import load_recipe
+from audiostride.run import run
+
+RESULTS = Path(__file__).parents[1] / "results"
+TINY = [
+    "tasks.rate.data.n_clips=250",
+    "tasks.scale.data.n_clips=250",
+    "model.channels=[4,4]",
+    "model.strides=[[2,2],[2,2]]",
+    "train.steps=2",
+]
+
+
+def command(script: Path, *arguments: object) -> str:
+    done = subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Two kinds of downsampling, two seeds, two tasks each; a run that is not finished; a run on images."""
+    folder = tmp_path_factory.mktemp("runs")
+    for kind in ("strided", "diffstride"):
+        for seed in (0, 1):
+            run(
+                load_recipe("ripples", [*TINY, f"model.downsampling={kind}", f"seed={seed}"]), folder / f"{kind}-{seed}"
+            )
+    shutil.copytree(folder / "strided-0", folder / "half")
+    (folder / "half" / "results.json").unlink()
+    images = folder / "images"
+    images.mkdir()
+    (images / "recipe.yaml").write_text(
+        "name: quick\nseed: 3\ndata: {path: /somewhere/cifar10, size: 32}\n"
+        "model: {name: resnet, downsampling: strided, channels: [4, 8], strides: [2], smoothness: 1}\n"
+        "train: {epochs: 8, batch_size: 128, learning_rate: 0.05, stride_learning_rate: 0.05}\n"
+    )
+    results = {"downsampling": "strided", "initial_strides": [2], "seed": 3, "test_accuracy": 0.75, "n_train": 20}
+    results |= {"n_test": 10, "epochs": 8, "macs": 5e6, "parameters": 9000, "strides": [[2.0, 2.0]], "published": None}
+    (images / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def collected(runs, tmp_path_factory) -> Path:
+    """A results folder of these runs alone."""
+    folder = tmp_path_factory.mktemp("project") / "results"
+    folder.mkdir()
+    (folder.parent / "docs").mkdir()
+    for script in ("collect.py", "page.py"):
+        shutil.copy(RESULTS / script, folder)
+    said = command(folder / "collect.py", runs)
+    assert "half is not finished" in said
+    assert "4 runs on sound and 1 on images" in said
+    return folder
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_committed_page_is_what_the_command_writes(tmp_path):
+    """If this fails: python results/page.py, and commit docs/results.md."""
+    command(RESULTS / "page.py", tmp_path / "results.md")
+    assert (tmp_path / "results.md").read_text() == (RESULTS.parent / "docs" / "results.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_line_for_each_run_and_task_holds_what_the_run_left(runs, collected):
+    lines = rows(collected, "runs.csv")
+    assert len(lines) == 8
+    for line in lines:
+        results = json.loads((runs / f"{line['downsampling']}-{line['seed']}" / "results.json").read_text())
+        scores = results["tasks"][line["task"]]
+        assert float(line["accuracy"]) == scores["accuracy"]
+        assert float(line["loss"]) == scores["loss"]
+        assert int(line["macs_per_second"]) == results["macs_per_second"]
+        right = bin(int(line["right"], 16)).count("1")
+        assert right == round(scores["accuracy"] * scores["n"])
+
+
+@pytest.mark.slow
+def test_collecting_again_changes_nothing(runs, collected):
+    before = {path: path.read_bytes() for path in collected.rglob("*.*") if path.is_file()}
+    command(collected / "collect.py", runs)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.slow
+def test_intervals_from_the_csv_are_those_of_the_run_directories(runs, collected):
+    from audiostride.compare import compare, find_runs
+
+    direct = compare(find_runs([runs / f"{kind}-{seed}" for kind in ("strided", "diffstride") for seed in (0, 1)])[0])
+    code = (
+        f"import sys, json; sys.path.insert(0, {str(collected)!r}); from collect import read_runs; "
+        "from audiostride.compare import compare; print(json.dumps(compare(read_runs())))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    again = json.loads(done.stdout)
+
+    def intervals(found):
+        return {(row["task"], *sorted((row["first"], row["second"]))): abs(row["difference"]) for row in found}
+
+    assert intervals(again["differences"]) == pytest.approx(intervals(direct["differences"]))
+    strides = [sorted(row["stride"] for row in found["cutoffs"]) for found in (again, direct)]
+    assert strides[0] == pytest.approx(strides[1])
+
+
+@pytest.mark.slow
+def test_the_page_names_data_and_gaps_and_no_paths(runs, collected):
+    command(collected / "page.py")
+    page = (collected.parent / "docs" / "results.md").read_text()
+    assert "| DiffStride R=1" in page
+    assert "Planned and not there yet" in page
+    assert "strided | 75.0" in page
+    for file in [collected.parent / "docs" / "results.md", *collected.rglob("*.csv"), *collected.rglob("*.yaml")]:
+        assert str(runs) not in file.read_text()
+        assert "/somewhere" not in file.read_text()
