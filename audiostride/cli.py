@@ -361,6 +361,9 @@ def compare(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw accuracy against cost: .png, .svg, .pdf.")
     ] = None,
+    strides: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw how the strides of all runs move: .png, .svg, .pdf.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs: accuracy over seeds, cost, cut-offs, and how sure a difference is.
@@ -369,15 +372,15 @@ def compare(
 
       audiostride compare runs/ripples-sweep
 
-      audiostride compare runs/strided runs/diffstride --out tables --plot cost.png
+      audiostride compare runs/strided runs/diffstride --out tables --plot cost.png --strides strides.png
     """
     from .compare import compare as compare_runs
-    from .compare import find_runs
-    from .plots import check_ending, cost_figure, save
+    from .compare import find_runs, striding_runs
+    from .plots import check_ending, cost_figure, save, striding_figure
     from .tables import tables, to_markdown, write_comparison
 
-    if plot:
-        check_ending(plot)
+    for file in filter(None, (plot, strides)):
+        check_ending(file)
     runs, unfinished = find_runs(run_dirs)
     for path in unfinished:
         typer.echo(f"left out: {path} is not finished", err=True)
@@ -387,6 +390,8 @@ def compare(
             typer.echo(f"wrote {file}", err=True)
     if plot:
         save(cost_figure(found["accuracy"]), plot)
+    if strides:
+        save(striding_figure(striding_runs(runs)), strides)
     if as_json:
         _print_json(found)
     else:

@@ -17,6 +17,7 @@ import numpy as np
 
 from .classifier import load
 from .cutoffs import AXES, LayerCutoff, model_cutoffs, summarise
+from .dynamics import striding
 from .errors import ModelFileError, UsageError
 from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .rundir import read_answers, read_results
@@ -182,6 +183,30 @@ def _uses(run: Run, key: str) -> bool:
     return key in run.settings or key not in _OF_DIFFSTRIDE
 
 
+def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """How the total striding factor of every run with learned strides moved, for `plots.striding_figure`.
+
+    Raises:
+        UsageError: if no run learned strides along time and mel.
+    """
+    methods = name_methods(runs)
+    learned = [
+        run
+        for run in runs
+        if run.settings["model.downsampling"] == "diffstride" and run.settings["model.name"] == "audio_cnn"
+    ]
+    if not learned:
+        raise UsageError("none of the runs learned strides, there is nothing to draw")
+    return [
+        {
+            "method": methods[run.name],
+            "seed": run.seed,
+            "points": striding(Path(run.name), run.settings["model.strides"]),
+        }
+        for run in learned
+    ]
+
+
 def bootstrap_interval(
     difference: np.ndarray, weight: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float, float]:
@@ -245,7 +270,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":")).replace('"', "")
+    """A setting as a part of a name: 0.1, true, 8,16,32 or 3x3,3x3."""
+    if isinstance(value, list):
+        return ",".join("x".join(f"{v:g}" for v in part) if isinstance(part, list) else str(part) for part in value)
+    return json.dumps(value).strip('"')
 
 
 def _groups(runs: Iterable[Run], key: Any) -> list[list[Run]]:

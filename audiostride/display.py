@@ -268,7 +268,11 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
             tables.append(table)
 
     references = Table(
-        title="for comparison", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False
+        title="for comparison: what human listeners need to understand speech",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1),
+        pad_edge=False,
     )
     for heading in ("range", "in the unit above", "what", "source"):
         references.add_column(heading)
@@ -278,7 +282,7 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
         references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "made so")
     largest = found["measured"]["largest_error"]
     if largest is not None:
-        references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.4f}"
+        references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.1g}"
         references.caption_justify = "left"
     return [*tables, references]
 

@@ -90,6 +90,35 @@ def over_training(model: AudioClassifier, metrics: Sequence[Mapping[str, Any]]) 
     return points
 
 
+def striding(run_dir: Path, initial: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """Total striding factor and validation accuracy of a run at its start and after every epoch.
+
+    Args:
+        run_dir: the run directory.
+        initial: (time, mel) stride of each block at the start.
+
+    Returns:
+        Rows with "epoch" (0: the start), "total_stride": products of the strides of each axis, and
+        "accuracy": mean over the tasks, None at the start.
+    """
+
+    def products(strides: Sequence[Sequence[float]]) -> list[float]:
+        return [math.prod(stride[axis] for stride in strides) for axis in (0, 1)]
+
+    points = [{"epoch": 0, "total_stride": products(initial), "accuracy": None}]
+    for line in read_metrics(run_dir):
+        if line["split"] == "validation":
+            accuracy = [scores["accuracy"] for scores in line["tasks"].values()]
+            points.append(
+                {
+                    "epoch": line["epoch"],
+                    "total_stride": products(line["strides"]),
+                    "accuracy": sum(accuracy) / len(accuracy),
+                }
+            )
+    return points
+
+
 class TensorBoardLog:
     """Writes every line of metrics, with cut-offs and cost, to `RUN_DIR/tensorboard`.
 

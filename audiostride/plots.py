@@ -47,6 +47,7 @@ _STYLE: Any = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "legend.handlelength": 2.8,
     "lines.linewidth": 1.8,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -158,7 +159,7 @@ def curves_figure(metrics: Sequence[Mapping[str, Any]]) -> "Figure":
         ax.set_xlabel("epoch")
         ax.set_title(f"{what} in {'nats' if what == 'loss' else '%'}")
         ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(loc="lower right")
+    ax.legend()
     return figure
 
 
@@ -190,7 +191,7 @@ def dynamics_figure(dynamics: Sequence[Mapping[str, Any]]) -> "Figure":
         ax.set_title(f"cut-off so far, {axis}, in {'Hz' if axis == 'time' else 'cycles/band'}")
         grid[0][2].plot(epochs, [p["total_stride"][i] for p in dynamics], color=PALETTE[i], label=f"{axis}: product")
         grid[0][2].plot(epochs, [p["shrinkage"][i] for p in dynamics], "--", color=PALETTE[i], label=f"{axis}: sizes")
-    grid[0][0].legend(ncols=2, fontsize=7)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=n_layers)
     grid[0][2].set_title("total striding factor")
     grid[0][2].margins(y=0.35)
     grid[0][2].legend(ncols=2, fontsize=7, loc="upper center")
@@ -259,7 +260,39 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
         ax.set_xlabel("million MACs per second of audio")
         ax.set_ylabel("test accuracy in %")
         ax.margins(0.15)
-    ax.legend()
+    _one_legend(figure)
+    return figure
+
+
+@_styled
+def striding_figure(runs: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Total striding factor and accuracy of several runs over training: do different starts end alike?
+
+    Args:
+        runs: "method", "seed" and "points" of each: rows with "epoch", "total_stride" (time, mel) and
+            "accuracy" on the validation clips (None where it is not known), as `dynamics.striding` makes.
+
+    Source:
+        Riad et al. 2022, Section 3.3 and Fig. 3: equivalence classes of strides.
+    """
+    figure = _figure(9.6, 3.6)
+    axes = figure.subplots(1, 3)
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    for run in runs:
+        colour = PALETTE[methods.index(run["method"]) % len(PALETTE)]
+        epochs = [point["epoch"] for point in run["points"]]
+        for i, axis in enumerate(AXES):
+            axes[i].plot(
+                epochs, [point["total_stride"][i] for point in run["points"]], color=colour, lw=1.4, marker="o", ms=2.5
+            )
+            axes[i].set_title(f"product of all strides, {axis}")
+        known = [(p["epoch"], 100 * p["accuracy"]) for p in run["points"] if p["accuracy"] is not None]
+        axes[2].plot(*zip(*known, strict=True), color=colour, lw=1.4, marker="o", ms=2.5, label=run["method"])
+    axes[2].set_title("validation accuracy in %")
+    _one_legend(figure)
+    for ax in axes:
+        ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
@@ -339,6 +372,16 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def _one_legend(figure: "Figure") -> None:
+    """A legend above all panels that names each label once."""
+    named: dict[str, Any] = {}
+    for ax in figure.axes:
+        handles, labels = ax.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    columns = max(1, min(4, 110 // max(len(label) + 6 for label in named)))
+    figure.legend(list(named.values()), list(named), loc="outside upper left", ncols=columns)
+
+
 def _nyquist(layers: Sequence[Mapping[str, Any]], axis: str) -> float:
     first = next(row for row in layers if row["axis"] == axis)
     return first["own"]["continuous"] * first["stride"]
@@ -369,8 +412,8 @@ def _pass_bands(
         y = len(rows) + 0.6 + i
         ax.plot([low, high], [y, y], color="#8a8f98", lw=4, solid_capstyle="butt")
         ax.axvline(high, color="#8a8f98", lw=0.8, ls=":")
-        at = f"\nat {reference['at_hz'] / 1000:g} kHz" if reference["at_hz"] else ""
-        ticks.append(f"{_ends(reference)}{at}")
+        at = f"\n(at {reference['at_hz'] / 1000:g} kHz)" if reference["at_hz"] else ""
+        ticks.append(f"speech: {_ends(reference)}{at}")
     positions = [*range(len(rows)), *(len(rows) + 0.6 + i for i in range(len(named)))]
     if ripple is not None:
         ax.axvline(ripple, color="#dc4f6b", lw=1.4, ls="--")
@@ -379,13 +422,13 @@ def _pass_bands(
     ax.set_ylim(positions[-1] + 0.7, -1.2)
     ax.set_xlim(0, limit)
     ax.grid(False, axis="y")
-    ax.set_title(f"{axis}: what is kept after each layer (pale: fading)")
+    ax.set_title(f"{axis}: kept after each layer (pale: fading)")
     ax.set_xlabel(_LABELS[axis])
 
 
 def _ends(reference: Mapping[str, Any]) -> str:
     low, high = reference["low"], reference["high"]
-    return f"{low:g}-{high:g} {reference['unit']}" if low else f"up to {high:g} {reference['unit']}"
+    return f"{low:g}-{high:g} {reference['unit']}" if low else f"to {high:g} {reference['unit']}"
 
 
 def _measured(ax: "Axes", axis: str, responses: Sequence[LayerResponse], limit: float) -> None:

@@ -63,6 +63,7 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
         "name": run_dir.resolve().name,
         "model": model,
         "results": results,
+        "lead": _lead(model, results),
         "summary": _summary(model, results, metrics),
         "curves": plots.svg(plots.curves_figure(metrics), "Loss and accuracy over the epochs"),
         "curve_rows": [line for line in metrics if line["split"] == "validation"],
@@ -182,12 +183,30 @@ def _classes(column: Sequence[str], answers: Answers, labels: Sequence[str]) -> 
     return np.array([[label in classes for label in labels] for classes in has])
 
 
+def _lead(model: AudioClassifier, results: dict[str, Any]) -> str:
+    """What this is, in a sentence or two."""
+    settings = model.trunk.settings
+    kinds = {
+        "strided": "whose strided convolutions have no strides to learn",
+        "spectral": "with spectral pooling at fixed strides",
+        "diffstride": "that learned its strides (DiffStride, R = {smoothness:g}{shared})",
+    }
+    shared = ", one for both axes" if settings["shared_stride"] else ""
+    kind = kinds[settings["downsampling"]].format(smoothness=settings["smoothness"], shared=shared)
+    tasks = ", ".join(f"{task} ({len(labels)} classes)" for task, labels in model.labels.items())
+    clips = sum(score["n"] for score in results["tasks"].values()) // len(results["tasks"])
+    return (
+        f"A mel-spectrogram network {kind}, trained for {tasks}. Scores below are of {clips:,} test clips that "
+        "neither training nor the choice of the best epoch has seen."
+    )
+
+
 def _summary(
     model: AudioClassifier, results: dict[str, Any], metrics: Sequence[dict[str, Any]]
 ) -> list[tuple[str, str, str]]:
     """Tiles of heading, value and remark."""
     tiles = [
-        (f"test accuracy, {task}", f"{100 * score['accuracy']:.1f} %", f"{score['n']} clips")
+        (f"test accuracy, {task}", f"{100 * score['accuracy']:.1f} %", f"{score['n']:,} clips")
         for task, score in results["tasks"].items()
     ]
     remark = ""
@@ -196,9 +215,9 @@ def _summary(
         strided = AudioCNN("strided", settings["channels"], settings["strides"])
         frontend, _ = spectrogram_cnn(model, "the report")
         macs = trunk_cost(strided, frontend.sample_rate // frontend.hop_length, frontend.n_mels).macs
-        remark = f"strided convolutions: {macs / 1e6:.0f} million"
+        remark = f"with strided convolutions {macs / 1e6:.3g} million"
     tiles.append(
-        ("multiply-accumulates per second of audio", f"{results['macs_per_second'] / 1e6:.0f} million", remark)
+        ("multiply-accumulates per second of audio", f"{results['macs_per_second'] / 1e6:.3g} million", remark)
     )
     tiles.append(("parameters", f"{results['parameters']:,}", settings["downsampling"]))
     tiles.append(("epochs", str(metrics[-1]["epoch"]), f"{metrics[-1]['step']:,} steps, seed {results['seed']}"))

@@ -48,12 +48,12 @@ def main(paths: Sequence[Path]) -> None:
         if not folders:
             raise SystemExit(f"error: {path}: holds no run")
         for folder in folders:
-            if not (folder / "results.json").is_file():
+            try:
+                results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            except (FileNotFoundError, ValueError):
                 unfinished.append(folder)
-            elif "tasks" in json.loads((folder / "results.json").read_text(encoding="utf-8")):
-                sounds.append(folder)
-            else:
-                images.append(folder)
+                continue
+            (sounds if "tasks" in results else images).append(folder)
     runs, damaged = find_runs(sounds) if sounds else ([], [])
     for folder in unfinished + damaged:
         print(f"left out: {folder} is not finished", file=sys.stderr)
@@ -223,7 +223,7 @@ def _data(task: Mapping[str, Any]) -> str:
 def _words(values: Sequence[Any]) -> str:
     """Numbers, or pairs of numbers, as words: "2x2 1.5x1"."""
     return " ".join(
-        "x".join(f"{v:.6g}" for v in value) if isinstance(value, list) else f"{value:.6g}" for value in values
+        "x".join(f"{v:.8g}" for v in value) if isinstance(value, list) else f"{value:.8g}" for value in values
     )
 
 

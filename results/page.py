@@ -49,7 +49,7 @@ PAPER_CUTOFFS = {  # Table 2: Hz, cycles per mel band
     "instrument family": (38.33, 0.2292),
     "pitch": (37.50, 0.3021),
 }
-PLANNED_TASKS = ("spoken words", "instrument family", "pitch", "instrument family, with pitch", "pitch, with family")
+PLANNED_TASKS = ("spoken words", "instrument family", "pitch", "instrument family (with pitch)", "pitch (with family)")
 PLANNED_SEEDS = {
     "strided": 3,
     "strided, widened": 3,
@@ -216,7 +216,7 @@ def _task_titles(run: Run) -> dict[str, str]:
     titles = {}
     for task, title in short.items():
         others = [other.removeprefix("instrument ") for name, other in short.items() if name != task]
-        titles[task] = f"{title}, with {' and '.join(others)}" if others else title
+        titles[task] = f"{title} (with {' and '.join(others)})" if others else title
     return titles
 
 
@@ -295,7 +295,7 @@ def wins_and_losses(evidence: Evidence) -> str:
             if row is None:
                 continue
             outcomes["better" if row["low"] > 0 else "worse" if row["high"] < 0 else "open"].append(
-                f"{task} ({_interval(row)})"
+                f"{task} {_interval(row)}"
             )
             ratios.append(
                 evidence.cells[task, OURS]["macs_per_second"] / evidence.cells[task, rival]["macs_per_second"]
@@ -437,7 +437,7 @@ def cutoffs(evidence: Evidence) -> str:
             continue
         tasks = next(list(r.tasks.values()) for r in evidence.runs.values() if r.title == data)
         paper = PAPER_CUTOFFS.get(tasks[0]) if len(tasks) == 1 else (34.17, 0.2708)
-        cells = [tasks[0] if len(tasks) == 1 else " and ".join(task.partition(",")[0] for task in tasks), name]
+        cells = [tasks[0] if len(tasks) == 1 else " and ".join(task.partition(" (")[0] for task in tasks), name]
         cells += [
             _numbers(time["seeds"]),
             _mean_sd(time["stride"], time["stride_sd"], 2),
@@ -575,13 +575,11 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
     text = ["## Images", ""]
     for data in dict.fromkeys(row["data"] for row in rows):
         text.append(_wrap(f"- **{data}**: {DATA.get(data, 'images')}.", "  "))
-    text += (
-        ["", f"Hardware and versions: {'; '.join(dict.fromkeys(_machine(row) for row in rows))}.", ""]
-        if rows[0]["torch"]
-        else [""]
-    )
-    tables = []
-    same = ("data", "channels", "epochs", "batch_size", "learning_rate")
+    if machines := dict.fromkeys(_machine(row) for row in rows if row["torch"]):
+        text += ["", _wrap(f"Hardware and versions: {'; '.join(machines)}.")]
+    text.append("")
+    parts: list[str] = []
+    same = ("data", "n_train", "channels", "epochs", "batch_size", "learning_rate")
     for conditions in dict.fromkeys(tuple(row[key] for key in same) for row in rows):
         chosen = [row for row in rows if tuple(row[key] for key in same) == conditions]
         rates = {row["stride_learning_rate"] for row in chosen if row["downsampling"] == "diffstride"}
@@ -609,9 +607,10 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
             ]
             cells += [Cell(f"{float(group[0]['published']):.1f}" if group[0]["published"] else "-")]
             body.append(cells)
-        data, channels, epochs, batch, rate = conditions
+        data, n_train, channels, epochs, batch, rate = conditions
         title = (
-            f"{data}: ResNet with {channels.replace(' ', ', ')} channels, {epochs} epochs, batch {batch}, rate {rate}"
+            f"{data}, {int(n_train):,} images: ResNet with {channels.replace(' ', ', ')} channels, {epochs} epochs, "
+            f"batch {batch}, learning rate {rate}"
         )
         header = [
             "initial strides",
@@ -623,26 +622,18 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
             "learned strides, by seed",
             "published",
         ]
-        tables.append(Table(title, header, body))
-    text.append(_recoveries(rows))
-    return "\n".join(text) + "\n" + to_markdown(tables)
+        parts += [_recoveries(means), to_markdown([Table(title, header, body)])]
+    return "\n".join(text) + "\n" + "\n".join(filter(None, parts))
 
 
-def _recoveries(rows: Sequence[Mapping[str, str]]) -> str:
-    """What the worst start costs each kind, in a sentence made from means."""
-    means: dict[str, dict[str, float]] = {}
-    for kind in KINDS:
-        for start in dict.fromkeys(row["initial_strides"] for row in rows):
-            values = [
-                float(r["test_accuracy"]) for r in rows if (r["downsampling"], r["initial_strides"]) == (kind, start)
-            ]
-            if values:
-                means.setdefault(kind, {})[start] = statistics.fmean(values)
+def _recoveries(means: Mapping[tuple[str, str], float]) -> str:
+    """What the worst start costs each method, in a sentence made from means."""
     falls = []
-    for kind, found in means.items():
+    for method in dict.fromkeys(method for method, _ in means):
+        found = {start: mean for (other, start), mean in means.items() if other == method}
         if len(found) > 1:
             worst, best = (choose(found, key=found.__getitem__) for choose in (min, max))
-            falls.append(f"{KINDS[kind]} {100 * (found[worst] - found[best]):+.1f} points ({worst} beside {best})")
+            falls.append(f"{method} {_points(found[worst] - found[best])} points ({worst} beside {best})")
     return _wrap(f"The worst start beside the best: {', '.join(falls)}.") + "\n" if falls else ""
 
 
@@ -702,16 +693,16 @@ def _wrap(text: str, indent: str = "") -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return f"{100 * row['difference']:+.1f}, {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+    return f"{_points(row['difference'])} ({_points(row['low'])} to {_points(row['high'])})"
+
+
+def _points(difference: float) -> str:
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("-0.0", "+0.0") else text
 
 
 def _difference_cell(row: Mapping[str, Any] | None) -> Cell:
-    if row is None:
-        return Cell("")
-    return Cell(
-        f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})",
-        row["low"] > 0 or row["high"] < 0,
-    )
+    return Cell("") if row is None else Cell(_interval(row), row["low"] > 0 or row["high"] < 0)
 
 
 def _highest(values: Iterable[float]) -> float | None:

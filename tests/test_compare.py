@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from audiostride.classifier import AudioClassifier
 from audiostride.cli import app
 from audiostride.cnn import AudioCNN
-from audiostride.compare import bootstrap_interval, compare, find_runs
+from audiostride.compare import bootstrap_interval, compare, find_runs, striding_runs
 from audiostride.errors import ModelFileError, UsageError
 from audiostride.frontend import LogMel
 from audiostride.recipe import dump_recipe, load_recipe
@@ -100,6 +100,58 @@ def test_shared_strides_stand_beside_separate_ones(tmp_path):
     rate, scale = compare(find_runs([tmp_path])[0])["shared_strides"]
     assert (rate["separate"]["mean"], rate["shared"]["mean"]) == (0.5, 1.0)
     assert (scale["separate"]["mean"], scale["shared"]["mean"]) == (1.0, 1.0)
+
+
+def test_settings_that_a_kind_of_downsampling_ignores_are_not_in_its_name(tmp_path):
+    answers = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", answers, 0, "model.downsampling=strided", "model.smoothness=1")
+    made_run(tmp_path / "b", answers, 0, "model.downsampling=diffstride", "model.smoothness=1")
+    made_run(tmp_path / "c", answers, 0, "model.downsampling=diffstride", "model.smoothness=4")
+    methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
+    assert methods[::2] == ["strided", "diffstride smoothness=1.0", "diffstride smoothness=4.0"]
+
+
+def test_lists_are_short_in_the_name_of_a_method(tmp_path):
+    answers = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", answers, 0)
+    made_run(tmp_path / "b", answers, 0, "model.strides=[[3,3],[2,1]]", "model.channels=[8,8]")
+    methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
+    assert methods[::2] == ["diffstride channels=4,4 strides=2x2,2x2", "diffstride channels=8,8 strides=3x3,2x1"]
+
+
+def test_a_binary_tasks_auc_and_a_multilabel_tasks_precision_have_tables_of_their_own(four_runs):
+    for folder, auc in (("d0", 0.9), ("d1", 0.8), ("s0", 0.7), ("s1", 0.7)):
+        path = four_runs / folder / "results.json"
+        results = json.loads(path.read_text())
+        results["tasks"]["rate"] |= {"auc": auc}
+        results["tasks"]["scale"] |= {"mean_average_precision": auc / 2}
+        path.write_text(json.dumps(results))
+    found = compare(find_runs([four_runs])[0])
+    text = to_markdown(tables(found))
+    assert "**Area under the ROC curve in %" in text
+    assert "| ripples rate (with scale) | 70.0 ± 0.0 | **85.0 ± 7.1** |" in text.partition("ROC")[2]
+    assert "| ripples scale (with rate) | 35.0 ± 0.0 | **42.5 ± 3.5** |" in text.partition("average precision")[2]
+
+
+def test_how_the_strides_of_several_runs_moved_is_drawn(four_runs):
+    runs = find_runs([four_runs])[0]
+    for run in runs:
+        lines = [
+            {"epoch": epoch, "split": "validation", "tasks": {"rate": {"accuracy": 0.5}, "scale": {"accuracy": 1.0}}}
+            | {"strides": [[2.0 + epoch, 2.0], [1.5, 2.0]]}
+            for epoch in (1, 2)
+        ]
+        (Path(run.name) / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    drawn = striding_runs(runs)
+    assert [row["method"] for row in drawn] == ["diffstride"] * 2  # strided ones have nothing to learn
+    assert [point["total_stride"] for point in drawn[0]["points"]] == [[4.0, 4.0], [4.5, 4.0], [6.0, 4.0]]
+    assert drawn[0]["points"][-1]["accuracy"] == 0.75
+    file = four_runs / "strides.svg"
+    done = CliRunner().invoke(app, ["compare", str(four_runs), "--strides", str(file)])
+    assert done.exit_code == 0, done.output
+    assert "product of all strides, time" in file.read_text()
+    with pytest.raises(UsageError, match="none of the runs learned strides"):
+        striding_runs([run for run in runs if "strided" in run.settings["model.downsampling"]])
 
 
 def test_cutoffs_are_those_of_the_saved_models(four_runs):
