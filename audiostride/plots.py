@@ -158,7 +158,7 @@ def curves_figure(metrics: Sequence[Mapping[str, Any]]) -> "Figure":
                     ax.plot(x, y, style, marker="o", ms=3, color=PALETTE[i % len(PALETTE)], label=f"{task}, {split}")
         ax.set_xlabel("epoch")
         ax.set_title(f"{what} in {'nats' if what == 'loss' else '%'}")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.legend()
     return figure
 
@@ -199,7 +199,7 @@ def dynamics_figure(dynamics: Sequence[Mapping[str, Any]]) -> "Figure":
     grid[1][2].set_title("million MACs per second of audio")
     for ax in grid.flat:
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return figure
 
 
@@ -292,7 +292,7 @@ def striding_figure(runs: Sequence[Mapping[str, Any]]) -> "Figure":
     _one_legend(figure)
     for ax in axes:
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return figure
 
 

@@ -69,6 +69,7 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
         "curve_rows": [line for line in metrics if line["split"] == "validation"],
         "dynamics": _dynamics(model, metrics) if learned else None,
         "cutoffs": cutoffs,
+        "downsampling": model.trunk.settings["downsampling"],
         "cutoff_figure": plots.svg(
             plots.cutoff_figure(cutoffs["layers"], cutoffs["references"], responses, cutoffs["ripples"]),
             "Modulations kept after each layer, beside reference ranges; masks and measured gains",
