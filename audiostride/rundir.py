@@ -74,6 +74,13 @@ def describe_cutoffs(
     """
     models = [load(run_dir) for run_dir in run_dirs]
     length = models[0].window_s if seconds is None else seconds
+    for key in ("downsampling", "smoothness"):
+        values = {f"{model.trunk.settings[key]}" for model in models}
+        if len(values) > 1:
+            raise UsageError(
+                f"the runs differ in {key} ({', '.join(sorted(values))}) and cannot be averaged; "
+                "ask for each by itself, or give all of them to audiostride compare"
+            )
     try:
         layers = summarise([model_cutoffs(model, length) for model in models])
     except ValueError as error:

@@ -262,7 +262,7 @@ def conditions(evidence: Evidence) -> str:
     gaps = {task: missing for task in PLANNED_TASKS if (missing := list(_gaps(evidence, task)))}
     if gaps:
         lines += ["Planned and not there yet:", ""]
-        lines += [_wrap(f"- {task}: {', '.join(missing)}", "  ") for task, missing in gaps.items()]
+        lines += [_wrap(f"- {task}: {'; '.join(missing)}", "  ") for task, missing in gaps.items()]
     else:
         lines.append("Of the planned runs none is missing.")
     return "\n".join(lines) + "\n"
@@ -415,13 +415,16 @@ def smoothness(evidence: Evidence) -> str:
     )
     said = []
     for width, by_task in sorted(losses.items()):
+        cells = {
+            task: (evidence.cells[task, f"DiffStride R={width:g}"], evidence.cells[task, "DiffStride R=4"])
+            for task in by_task
+        }
+        cost = _range([f"{small['macs_per_second'] / large['macs_per_second']:.2f}" for small, large in cells.values()])
         dear = [f"{task} ({100 * loss:.1f} points)" for task, loss in by_task.items() if loss >= NO_LOSS]
-        tasks = f"{len(by_task)} tasks" if len(by_task) > 1 else "one task"
-        said.append(
-            f"R={width:g} loses half a point or more against R=4 on {', '.join(dear)} of {tasks}."
-            if dear
-            else f"R={width:g} costs no accuracy against R=4 (a mean loss under half a point, {tasks})."
-        )
+        rest = [task for task in by_task if by_task[task] < NO_LOSS]
+        parts = [f"loses half a point or more on {', '.join(dear)}"] if dear else []
+        parts += [f"costs no accuracy (a mean loss under half a point) on {', '.join(rest)}"] if rest else []
+        said.append(f"Against R=4, R={width:g} {' and '.join(parts)}, at {cost} times the multiply-accumulates.")
     text = "## What R costs\n\nThe paper has R = 4. A map keeps R bins more than its stride asks for, and that costs."
     before, _, text = text.rpartition("\n")
     return f"{before}\n{_wrap(' '.join([text, *said]))}\n\n{to_markdown([table])}"
@@ -682,8 +685,8 @@ def _command(name: str) -> str:
         for key, value in flatten(settings).items()
         if (key not in usual or usual[key] != value) and (key in usual or value is not None)
     }
-    words = [shlex.quote(f"{key}={json.dumps(value, separators=(',', ':'))}") for key, value in differing.items()]
-    words = [word.replace('"', "") if word.count('"') == 2 else word for word in words]
+    values = {k: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for k, v in differing.items()}
+    words = [shlex.quote(f"{key}={value}") for key, value in values.items()]
     return " ".join([f"audiostride sweep results/recipes/{base.name}", *words])
 
 

@@ -224,6 +224,12 @@ def test_the_commands_print_and_write_what_the_pages_say(four_runs, tmp_path, mo
     assert "fastest ripple" in " ".join(table.stdout.split())
 
 
+def test_cut_offs_of_different_kinds_are_not_averaged(four_runs):
+    done = CliRunner().invoke(app, ["cutoffs", str(four_runs / "d0"), str(four_runs / "s0")])
+    assert isinstance(done.exception, UsageError)
+    assert "differ in downsampling (diffstride, strided)" in str(done.exception)
+
+
 def test_a_figure_of_unknown_format_is_refused_before_any_work(four_runs):
     done = CliRunner().invoke(app, ["compare", str(four_runs), "--plot", "cost.xyz"])
     assert isinstance(done.exception, UsageError)
