@@ -7,6 +7,7 @@ Test accuracy is that of the last epoch, as in the paper: no epoch is chosen by 
 Source: Riad et al., ICLR 2022, Sections 3.2 and 3.3, and the published code.
 """
 
+import csv
 import io
 import itertools
 import json
@@ -27,8 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 from .complexity import model_cost
 from .downsampling import clamp_strides_, parameter_groups
 from .errors import DataError, RecipeError, TrainingError, UsageError
+from .files import replace_file
 from .recipe import ResNetSection, Section, dump_recipe, read_recipe
 from .resnet import ResNet
+from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, environment
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")
@@ -55,6 +58,7 @@ class ImageTraining(Section):
     weight_decay: float = Field(5e-3, ge=0)
     drop_epochs: list[Annotated[int, Field(ge=1)]] = Field([200, 300])
     mixup: float = Field(0.0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
     workers: int = Field(2, ge=0, le=256)
 
 
@@ -213,6 +217,7 @@ def train_images(
     weight_decay: float = 5e-3,
     drop_epochs: Sequence[int] = (200, 300),
     mixup: float = 0.0,
+    precision: str = "float32",
     workers: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -235,6 +240,8 @@ def train_images(
         weight_decay: SGD's L2 penalty on the weights, never on strides.
         drop_epochs: epochs after which the rates fall.
         mixup: parameter of the Beta distribution that mixes pairs of images (Zhang et al. 2018); 0: off.
+        precision: "float32"; or "bfloat16": convolutions and matrix products of the training steps in half
+            precision (autocast). Weights, masks, batch norm, losses and scoring stay in float32.
         workers: processes that decode images.
         seed: decides order, crops and mixing.
         progress: progress callback.
@@ -261,13 +268,12 @@ def train_images(
             mixing = np.random.default_rng([seed, 3, epoch])
             for images, labels in _batches(train, size, crop, batch_size, workers, (seed, epoch)):
                 images, labels = images.to(device), labels.to(device)
+                share = float(mixing.beta(mixup, mixup)) if mixup else 1.0
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                    logits = model(_mix(images, share) if mixup else images).float()
+                loss = F.cross_entropy(logits, labels)
                 if mixup:
-                    share = float(mixing.beta(mixup, mixup))
-                    logits = model(_mix(images, share))
-                    mixed = F.cross_entropy(logits, labels.flip(0))
-                    loss = share * F.cross_entropy(logits, labels) + (1 - share) * mixed
-                else:
-                    loss = F.cross_entropy(model(images), labels)
+                    loss = share * loss + (1 - share) * F.cross_entropy(logits, labels.flip(0))
                 if not torch.isfinite(loss):
                     raise TrainingError(f"the loss became {loss.item()} in epoch {epoch + 1}; lower learning_rate")
                 optimizer.zero_grad(set_to_none=True)
@@ -280,7 +286,7 @@ def train_images(
             record = {
                 "epoch": epoch + 1,
                 "train_loss": total / seen,
-                "test_accuracy": score_images(model, test, size, crop, batch_size, workers),
+                "test_accuracy": _share_right(image_logits(model, test, size, crop, batch_size, workers), test),
                 "strides": model.trunk.strides(),
                 "lr": optimizer.param_groups[0]["lr"],
                 "images_per_s": seen / (time.perf_counter() - began),
@@ -293,15 +299,13 @@ def train_images(
 
 
 @torch.inference_mode()
-def score_images(
+def image_logits(
     model: ImageClassifier, images: ImageSet, size: int, crop: str = "padded", batch_size: int = 256, workers: int = 0
-) -> float:
-    """Share of images whose likeliest class is the right one, 0 to 1."""
+) -> Tensor:
+    """Logits ``(n, n_classes)`` of the test view of every image, in their order."""
     model.eval()
-    right = 0
-    for batch, labels in _batches(images, size, crop, batch_size, workers, None):
-        right += int((model(batch.to(model.mean.device)).argmax(1).cpu() == labels).sum())
-    return right / len(images.labels)
+    batches = _batches(images, size, crop, batch_size, workers, None)
+    return torch.cat([model(batch.to(model.mean.device)).cpu() for batch, _ in batches])
 
 
 def plan_runs(recipe: ImageRecipe) -> dict[str, ImageRecipe]:
@@ -343,7 +347,8 @@ def run_images(
 ) -> list[dict[str, Any]]:
     """Train a recipe, or each run of its sweep in a directory of its own; a finished run is not repeated.
 
-    Leaves `recipe.yaml`, `metrics.jsonl`, `model.safetensors` and `results.json` in each run directory.
+    Leaves `recipe.yaml`, `metrics.jsonl`, `model.safetensors`, `predictions-test.csv` and `results.json` in
+    each run directory.
 
     Args:
         recipe: from `load_image_recipe`.
@@ -367,15 +372,15 @@ def run_images(
     for name, run in runs.items():
         folder = out / name
         text = dump_recipe(run)
-        if (folder / "recipe.yaml").exists() and (folder / "recipe.yaml").read_text(encoding="utf-8") != text:
+        if (folder / RECIPE_FILE).exists() and (folder / RECIPE_FILE).read_text(encoding="utf-8") != text:
             raise UsageError(f"{folder}: holds a run of another recipe; give another --out")
-        if not (folder / "results.json").exists():
+        if not (folder / RESULTS_FILE).exists():
             splits = splits or read_images(run.data.path)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+            replace_file(folder / RECIPE_FILE, text)
             result = _run_one(run, trunks[name], splits, folder, progress, on_epoch)
-            (folder / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        results.append(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+            replace_file(folder / RESULTS_FILE, json.dumps(result, indent=1) + "\n")
+        results.append(json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
     return results
 
 
@@ -428,12 +433,14 @@ def _run_one(
     safetensors.torch.save_file(
         {name: t.contiguous() for name, t in model.state_dict().items()}, folder / "model.safetensors"
     )
+    logits = image_logits(model, test, **recipe.data.model_dump(exclude={"path"}), workers=recipe.train.workers)
+    _write_predictions(folder / PREDICTIONS_FILE, test, logits)
     cost = model_cost(model, torch.zeros(1, recipe.data.size, recipe.data.size, 3, dtype=torch.uint8))
     return {
         "downsampling": recipe.model.downsampling,
         "initial_strides": recipe.model.strides,
         "seed": recipe.seed,
-        "test_accuracy": last["test_accuracy"],
+        "test_accuracy": _share_right(logits, test),
         "n_train": len(train.labels),
         "n_test": len(test.labels),
         "epochs": recipe.train.epochs,
@@ -441,7 +448,23 @@ def _run_one(
         "parameters": cost.parameters,
         "strides": last["strides"],
         "published": recipe.published.get(_setting(recipe.model.downsampling, recipe.model.strides)),
+        "environment": environment(),
     }
+
+
+def _share_right(logits: Tensor, images: ImageSet) -> float:
+    return float((logits.argmax(1).numpy() == images.labels).mean())
+
+
+def _write_predictions(path: Path, images: ImageSet, logits: Tensor) -> None:
+    """The table that a run on sounds writes, too; its task is called "label"."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["file", "task", "truth", "label", "logits"])
+    for name, number, row in zip(images.names, images.labels, logits, strict=True):
+        values = " ".join(f"{value:.5g}" for value in row.tolist())
+        table.writerow([name, "label", images.classes[number], images.classes[int(row.argmax())], values])
+    replace_file(path, text.getvalue())
 
 
 def _make_trunk(recipe: ImageRecipe) -> ResNet:
