@@ -205,7 +205,8 @@ def recipes(
     if name is not None:
         typer.echo(str(copy_recipe(name, out or Path(f"{name}.yaml"))))
         return
-    summaries = {recipe: summary_of(path) for recipe, path in shipped_recipes().items()}
+    shipped = shipped_recipes() | shipped_recipes("images")
+    summaries = {recipe: summary_of(path) for recipe, path in shipped.items()}
     if as_json:
         _print_json(summaries)
         return

@@ -284,7 +284,7 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
     if largest is not None:
         references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.1g}"
         references.caption_justify = "left"
-    return [*tables, references]
+    return [*tables, references] if references.rows or largest is not None else tables
 
 
 def reference_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:

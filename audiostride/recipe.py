@@ -400,7 +400,7 @@ def copy_recipe(name: str, out: Path) -> Path:
         RecipeError: if there is no such recipe.
         UsageError: if the file is there.
     """
-    shipped = shipped_recipes()
+    shipped = shipped_recipes() | shipped_recipes("images")
     if name not in shipped:
         raise RecipeError(f"{name}: no such recipe{_nearest(name, shipped)}; shipped recipes: {', '.join(shipped)}")
     if out.exists():
@@ -415,6 +415,9 @@ def _find(recipe: str, folder: str) -> Path:
     shipped = shipped_recipes(folder)
     if recipe in shipped:
         return shipped[recipe]
+    if recipe in shipped_recipes("" if folder else "images"):
+        kind, command = ("sounds", "train") if folder else ("images", "train-images")
+        raise RecipeError(f"{recipe}: a recipe for {kind}; train it with: audiostride {command} {recipe}")
     raise RecipeError(
         f"{recipe}: no such recipe file{_nearest(Path(recipe).stem, shipped)}; shipped recipes: {', '.join(shipped)}"
     )

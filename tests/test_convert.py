@@ -67,6 +67,26 @@ def test_the_main_and_the_shortcut_branch_of_a_residual_block_share_one_stride()
     assert net(torch.randn(2, 3, 61, 80)).shape == (2, 10)
 
 
+def test_branches_that_are_concatenated_share_one_stride():
+    class Reduction(nn.Module):
+        """As in Inception and its kin: a convolution and a max-pool side by side."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(4, 8, 3, 2, 1), nn.MaxPool2d(3, 2, 1)
+
+        def forward(self, x):
+            return torch.cat([self.conv(x), self.pool(x)], 1)
+
+    net = Reduction()
+    assert [group.layers for group in find_downsampling(net)] == [["conv", "pool"]]
+    replace_downsampling(net, smoothness=1)
+    assert net.conv.pool is net.pool.pool
+    with torch.no_grad():
+        net.conv.pool.stride.copy_(torch.tensor([1.6, 2.7]))
+    assert net(torch.randn(2, 4, 50, 32)).shape == (2, 12, 33, 13)
+
+
 def test_a_converted_model_is_copied_saved_and_loaded_like_any_other(tmp_path):
     net = replace_downsampling(ResNet18(classes=10, width=8), smoothness=1).eval()
     with torch.no_grad():

@@ -14,14 +14,19 @@ from PIL import Image
 from audiostride.display import images_table
 from audiostride.errors import DataError, RecipeError, UsageError
 from audiostride.images import (
+    ImageClassifier,
+    Views,
+    image_logits,
     load_image_recipe,
-    make_view,
     plan_runs,
     read_images,
     run_images,
     summarise_images,
 )
-from audiostride.recipe import shipped_recipes
+from audiostride.images.data import centre, random_part, shift_and_flip
+from audiostride.recipe import copy_recipe, load_recipe, shipped_recipes
+from audiostride.resnet import ResNet
+from audiostride.rundir import read_answers
 
 SMALL = [
     "model.channels=[4,8]",
@@ -92,17 +97,35 @@ def test_a_run_learns_and_leaves_what_it_did(parquet_folder, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == [
         "metrics.jsonl",
         "model.safetensors",
+        "predictions-test.csv",
         "recipe.yaml",
         "results.json",
     ]
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["lr"] for line in lines] == pytest.approx([0.05, 0.05, 0.05, 0.005])
     assert lines[-1]["strides"] == result["strides"] != [[2.0, 2.0], [2.0, 2.0]]
+    assert result["environment"]["torch"] == torch.__version__
+    answers = read_answers(out)["label"]
+    assert len(answers.files) == result["n_test"] == 32
+    assert answers.files[0] == "test-00000-of-00001.parquet, row 0"
+    assert answers.label == answers.truth
+
+
+def test_half_precision_learns_the_same_and_computes_otherwise(image_folder, tmp_path):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        (result,) = run_images(recipe_for(image_folder, "train.epochs=4", f"train.precision={precision}"), out)
+        assert result["test_accuracy"] == 1.0
+        losses.append(json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["train_loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def test_the_same_seed_gives_the_same_run_whatever_the_number_of_workers(image_folder, tmp_path):
     def loss(name, *overrides):
-        run_images(recipe_for(image_folder, "train.epochs=1", "train.mixup=0.2", *overrides), tmp_path / name)
+        settings = ["train.epochs=1", "train.mixup=0.2", "data.crop=resized"]
+        run_images(recipe_for(image_folder, *settings, *overrides), tmp_path / name)
         return json.loads((tmp_path / name / "metrics.jsonl").read_text())["train_loss"]
 
     assert loss("a") == loss("b", "train.workers=2")
@@ -142,28 +165,44 @@ def test_a_sweep_runs_all_combinations_once_and_goes_on_where_it_stopped(image_f
         run_images(recipe_for(image_folder, "train.epochs=2", sweep), tmp_path)
 
 
-def test_a_training_view_is_a_shifted_and_maybe_flipped_image_and_a_test_view_the_image():
-    image = np.random.default_rng(0).integers(1, 256, (32, 32, 3), dtype=np.uint8)
-    assert np.array_equal(make_view(image, 32, "padded"), image)
+def test_a_training_view_is_a_shifted_and_maybe_flipped_image_and_a_test_view_the_image(image_folder):
+    train, _ = read_images(image_folder)
+    views = Views(train, 16)
+    assert np.array_equal(views.make(np.array([3]))[0], train.decode(3))
+
+    image = np.random.default_rng(0).integers(1, 256, (32, 28, 3), dtype=np.uint8)
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
-    shifts = [padded[top : top + 32, left : left + 32] for top in range(9) for left in range(9)]
+    shifts = [padded[top : top + 32, left : left + 28] for top in range(9) for left in range(9)]
     allowed = {view.tobytes() for view in shifts} | {view[:, ::-1].tobytes() for view in shifts}
-    views = {make_view(image, 32, "padded", np.random.default_rng(i)).tobytes() for i in range(60)}
-    assert views <= allowed
-    assert len(views) > 30
+    found = {v.tobytes() for v in shift_and_flip(np.stack([image] * 3000), np.random.default_rng(0))}
+    assert found == allowed
+    assert len(allowed) == 2 * 81
 
 
 def test_a_resized_view_of_a_gradient_stays_a_gradient():
     image = np.tile(np.arange(0, 240, 2, dtype=np.uint8)[:, None, None], (1, 90, 3))
-    centre = make_view(image, 56, "resized")
-    assert centre.shape == (56, 56, 3)
-    rows = centre.mean((1, 2))
+    middle = centre(image, 56)
+    assert middle.shape == (56, 56, 3)
+    rows = middle.mean((1, 2))
     assert (np.diff(rows) > 0).all()
     assert rows.mean() == pytest.approx(image.mean(), abs=1)
     for i in range(20):
-        part = make_view(image, 56, "resized", np.random.default_rng(i))
+        part = random_part(image, 56, np.random.default_rng(i))
         assert part.shape == (56, 56, 3)
         assert (np.diff(part.mean((1, 2))) > -1).all()
+
+
+def test_every_image_is_seen_once_an_epoch_and_no_batch_is_a_single_image(image_folder):
+    train, _ = read_images(image_folder)
+    for crop, workers in (("padded", 0), ("resized", 2)):
+        views = Views(train, 16, crop, workers)
+        batches = list(views.batches(21, (0, 0)))
+        assert [len(labels) for _, labels in batches] == [21, 21, 22]
+        assert np.array_equal(np.bincount(torch.cat([labels for _, labels in batches])), [32, 32])
+        again = list(views.batches(21, (0, 0)))
+        other = list(views.batches(21, (0, 1)))
+        assert all(torch.equal(a, b) for a, b in zip(batches[0], again[0], strict=True))
+        assert not torch.equal(batches[0][0], other[0][0])
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes("images")))
@@ -188,8 +227,8 @@ def test_published_scores_belong_to_runs_of_their_recipe():
 def test_recipe_mistakes_are_named_with_what_is_right(image_folder, tmp_path):
     with pytest.raises(RecipeError, match=r"train\.epoch: there is no such key; did you mean 'epochs'"):
         recipe_for(image_folder, "train.epoch=3")
-    with pytest.raises(RecipeError, match=r"no such recipe file; shipped recipes: cifar10"):
-        load_image_recipe("folder")
+    with pytest.raises(RecipeError, match=r"no such recipe file; did you mean 'cifar10'.*; shipped recipes: cifar10"):
+        load_image_recipe("cifar1")
     with pytest.raises(RecipeError, match=r"there is no key .model\.stride"):
         run_images(recipe_for(image_folder, "sweep={model.stride: [1]}"), tmp_path)
     with pytest.raises(RecipeError, match="model: a small stem and 2 stages take 1 to 3 strides, got 4"):
@@ -251,16 +290,26 @@ def test_the_command_trains_a_sweep_and_reports_a_wrong_path(parquet_folder, tmp
     assert wrong.stdout == ""
 
 
-def test_a_saved_model_gives_the_score_that_was_reported(image_folder, tmp_path):
+def test_a_saved_model_gives_the_answers_that_were_reported(image_folder, tmp_path):
     import safetensors.torch
 
-    from audiostride.images import ImageClassifier, score_images
-    from audiostride.resnet import ResNet
-
-    recipe = recipe_for(image_folder, "train.epochs=2")
-    (result,) = run_images(recipe, tmp_path)
-    _, test = read_images(image_folder)
+    recipe = recipe_for(image_folder, "train.epochs=1")
+    run_images(recipe, tmp_path)
+    test = Views(read_images(image_folder)[1], 16)
     torch.manual_seed(5)
-    model = ImageClassifier(ResNet(**recipe.model.model_dump(exclude={"name"}), in_channels=3), test.classes)
+    trunk = ResNet(**recipe.model.model_dump(exclude={"name"}), in_channels=3)
+    model = ImageClassifier(trunk, test.images.classes)
     model.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
-    assert score_images(model, test, 16) == result["test_accuracy"]
+    answers = read_answers(tmp_path)["label"]
+    np.testing.assert_allclose(image_logits(model, test).numpy(), answers.logits, rtol=1e-4)
+
+
+def test_sounds_and_images_each_have_a_command_and_the_wrong_one_names_the_right_one(tmp_path):
+    with pytest.raises(RecipeError, match=r"cifar10: a recipe for images; train it with: audiostride train-images cif"):
+        load_recipe("cifar10")
+    with pytest.raises(RecipeError, match=r"folder: a recipe for sounds; train it with: audiostride train folder"):
+        load_image_recipe("folder")
+    assert (
+        copy_recipe("cifar10", tmp_path / "mine.yaml").read_text() == shipped_recipes("images")["cifar10"].read_text()
+    )
+    assert load_image_recipe(str(tmp_path / "mine.yaml")) == load_image_recipe("cifar10")

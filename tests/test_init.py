@@ -94,6 +94,7 @@ def test_init_names_what_it_cannot_use(at: Path) -> None:
 def test_recipes_are_listed_and_copied_out_whole(at: Path) -> None:
     listed = json.loads(call("recipes", "--json"))
     assert listed["speech_commands"] == "Speech Commands v0.02: 35 spoken words"
+    assert listed["cifar10"].startswith("CIFAR-10 as in the paper")
     assert "dcase2018_birds" in call("recipes")
     assert call("recipes", "ripples", "--out", "mine.yaml").strip() == "mine.yaml"
     assert load_recipe("mine.yaml") == load_recipe("ripples")

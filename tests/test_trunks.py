@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,8 @@ from audiostride.classifier import TRUNKS
 from audiostride.cli import app
 from audiostride.complexity import count_parameters, model_cost
 from audiostride.cutoffs import model_cutoffs, trunk_cutoffs
-from audiostride.errors import RecipeError
+from audiostride.errors import RecipeError, UsageError
+from audiostride.listen import keep
 from audiostride.recipe import dump_recipe, load_recipe
 from audiostride.run import make_frontend, make_trunk
 from audiostride.wave_cnn import WaveBlock
@@ -151,6 +153,14 @@ def test_recipes_build_every_trunk_and_read_back():
 def test_mistakes_in_the_model_section_are_named(overrides, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe("folder", overrides)
+
+
+@pytest.mark.parametrize("name", ["resnet", "wave_cnn"])
+def test_what_is_made_for_the_spectrogram_cnn_refuses_other_trunks_by_name(name):
+    model = classifier(name, "diffstride")
+    trunk = type(model.trunk).__name__
+    with pytest.raises(UsageError, match=f"listening is made for an AudioCNN on LogMel; this model is a {trunk} on"):
+        keep(model, np.zeros(16000, np.float32))
 
 
 @pytest.mark.slow
