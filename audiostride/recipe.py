@@ -112,13 +112,14 @@ class HubData(EncodedData):
     config: str | None = None
     revision: str | None = None
     audio: str = "audio"
+    streaming: bool = False
 
 
 class ShardData(EncodedData):
     """WebDataset tar shards, see `audiostride.data.shards`."""
 
     source: Literal["shards"]
-    path: str
+    path: str | Annotated[list[str], Field(min_length=1)]
 
 
 class RipplesData(Section):
