@@ -77,8 +77,11 @@ def prepare_data(
         tasks = {name: task for name, task in recipe.tasks.items() if task.data == block}
         key = f"tasks.{next(iter(tasks))}.data"  # what a reader of an error sets
         clips = open_source(block, progress, key)
-        for task in tasks.values():
-            clips.column(task.column)  # a wrong column is an error before an hour of decoding
+        for name, task in tasks.items():
+            try:
+                clips.column(task.column)  # a wrong column is an error before an hour of decoding
+            except DataError as error:
+                raise DataError(f"tasks.{name}.column: {error}") from error
         group = None
         if isinstance(block, EncodedData):
             group = block.group

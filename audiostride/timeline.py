@@ -100,7 +100,10 @@ def label_paths(names: Sequence[str], folder: Path, ending: str) -> dict[str, Pa
 
 
 def segments(
-    rows: Iterable[Row], kinds: Mapping[str, str], labels: Mapping[str, Sequence[str]], thresholds: Mapping
+    rows: Iterable[Row],
+    kinds: Mapping[str, str],
+    labels: Mapping[str, Sequence[str]],
+    thresholds: Mapping[str, Sequence[float]],
 ) -> list[Segment]:
     """What a timeline says, windows of the same label joined, in order of time.
 
@@ -114,31 +117,35 @@ def segments(
         thresholds: for multilabel tasks the threshold of each class; 0.5 where there is none.
 
     Example:
-        >>> rows = [Row("a.wav", "word", i, i + 1, 1, label, 0.5 + i / 4) for i, label in enumerate(["up", "up", "go"])]
+        >>> rows = [Row("a.wav", "word", t, t + 1, 1, label, 0.5) for t, label in enumerate(["up", "up", "go"])]
         >>> [tuple(s[:3]) for s in segments(rows, {"word": "multiclass"}, {"word": ["go", "up"]}, {})]
         [(0, 2, 'up'), (2, 3, 'go')]
     """
-    tracks: dict[tuple[str, str], list[Row]] = {}
+    runs: dict[tuple[str, str], list[list[Segment]]] = {}
     for row in rows:
-        if row.task is None or row.label is None or row.score is None:
-            continue  # an error
+        if row.error is not None:
+            continue
+        assert row.task is not None
+        assert row.label is not None
+        assert row.score is not None
+        assert row.start_s is not None
+        assert row.end_s is not None
         if kinds[row.task] == "multilabel":
             cuts = thresholds.get(row.task) or [0.5] * len(labels[row.task])
             heard = row.score >= cuts[labels[row.task].index(row.label)]
         else:
             heard = row.rank == 1
         if heard:
-            tracks.setdefault((row.task, row.label), []).append(row)
-    found = []
-    for (task, label), track in tracks.items():
-        joined: list[list[Row]] = []
-        for row in track:
-            if joined and joined[-1][-1].end_s == row.start_s:
-                joined[-1].append(row)
+            name = row.label if len(kinds) == 1 else f"{row.task}: {row.label}"
+            window = Segment(row.start_s, row.end_s, name, score=row.score)
+            parts = runs.setdefault((row.task, row.label), [])
+            if parts and parts[-1][-1].end_s == window.start_s:
+                parts[-1].append(window)
             else:
-                joined.append([row])
-        name = label if len(kinds) == 1 else f"{task}: {label}"
-        for part in joined:
-            score = sum(row.score or 0.0 for row in part) / len(part)
-            found.append(Segment(part[0].start_s or 0.0, part[-1].end_s or 0.0, name, score=score))
-    return sorted(found, key=lambda segment: (segment.start_s, segment.label))
+                parts.append([window])
+    joined = [
+        part[0]._replace(end_s=part[-1].end_s, score=sum(window.score or 0.0 for window in part) / len(part))
+        for parts in runs.values()
+        for part in parts
+    ]
+    return sorted(joined, key=lambda segment: (segment.start_s, segment.label))

@@ -159,6 +159,8 @@ def test_class_weights_are_balanced_or_as_given(tone_folder: Path) -> None:
         ("train.mixing=0.5", "train.mixing"),
         ("tasks.label.kind=multi_label", "multilabel"),
         ("tasks.label.data={source: manifset, path: x}", "did you mean 'manifest'"),
+        ("tasks.label.data={source: shards, path: 3}", "tasks.label.data.path: input should be a path, an address or"),
+        ("tasks.label.data={source: hub, path: x, streming: true}", "did you mean 'streaming'"),
         ("tasks.label.data={source: archive, path: x, layout: nsynht}", "did you mean 'nsynth'"),
     ],
 )
@@ -195,6 +197,19 @@ def test_a_copy_of_a_training_clip_in_the_test_set_fails_the_check(tone_folder: 
     data = f"tasks.label.data={{source: manifest, path: {tmp_path / 't.csv'}}}"
     with pytest.raises(DataError, match=r"the same recording is in .*test.*copy\.wav"):
         check_recipe(folder_recipe(tone_folder, data))
+
+
+def test_errors_name_the_whole_key_to_set(tone_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^tasks\.label\.column: .*'lable'.*did you mean 'label'"):
+        prepare_data(folder_recipe(tone_folder, "tasks.label.column=lable"))
+    (tmp_path / "x" / "low").mkdir(parents=True)
+    (tmp_path / "x" / "low" / "a.wav").touch()
+    for cache in ("cache=null", f"cache={tmp_path / 'cache'}"):
+        with pytest.raises(DataError, match=r"or set tasks\.label\.data\.on_bad_file=skip"):
+            prepare_data(folder_recipe(tmp_path / "x", cache))
+    archive = "{source: archive, layout: folder, path: y, archives: [z.zip]}"
+    with pytest.raises(DataError, match=r"\(tasks\.label\.data\.path=DIR\)"):
+        prepare_data(folder_recipe(tmp_path, f"tasks.label.data={archive.replace('path: y', f'path: {tmp_path}/y')}"))
 
 
 def test_check_none_opens_nothing_and_check_all_finds_what_is_bad(tone_folder: Path, tmp_path: Path) -> None:
