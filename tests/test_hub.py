@@ -174,6 +174,12 @@ began = time.monotonic()
 try:
     clips = read_hub(sys.argv[1], streaming="streaming" in sys.argv)
     print(list(clips.names), list(clips.columns["label"]), clips.read(8, 16000)[0])
+    if "streaming" in sys.argv:
+        import numpy as np
+        from audiostride.data.batches import LabelledClips, training_batches
+        data = LabelledClips(clips, {"label": np.arange(len(clips))}, list(clips.splits))
+        batches = training_batches([data], 16000, 800, 2, "uniform", 0, 0, workers=2)
+        print("an epoch:", sorted(name for batch in batches for name in batch.names))
 except DataError as error:
     print("DataError", error)
 print("seconds", time.monotonic() - began)
@@ -205,6 +211,8 @@ def test_a_data_set_of_a_hub_is_streamed_over_http(tree: Path, tmp_path: Path) -
     assert "'train/train1.wav'" in said
     assert "['no', 'yes', 'no', 'yes', 'no', 'yes', 'no', 'yes', 'no'] 0.19" in said
     assert handler.parts
+    every = ["train/0", *(f"train/train{i}.wav" for i in range(1, 6))]
+    assert f"an epoch: {every}" in said
     assert not [file for file in tmp_path.rglob("*") if file.suffix in (".arrow", ".parquet")]
 
 
