@@ -199,6 +199,9 @@ def test_an_old_block_makes_room_and_is_fetched_again() -> None:
         assert blocks.read(number, 1) == str(number).encode()
         assert blocks.read(number, 0) == b""
     assert fetched == [1, 2, 3, 1]
+    (blocks.folder / "9.part").mkdir()  # stands for any reason why nothing can be written
+    with pytest.raises(DataError, match="set TMPDIR to a folder with more room"):
+        blocks.read(9, 0)
     folder = blocks.folder
     assert folder.exists()
     del blocks

@@ -30,6 +30,7 @@ BLOCKS_AT_ONCE = 16
 """Blocks whose clips are mixed with each other in training."""
 
 _TRIES = 3
+_LOCKS = 64  # blocks that differ in their number by this share a lock
 
 
 class Blocks:
@@ -71,13 +72,17 @@ class Blocks:
                 self._load(path, block)
 
     def _load(self, path: Path, block: int) -> None:
-        with exclusive(path.with_suffix(".lock")):
+        with exclusive(self.folder / f"{block % _LOCKS}.lock"):
             if path.exists():
                 return
             contents = self.fetch(block)
             ends = np.cumsum([8 * (len(contents) + 1), *map(len, contents)]).astype("<i8")
             unfinished = path.with_suffix(".part")
-            unfinished.write_bytes(ends.tobytes() + b"".join(contents))
+            try:
+                unfinished.write_bytes(ends.tobytes() + b"".join(contents))
+            except OSError as error:
+                reason = f"cannot hold what is streamed ({error.strerror}); set TMPDIR to a folder with more room"
+                raise DataError(f"{self.folder}: {reason}") from error
             unfinished.rename(path)
         fetched = [(found.stat().st_mtime_ns, found.path) for found in os.scandir(self.folder) if "." not in found.name]
         for _, old in sorted(fetched)[: -self.kept]:
