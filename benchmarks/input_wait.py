@@ -88,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path, help="folder of clips of about a second")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--bare-steps", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     arguments = parser.parse_args()
     results = []
@@ -97,9 +98,11 @@ def main() -> None:
             overrides += [f"train.workers={workers}", *([f"cache={scratch}/cache"] if cached else [])]
             recipe = load_recipe("folder", overrides)
             sets, labels, _ = prepare_data(recipe)
-            bare = [bare_step(recipe, sets, labels, steps=40)]
-            measured = whole_run(recipe, sets, labels, Path(scratch, f"run-{cached}-{workers}"))
-            bare.append(bare_step(recipe, sets, labels, steps=40))
+            bare = [bare_step(recipe, sets, labels, arguments.bare_steps)]
+            out = Path(scratch, f"run-{cached}-{workers}")
+            out.mkdir()
+            measured = whole_run(recipe, sets, labels, out)
+            bare.append(bare_step(recipe, sets, labels, arguments.bare_steps))
             # Before and after: a machine that is not quiet shows by the two being far apart.
             clips_per_s = measured["clips"] / measured["loop_s"]
             results.append(

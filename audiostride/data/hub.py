@@ -110,7 +110,7 @@ def read_hub(
         _check_audio(str(path), audio, part.features)
         part = part.cast_column(audio, datasets.Audio(decode=False))
         files = part.data.column(audio).combine_chunks().field("path").to_pylist() if len(part) else []
-        columns = {name: part.data.column(name) for name in part.column_names if name != audio}
+        columns = {name: part.data.column(name) for name in _label_columns(part.features)}
         places += [(len(tables), row) for row in range(len(files))]
         table.add(split, files, columns, part.features)
         tables.append(part.select_columns([audio]))
@@ -134,9 +134,7 @@ class _Table:
         self.splits.extend(SPLIT_FOLDERS.get(split, split) for _ in files)
         self.sizes[split] = first + len(files)
         for name, column in columns.items():
-            values = _label_column(column, features[name])
-            if values is not None:
-                self.columns.setdefault(name, Texts("" for _ in range(before))).extend(values)
+            self.columns.setdefault(name, Texts("" for _ in range(before))).extend(_as_text(column, features[name]))
         for filled in self.columns.values():
             filled.extend("" for _ in range(len(self.names) - len(filled)))
 
@@ -174,8 +172,7 @@ def _stream(
             parquet = _parquet(source)
             features = builder.info.features or datasets.Features.from_arrow_schema(parquet.schema_arrow)
             _check_audio(path, audio, features)
-            columns = [name for name in features if name != audio]
-            rows = parquet.read(columns=[f"{audio}.path", *columns], use_threads=False)
+            rows = parquet.read(columns=[f"{audio}.path", *_label_columns(features)], use_threads=False)
             return parquet.metadata, rows, features
 
     fetch, table, versions = _RowGroups(audio), _Table(), list[str]()
@@ -189,7 +186,7 @@ def _stream(
                 versions.append(f"{file} {_changed(file)} {number}")
                 fetch.groups.append((file, number))
             names = rows.column(audio).combine_chunks().field("path").to_pylist() if len(rows) else []
-            columns = {name: rows.column(name) for name in rows.column_names if name != audio}
+            columns = {name: rows.column(name) for name in _label_columns(features)}
             table.add(split, names, columns, features)
             if progress:
                 progress("reading labels", done, len(found))
@@ -230,16 +227,22 @@ def _check_audio(path: str, audio: str, features: Any) -> None:
         raise DataError(f"{path}: the column {audio!r} holds {features[audio]}, not audio")
 
 
-def _label_column(column: Any, feature: Any) -> Iterable[str] | None:
-    """An arrow column as text; None where it holds no labels (tensors, further audio)."""
+def _label_columns(features: Any) -> list[str]:
+    """Columns that hold labels: text, numbers or classes, not tensors or further audio."""
+    import datasets
+
+    single = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
+    return [name for name, kind in single.items() if isinstance(kind, datasets.ClassLabel | datasets.Value)]
+
+
+def _as_text(column: Any, feature: Any) -> Iterable[str]:
+    """An arrow column of labels as text."""
     import datasets
 
     single = getattr(feature, "feature", feature)
     if isinstance(single, datasets.ClassLabel):
         return (label_text(_class_names(value, single)) for value in column.to_pylist())
-    if isinstance(single, datasets.Value):
-        return map(label_text, column.to_pylist())
-    return None
+    return map(label_text, column.to_pylist())
 
 
 def _class_names(value: Any, feature: Any) -> Any:
