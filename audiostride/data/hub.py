@@ -193,8 +193,9 @@ def _stream(
     if not places:
         raise DataError(f"{path}: holds no rows")
     spots = np.array(places, np.int64)
-    columns = dict(table.columns)
-    return StreamedClips(table.names, columns, table.splits, blocks=Blocks(fetch), places=spots, versions=versions)
+    return StreamedClips(
+        table.names, dict(table.columns), table.splits, blocks=Blocks(fetch), places=spots, versions=versions
+    )
 
 
 def _opened(file: str) -> Any:

@@ -263,8 +263,9 @@ def _stream(urls: Sequence[str], progress: Progress | None) -> StreamedClips:
                 progress("indexing shards", done, len(urls))
     table.check(urls)
     places = np.stack([np.array(blocks, np.int64), np.array(rows, np.int64)], 1)
-    columns = dict(table.columns)
-    return StreamedClips(table.names, columns, table.splits, blocks=Blocks(ranges), places=places, versions=versions)
+    return StreamedClips(
+        table.names, dict(table.columns), table.splits, blocks=Blocks(ranges), places=places, versions=versions
+    )
 
 
 class _Ranges:
