@@ -458,6 +458,13 @@ def listen(
     typer.echo(out)
 
 
+class LabelFormat(StrEnum):
+    """Label files that `predict` writes."""
+
+    audacity = "audacity"
+    raven = "raven"
+
+
 @app.command()
 def predict(
     run_dir: Model,
@@ -468,6 +475,9 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE.csv or FILE.jsonl instead.")
+    ] = None,
+    label_format: Annotated[
+        LabelFormat | None, typer.Option("--format", help="Write a label file for each sound into the folder --out.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of an interrupted batch.")] = False,
     stream: Annotated[
@@ -489,12 +499,16 @@ def predict(
 
       audiostride predict runs/mine sounds/ 'more/**/*.flac' --top-k 3 --out labels.csv --resume
 
+      audiostride predict runs/mine recordings/ --format raven --out labels
+
       arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
     """
     from .errors import DataError, PartialError, UsageError
 
     if as_csv and as_json:
         raise UsageError("--csv and --json: choose one")
+    if label_format and (out is None or as_csv or as_json or resume or stream or top_k > 1):
+        raise UsageError("--format writes label files into a folder: it needs --out DIR, and goes with no other format")
     if resume and out is None:
         raise UsageError("--resume continues a file; name it with --out")
     if stream and (inputs != ["-"] or out):
@@ -515,6 +529,20 @@ def predict(
 
     names = find_sounds(inputs)
     model = load(run_dir)
+    if label_format:
+        from .timeline import write_label_files
+
+        assert out is not None
+        sounds = list(open_sounds(names, model.frontend.sample_rate, pcm_rate))
+        threads = 0 if STDIN in names else workers
+        with ProgressDisplay() as display:
+            failed = write_label_files(
+                model, sounds, out, label_format, batch_size, threads, display.progress, display.print
+            )
+        if failed:
+            kind = PartialError if failed < len(sounds) else DataError
+            raise kind(f"{failed} of {len(sounds)} sounds could not be used")
+        return
     made_by: dict[str, object] = {"model": fingerprint(model), "top_k": top_k, "windows": windows}
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr] # a file's name may be no UTF-8
     rows = []

@@ -180,9 +180,13 @@ def findings_table(found: "Findings", path: str) -> Table:
     rows.append(("sample rates", ", ".join(f"{n} at {rate} Hz" for rate, n in found.sample_rates.items())))
     rows.append(("channels", ", ".join(f"{n} with {channels}" for channels, n in found.channels.items())))
     for name, counts in found.columns.items():
+        distinct, use = found.distinct[name], {found.label: " (classes)", found.group: " (kept together)"}.get(name, "")
         shown = ", ".join(f"{value or '(empty)'} {n}" for value, n in list(counts.items())[:12])
-        more = f", ... {found.distinct[name]} values" if found.distinct[name] > 12 else ""
-        rows.append((f"column {name}", shown + more))
+        if distinct > 60:
+            shown = f"{distinct} values, such as {next(iter(counts))}"
+        elif distinct > 12:
+            shown += f", ... {distinct} values"
+        rows.append((f"column {name}{use}", shown))
     rows.append(("bad files", "\n".join([str(len(found.bad_files)), *found.bad_files[:5]])))
     copies = [" = ".join(names[:3]) for names in found.duplicates[:5]]
     rows.append(("duplicates", "\n".join([str(len(found.duplicates)), *copies])))

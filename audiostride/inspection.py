@@ -1,6 +1,8 @@
 """A look at a data set before anything is trained on it: what is there, what is wrong, a recipe that fits."""
 
+import contextlib
 import hashlib
+import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ import numpy as np
 import yaml
 
 from .audio import audio_info
-from .data import Clips, EncodedClips, FileClips, shared_groups
+from .data import Clips, EncodedClips, shared_groups
 from .data.clips import Progress
 from .data.manifest import SUFFIXES
 from .errors import DataError
@@ -127,21 +129,22 @@ def inspect(
 
 
 def same_content(clips: Clips) -> list[list[int]]:
-    """Numbers of the clips whose files are the same to the byte, a list for each such content."""
-    if not isinstance(clips, FileClips):
+    """Numbers of the clips whose encoded audio is the same to the byte, a list for each such content."""
+    if not isinstance(clips, EncodedClips):
         return []
     by_size: dict[int, list[int]] = defaultdict(list)
     seen: set[str] = set()
     for index, name in enumerate(clips.names):
-        path = clips.path(index)
-        if name not in seen and path.is_file():  # segments of one file are no copies of it
-            by_size[path.stat().st_size].append(index)
-            seen.add(name)
+        if clips.spans is not None and name in seen:  # segments of one file are no copies of it
+            continue
+        seen.add(name)
+        with contextlib.suppress(DataError, OSError):  # a bad file is reported as such
+            by_size[_size(clips.audio(index))].append(index)
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for size, rows in by_size.items():
         if size and len(rows) > 1:
             for index in rows:
-                by_content[_digest(clips.path(index))].append(index)
+                by_content[_digest(clips.audio(index))].append(index)
     return [rows for rows in by_content.values() if len(rows) > 1]
 
 
@@ -282,9 +285,15 @@ def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_-" else "_" for c in name).strip("_") or "sounds"
 
 
-def _digest(path: Path) -> bytes:
+def _size(audio: Path | io.BytesIO) -> int:
+    if isinstance(audio, io.BytesIO):
+        return audio.getbuffer().nbytes
+    return audio.stat().st_size if audio.is_file() else 0
+
+
+def _digest(audio: Path | io.BytesIO) -> bytes:
     hasher = hashlib.sha256()
-    with path.open("rb") as file:
+    with audio if isinstance(audio, io.BytesIO) else audio.open("rb") as file:
         while chunk := file.read(1 << 20):
             hasher.update(chunk)
     return hasher.digest()

@@ -75,16 +75,20 @@ def prepare_data(
     sets, found, bad_files = [], dict(labels or {}), []
     for block in blocks:
         tasks = {name: task for name, task in recipe.tasks.items() if task.data == block}
-        clips = open_source(block, progress)
-        for task in tasks.values():
-            clips.column(task.column)  # a wrong column is an error before an hour of decoding
+        key = f"tasks.{next(iter(tasks))}.data"  # what a reader of an error sets
+        clips = open_source(block, progress, key)
+        for name, task in tasks.items():
+            try:
+                clips.column(task.column)  # a wrong column is an error before an hour of decoding
+            except DataError as error:
+                raise DataError(f"tasks.{name}.column: {error}") from error
         group = None
         if isinstance(block, EncodedData):
             group = block.group
             clips = resplit(clips, block.split_column, block.splits)
             if group is not None and not block.allow_shared_groups:
-                _refuse_shared_groups(clips, group)
-            clips, bad = _checked(clips, block, recipe, progress)
+                _refuse_shared_groups(clips, group, key)
+            clips, bad = _checked(clips, block, recipe, progress, f"{key}.on_bad_file")
             bad_files += bad
         stratify = clips.column(next(iter(tasks.values())).column)
         splits = assign_splits(clips, stratify, recipe.seed, recipe.train.validation_fraction, group)
@@ -98,8 +102,8 @@ def prepare_data(
     return sets, {name: found[name] for name in recipe.tasks}, bad_files
 
 
-def open_source(block: Any, progress: Progress | None = None) -> Clips:
-    """The table of clips behind one `data` section of a recipe.
+def open_source(block: Any, progress: Progress | None = None, key: str = "data") -> Clips:
+    """The table of clips behind one `data` section of a recipe, which errors call by its key.
 
     Raises:
         DataError: if it is missing or not laid out as its kind is.
@@ -111,9 +115,9 @@ def open_source(block: Any, progress: Progress | None = None) -> Clips:
     if isinstance(block, AnnotatedData):
         return read_annotated(block.path)
     if isinstance(block, ArchiveData):
-        return read_archives(block.layout, block.path, block.archives, progress)
+        return read_archives(block.layout, block.path, block.archives, progress, key)
     if isinstance(block, HubData):
-        return read_hub(block.path, block.config, block.revision, block.audio)
+        return read_hub(block.path, block.config, block.revision, block.audio, block.streaming, progress, key)
     if isinstance(block, ShardData):
         return read_shards(block.path, progress)
     return read_folder(block.path)
@@ -167,24 +171,26 @@ def make_class_weights(
     }
 
 
-def _checked(clips: Clips, block: EncodedData, recipe: Recipe, progress: Progress | None) -> tuple[Clips, list[str]]:
+def _checked(
+    clips: Clips, block: EncodedData, recipe: Recipe, progress: Progress | None, key: str
+) -> tuple[Clips, list[str]]:
     """The clips that can be used, out of the decoded cache if there is one, and a line for each other."""
     rate = recipe.frontend.sample_rate
     if recipe.cache is not None:
         assert isinstance(clips, EncodedClips)
-        return cached(clips, rate, recipe.cache, block.on_bad_file, progress)
+        return cached(clips, rate, recipe.cache, block.on_bad_file, progress, key=key)
     if block.check == "none":
         return clips, []
-    return drop_bad_files(clips, rate, block.on_bad_file, progress)
+    return drop_bad_files(clips, rate, block.on_bad_file, progress, key=key)
 
 
-def _refuse_shared_groups(clips: Clips, group: str) -> None:
+def _refuse_shared_groups(clips: Clips, group: str, key: str) -> None:
     shared = shared_groups(clips.column(group), clips.splits)
     if shared:
         name, sides = next(iter(shared.items()))
         raise DataError(
             f"{len(shared)} of the groups in {group!r} have clips in more than one split, such as {name!r} in "
-            f"{' and '.join(sides)}: scores would be too good. Mend the splits, or set data.allow_shared_groups=true."
+            f"{' and '.join(sides)}: scores would be too good. Mend the splits, or set {key}.allow_shared_groups=true."
         )
 
 

@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from .errors import RecipeError, UsageError
 
@@ -112,13 +113,22 @@ class HubData(EncodedData):
     config: str | None = None
     revision: str | None = None
     audio: str = "audio"
+    streaming: bool = False
 
 
 class ShardData(EncodedData):
     """WebDataset tar shards, see `audiostride.data.shards`."""
 
     source: Literal["shards"]
-    path: str
+    path: str | list[str]
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _one_or_several(cls, path: Any) -> Any:
+        several = isinstance(path, list) and path and all(isinstance(part, str) for part in path)
+        if not (isinstance(path, str) or several):
+            raise PydanticCustomError("path", "input should be a path, an address or a list of them")
+        return path
 
 
 class RipplesData(Section):

@@ -24,6 +24,7 @@ from .audio import read_audio
 from .checkpoint import Notify, list_checkpoints
 from .classifier import FRONTENDS, TRUNKS, AudioClassifier, Frontend, Trunk, cost_per_second, load, probabilities
 from .data import Clips, label_numbers, read_path
+from .data.augment import Augmentation
 from .data.batches import LabelledClips
 from .data.clips import Progress
 from .distributed import broadcast, is_main, process_count
@@ -52,6 +53,7 @@ def run(
     notify: Notify = warnings.warn,
     resume: bool = False,
     allow_inexact: bool = False,
+    augmentation: Augmentation | None = None,
 ) -> dict[str, Any]:
     """Train the recipe's model, test it, and leave everything in the run directory.
 
@@ -65,6 +67,7 @@ def run(
         notify: called with a line when a run is resumed or a checkpoint turns out to be damaged.
         resume: go on with the run in `out` where it stopped, to the bit.
         allow_inexact: resume although recipe, data, machine or versions have changed.
+        augmentation: your own transforms of training clips, in place of the recipe's `augment`.
 
     Returns:
         What is written to `results.json`.
@@ -83,7 +86,7 @@ def run(
     random.seed(recipe.seed)
     np.random.seed(recipe.seed % 2**32)
     recipe, start = take_up(recipe)
-    frontend, augmentation = make_frontend(recipe), make_augmentation(recipe)
+    frontend, augmentation = make_frontend(recipe), augmentation or make_augmentation(recipe)
     trunk = make_trunk(recipe) if start is None else start.trunk
     sets, labels, bad_files = prepare_data(recipe, progress)
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
@@ -174,8 +177,9 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
         if isinstance(block, EncodedData) and not block.allow_shared_groups:
             found = leaks(data.clips, data.splits, block.group)
             if found:
-                lines = "\n".join(f"tasks.{names[0]}.data: {line}" for line in found)
-                raise DataError(f"{lines}\nMend the splits, or set data.allow_shared_groups=true.")
+                key = f"tasks.{names[0]}.data"
+                lines = "\n".join(f"{key}: {line}" for line in found)
+                raise DataError(f"{lines}\nMend the splits, or set {key}.allow_shared_groups=true.")
         counts = {split: len(data.indexes(split)) for split in ("train", "validation", "test")}
         tasks |= {name: {"kind": recipe.tasks[name].kind, "labels": labels[name], "clips": counts} for name in names}
     return {"tasks": {name: tasks[name] for name in recipe.tasks}, "bad_files": bad_files}

@@ -23,6 +23,8 @@ from audiostride.data.augment import (
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.errors import DataError
 from audiostride.frontend import LogMel
+from audiostride.recipe import load_recipe
+from audiostride.run import run
 from conftest import tone
 
 RATE = 16000
@@ -180,3 +182,25 @@ def test_a_torchaudio_transform_plugs_in() -> None:
     assert masked.shape == (1, 64, 100)
     halved = OnTensor(transforms.Vol(0.5))(np.full(8, 0.5, np.float32), rng())
     np.testing.assert_array_equal(halved, np.full(8, 0.25, np.float32))
+
+
+@pytest.mark.slow
+def test_a_users_transforms_go_into_a_run_from_python_and_never_into_its_evaluation(
+    tone_folder: Path, tmp_path: Path
+) -> None:
+    heard: dict[str, list[float]] = {"waveform": [], "log_mel": []}
+
+    def invert(waveform: torch.Tensor) -> torch.Tensor:
+        heard["waveform"].append(float(waveform.abs().max()))
+        return -waveform
+
+    def blank_the_top(log_mel: torch.Tensor) -> torch.Tensor:
+        heard["log_mel"].append(float(log_mel.mean()))
+        return torch.cat([log_mel[..., :-8], torch.zeros_like(log_mel[..., -8:])], -1)
+
+    mine = Augmentation(waveform=[OnTensor(invert)], log_mel=[OnTensor(blank_the_top)])
+    settings = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=16", "train.workers=0"]
+    recipe = load_recipe("folder", [f"tasks.label.data.path={tone_folder}", *settings])
+    results = run(recipe, tmp_path / "run", augmentation=mine)
+    assert results["tasks"]["label"]["n"] == 6
+    assert len(heard["waveform"]) == len(heard["log_mel"]) == 48  # the training clips of one epoch, and no others

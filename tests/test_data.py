@@ -55,6 +55,7 @@ def test_a_wrong_column_is_answered_with_the_nearest(tmp_path: Path) -> None:
     [
         (lambda p: None, "no such folder"),
         (lambda p: p.mkdir(), "holds no audio"),
+        (lambda p: (p.mkdir(), soundfile.write(p / "a.wav", tone(440), 16000)), "its 1 audio files have no labels"),
         (lambda p: p.write_text(""), "is not a folder"),
         (lambda p: write_metadata(p, ["a.wav,x,s"], "file,label,speaker"), "needs a column file_name"),
         (lambda p: (write_metadata(p, ["a.wav,x,s"]), (p / "a.wav").unlink()), "line 2: there is no file"),

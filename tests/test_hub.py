@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -79,12 +81,23 @@ class Hub(BaseHTTPRequestHandler):
     """The part of the hub's protocol that a data set of parquet files needs."""
 
     tree: Path
+    whole: list[str]
+    parts: list[tuple[str, int, int]]
 
     def do_HEAD(self) -> None:
         self.answer(send_body=False)
 
     def do_GET(self) -> None:
         self.answer(send_body=True)
+
+    def do_POST(self) -> None:
+        """Size and kind of some paths."""
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        wanted = [value for key, value in parse_qsl(body) if key == "paths"]
+        found = [self.tree / name for name in wanted if (self.tree / name).is_file()]
+        entries = [{"type": "file", "path": str(p.relative_to(self.tree)), "oid": COMMIT} for p in found]
+        sized = [entry | {"size": p.stat().st_size} for entry, p in zip(entries, found, strict=True)]
+        self.reply(200, json.dumps(sized).encode(), send_body=True)
 
     def answer(self, send_body: bool) -> None:
         path = self.path.partition("?")[0]
@@ -114,7 +127,14 @@ class Hub(BaseHTTPRequestHandler):
         elif path.startswith("/datasets/ours/words/resolve/"):
             name = path.split("/", 6)[6]
             if name in files:
-                self.reply(200, files[name].read_bytes(), send_body, {"ETag": f'"{name.replace("/", "-")}"'})
+                content, etag = files[name].read_bytes(), {"ETag": f'"{name.replace("/", "-")}"'}
+                part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+                if part:
+                    type(self).parts.append((name, int(part[1]), int(part[2]) + 1))
+                    self.reply(206, content[int(part[1]) : int(part[2]) + 1], send_body, etag)
+                else:
+                    type(self).whole.append(name)
+                    self.reply(200, content, send_body, etag)
             else:
                 self.reply(404, b"", send_body, {"X-Error-Code": "EntryNotFound"})
         else:
@@ -134,7 +154,10 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tree: Path) -> Iterator[str]:
-    handler = type("Handler", (Hub,), {"tree": tree})
+    yield from serve(type("Handler", (Hub,), {"tree": tree, "whole": [], "parts": []}))
+
+
+def serve(handler: type[Hub]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
@@ -149,19 +172,25 @@ from audiostride.data import read_hub
 from audiostride.errors import DataError
 began = time.monotonic()
 try:
-    clips = read_hub(sys.argv[1])
+    clips = read_hub(sys.argv[1], streaming="streaming" in sys.argv)
     print(list(clips.names), list(clips.columns["label"]), clips.read(8, 16000)[0])
+    if "streaming" in sys.argv:
+        import numpy as np
+        from audiostride.data.batches import LabelledClips, training_batches
+        data = LabelledClips(clips, {"label": np.arange(len(clips))}, list(clips.splits))
+        batches = training_batches([data], 16000, 800, 2, "uniform", 0, 0, workers=2)
+        print("an epoch:", sorted(name for batch in batches for name in batch.names))
 except DataError as error:
     print("DataError", error)
 print("seconds", time.monotonic() - began)
 """
 
 
-def read_from(endpoint: str, name: str, home: Path) -> str:
+def read_from(endpoint: str, name: str, home: Path, *options: str) -> str:
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(
-        [sys.executable, "-c", READ, name], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", READ, name, *options], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -172,6 +201,19 @@ def test_a_data_set_of_a_hub_is_fetched_over_http(hub: str, tmp_path: Path) -> N
     said = read_from(hub, "ours/words", tmp_path)
     assert "'train/train1.wav'" in said
     assert "['no', 'yes', 'no', 'yes', 'no', 'yes', 'no', 'yes', 'no'] 0.19" in said
+
+
+@pytest.mark.slow
+def test_a_data_set_of_a_hub_is_streamed_over_http(tree: Path, tmp_path: Path) -> None:
+    handler = type("Handler", (Hub,), {"tree": tree, "whole": [], "parts": []})
+    for address in serve(handler):
+        said = read_from(address, "ours/words", tmp_path, "streaming")
+    assert "'train/train1.wav'" in said
+    assert "['no', 'yes', 'no', 'yes', 'no', 'yes', 'no', 'yes', 'no'] 0.19" in said
+    assert handler.parts
+    every = ["train/0", *(f"train/train{i}.wav" for i in range(1, 6))]
+    assert f"an epoch: {every}" in said
+    assert not [file for file in tmp_path.rglob("*") if file.suffix in (".arrow", ".parquet")]
 
 
 @pytest.mark.slow

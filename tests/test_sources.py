@@ -66,7 +66,9 @@ def test_reading_never_goes_beyond_a_segment(recordings: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [
-        ("word\nno\n", "line 2: names no file"),
+        ("word\nno\n", "line 2: names no file; none of the columns word is file or"),
+        ("fiel,word\na.wav,no\n", "did you mean 'file'"),
+        ("file,word\n,no\n", "line 2: names no file"),
         ("file,word\na.wav\n", "line 2: has 1 columns, the header 2"),
         ("file,start_s\na.wav,soon\n", "line 2: start_s is 'soon'"),
         ("file,start_s\na.wav,-1\n", "start_s is '-1'"),

@@ -2,15 +2,18 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch.nn import functional as F
 
 from audiostride.classifier import AudioClassifier, load
 from audiostride.cnn import AudioCNN
+from audiostride.cutoffs import model_cutoffs
 from audiostride.data.batches import plan_epoch
 from audiostride.data.manifest import write_manifest
 from audiostride.errors import DataError, RecipeError
@@ -157,6 +160,8 @@ def test_class_weights_are_balanced_or_as_given(tone_folder: Path) -> None:
         ("train.mixing=0.5", "train.mixing"),
         ("tasks.label.kind=multi_label", "multilabel"),
         ("tasks.label.data={source: manifset, path: x}", "did you mean 'manifest'"),
+        ("tasks.label.data={source: shards, path: 3}", "tasks.label.data.path: input should be a path, an address or"),
+        ("tasks.label.data={source: hub, path: x, streming: true}", "did you mean 'streaming'"),
         ("tasks.label.data={source: archive, path: x, layout: nsynht}", "did you mean 'nsynth'"),
     ],
 )
@@ -195,6 +200,19 @@ def test_a_copy_of_a_training_clip_in_the_test_set_fails_the_check(tone_folder: 
         check_recipe(folder_recipe(tone_folder, data))
 
 
+def test_errors_name_the_whole_key_to_set(tone_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^tasks\.label\.column: .*'lable'.*did you mean 'label'"):
+        prepare_data(folder_recipe(tone_folder, "tasks.label.column=lable"))
+    (tmp_path / "x" / "low").mkdir(parents=True)
+    (tmp_path / "x" / "low" / "a.wav").touch()
+    for cache in ("cache=null", f"cache={tmp_path / 'cache'}"):
+        with pytest.raises(DataError, match=r"or set tasks\.label\.data\.on_bad_file=skip"):
+            prepare_data(folder_recipe(tmp_path / "x", cache))
+    archive = "{source: archive, layout: folder, path: y, archives: [z.zip]}"
+    with pytest.raises(DataError, match=r"\(tasks\.label\.data\.path=DIR\)"):
+        prepare_data(folder_recipe(tmp_path, f"tasks.label.data={archive.replace('path: y', f'path: {tmp_path}/y')}"))
+
+
 def test_check_none_opens_nothing_and_check_all_finds_what_is_bad(tone_folder: Path, tmp_path: Path) -> None:
     rows = [{"file": f"{c}/{i:02d}.wav", "label": c} for c in ("high", "low") for i in range(30)]
     write_manifest(tmp_path / "t.csv", [*rows, {"file": "nowhere.wav", "label": "low"}])
@@ -204,11 +222,67 @@ def test_check_none_opens_nothing_and_check_all_finds_what_is_bad(tone_folder: P
         prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}}}"))
 
 
-def test_a_band_above_nyquist_is_a_named_error_and_bats_have_room(tone_folder: Path) -> None:
-    with pytest.raises(RecipeError, match=r"f_max=7800.*4000"):
-        make_frontend(folder_recipe(tone_folder, "frontend.sample_rate=8000"))
-    bats = "frontend={sample_rate: 256000, n_fft: 8192, f_min: 15000, f_max: 120000}"
-    assert make_frontend(folder_recipe(tone_folder, bats))(torch.zeros(256000)).shape == (1, 100, 64)
+@pytest.mark.parametrize(
+    ("frontend", "wrong"),
+    [
+        ("frontend.sample_rate=8000", r"f_max=7800.*4000"),
+        ("frontend={sample_rate: 256000, n_fft: 8192, f_max: 130000}", r"f_max=130000.*128000"),
+        ("frontend={sample_rate: 200, n_fft: 256, f_min: 0.5, f_max: 101}", r"f_max=101.*100"),
+    ],
+)
+def test_a_band_above_nyquist_is_a_named_error_at_every_rate(tone_folder: Path, frontend: str, wrong: str) -> None:
+    with pytest.raises(RecipeError, match=wrong):
+        make_frontend(folder_recipe(tone_folder, frontend))
+
+
+def tone_of(frequency_hz: float, pulses_hz: float = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """A tone, steady or in pulses, as a function of time in seconds."""
+    return lambda t: np.sin(2 * np.pi * frequency_hz * t) * (t * pulses_hz % 1 < 0.3)
+
+
+RATES = {
+    "bats": (
+        256_000,
+        "{sample_rate: 256000, n_fft: 8192, f_min: 15000, f_max: 120000}",
+        (tone_of(60_000), tone_of(60_000, pulses_hz=10)),
+    ),
+    "telephone": (8000, "{sample_rate: 8000, n_fft: 256, f_min: 60, f_max: 3900}", (tone_of(400), tone_of(2500))),
+    "infrasound": (
+        200,
+        "{sample_rate: 200, window_ms: 500, n_fft: 128, n_mels: 24, f_min: 0, f_max: 100}",
+        (tone_of(3), tone_of(60)),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(RATES))
+def test_sounds_from_infrasound_to_bats_are_told_apart(kind: str, tmp_path: Path) -> None:
+    rate, frontend, sounds = RATES[kind]
+    random = np.random.RandomState(0)
+    for label, sound_at in zip(("one", "other"), sounds, strict=True):
+        (tmp_path / kind / label).mkdir(parents=True)
+        for i in range(20):
+            sound = 0.4 * sound_at((1 + 0.05 * random.rand()) * np.arange(rate) / rate)
+            sound += 0.02 * random.standard_normal(rate)
+            soundfile.write(tmp_path / kind / label / f"{i}.wav", sound, rate)
+    settings = [f"frontend={frontend}", "train.epochs=8", "train.learning_rate=1e-2", "augment={}"]
+    results = run(folder_recipe(tmp_path / kind, *settings), tmp_path / "run")
+    assert results["tasks"]["label"]["accuracy"] == 1.0
+    model = load(tmp_path / "run")
+    assert model.frontend.sample_rate == rate
+    # A frame every 10 ms whatever the sample rate, so the cut-offs are on the same scale of Hz.
+    first = model_cutoffs(model)[0]
+    assert first.own.continuous == pytest.approx(100 / (2 * first.stride))
+
+
+def test_cut_offs_follow_the_frame_rate(tone_folder: Path) -> None:
+    for hop_ms, frame_rate_hz in ((10, 100), (5, 200), (20, 50)):
+        recipe = folder_recipe(tone_folder, f"frontend.hop_ms={hop_ms}")
+        model = AudioClassifier(make_frontend(recipe), make_trunk(recipe), {"label": ["a", "b"]})
+        first = model_cutoffs(model)[0]
+        assert first.axis == "time"
+        assert first.own.continuous == pytest.approx(frame_rate_hz / (2 * first.stride))
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))

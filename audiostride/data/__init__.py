@@ -2,7 +2,8 @@
 
 A source is a function that returns a `Clips` table: `folder`, `manifest`, `annotations`, `archives`,
 `hub`, `shards` and `ripples`. `splits` says which clip is for what, `labels` turns label columns into
-class numbers, `cache` decodes everything once, `augment` changes training windows, `batches` draws them.
+class numbers, `cache` decodes everything once, `streaming` fetches what lies on a server, `augment` changes
+training windows, `batches` draws them.
 """
 
 import os

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..audio import EXTENSIONS
 from ..errors import DataError
+from ..files import replace_file
 from .clips import FileClips
 from .texts import Texts
 
@@ -25,6 +26,7 @@ class Segment(NamedTuple):
         label: what it holds.
         low_hz: lower edge in Hz, where the file says so.
         high_hz: upper edge in Hz, where the file says so.
+        score: how likely it is, 0 to 1, where a model says so (Raven only).
     """
 
     start_s: float
@@ -32,6 +34,7 @@ class Segment(NamedTuple):
     label: str
     low_hz: float | None = None
     high_hz: float | None = None
+    score: float | None = None
 
 
 def read_annotated(path: str | os.PathLike[str]) -> FileClips:
@@ -92,7 +95,7 @@ def read_labels(path: str | os.PathLike[str]) -> list[Segment]:
         >>> path = Path(tempfile.mkdtemp(), "may.selections.txt")
         >>> write_raven(path, [Segment(1.5, 2.25, "wren", 3000.0, 8000.0)])
         >>> read_labels(path)
-        [Segment(start_s=1.5, end_s=2.25, label='wren', low_hz=3000.0, high_hz=8000.0)]
+        [Segment(start_s=1.5, end_s=2.25, label='wren', low_hz=3000.0, high_hz=8000.0, score=None)]
     """
     path = Path(path)
     try:
@@ -114,17 +117,19 @@ def write_audacity(path: str | os.PathLike[str], segments: Sequence[Segment]) ->
         lines.append(f"{segment.start_s:.6f}\t{segment.end_s:.6f}\t{_one_line(segment.label)}\n")
         if segment.low_hz is not None and segment.high_hz is not None:
             lines.append(f"\\\t{segment.low_hz:.6f}\t{segment.high_hz:.6f}\n")
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    replace_file(Path(path), "".join(lines))
 
 
 def write_raven(path: str | os.PathLike[str], segments: Sequence[Segment]) -> None:
-    """Write segments as a Raven selection table."""
-    header = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation\n"
-    lines = []
+    """Write segments as a Raven selection table, with a column `Score` where there are scores."""
+    header = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation"
+    scored = any(segment.score is not None for segment in segments)
+    lines = [header + ("\tScore\n" if scored else "\n")]
     for i, segment in enumerate(segments, 1):
         times = f"{segment.start_s:.6f}\t{segment.end_s:.6f}\t{_hertz(segment.low_hz)}\t{_hertz(segment.high_hz)}"
-        lines.append(f"{i}\tSpectrogram 1\t1\t{times}\t{_one_line(segment.label)}\n")
-    Path(path).write_text(header + "".join(lines), encoding="utf-8")
+        score = f"\t{'' if segment.score is None else f'{segment.score:.4f}'}" if scored else ""
+        lines.append(f"{i}\tSpectrogram 1\t1\t{times}\t{_one_line(segment.label)}{score}\n")
+    replace_file(Path(path), "".join(lines))
 
 
 def _raven(path: Path, rows: list[list[str]]) -> list[Segment]:
@@ -143,8 +148,9 @@ def _raven(path: Path, rows: list[list[str]]) -> list[Segment]:
         end_s = _number(path, line, row[places["End Time (s)"]] if "End Time (s)" in places else "")
         low, high = (row[places[name]] if name in places else "" for name in ("Low Freq (Hz)", "High Freq (Hz)"))
         low_hz, high_hz = (_number(path, line, text) if text else None for text in (low, high))
+        score = _number(path, line, row[places["Score"]]) if "Score" in places and row[places["Score"]] else None
         selection = row[places["Selection"]] if "Selection" in places else str(line)
-        found.setdefault(selection, Segment(start_s, end_s, row[label_column], low_hz, high_hz))
+        found.setdefault(selection, Segment(start_s, end_s, row[label_column], low_hz, high_hz, score))
     return list(found.values())
 
 
@@ -170,7 +176,7 @@ def _number(path: Path, line: int, text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise DataError(f"{path}, line {line}: {text!r} is not a time or frequency from 0 on")
+        raise DataError(f"{path}, line {line}: {text!r} is not a number from 0 on")
     return value
 
 

@@ -24,7 +24,11 @@ _STATE = ".audiostride"  # holds downloads and a stamp for each archive that is 
 
 
 def read_archives(
-    layout: str, path: str | os.PathLike[str], archives: Sequence[str] = (), progress: Progress | None = None
+    layout: str,
+    path: str | os.PathLike[str],
+    archives: Sequence[str] = (),
+    progress: Progress | None = None,
+    key: str = "data",
 ) -> FileClips:
     """Read an official data set; where its folder is not there yet, download and unpack it into it.
 
@@ -35,6 +39,7 @@ def read_archives(
         archives: where to get it: URLs or local files, each with an optional `#sha256=HEX` or
             `#md5=HEX`. Zip and tar archives are unpacked, other files are copied.
         progress: called while downloading and unpacking.
+        key: what the reader of an error sets `.path` or `.archives` of.
 
     Raises:
         DataError: if it is neither there nor to be had, or is laid out in another way.
@@ -57,7 +62,7 @@ def read_archives(
             except DataError as error:
                 raise DataError(
                     f"{error}\nThe data can be fetched by hand on any machine: unpack it and give its folder "
-                    "(data.path=DIR), or give the archives' own paths (data.archives=[FILE, ...])."
+                    f"({key}.path=DIR), or give the archives' own paths ({key}.archives=[FILE, ...])."
                 ) from error
             if link.name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")):
                 extract(archive, folder, progress)

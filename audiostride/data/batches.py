@@ -19,6 +19,7 @@ from ..errors import DataError
 from ..windows import split_windows
 from .augment import Augmentation, change_speed, mix_pairs
 from .clips import Clips
+from .streaming import shuffled
 
 
 @dataclass
@@ -94,7 +95,12 @@ def random_window(clips: Clips, index: int, sample_rate: int, length: int, rng: 
 
 
 def plan_epoch(
-    sizes: Sequence[int], batch_size: int, mixing: str | float, seed: int, epoch: int
+    sizes: Sequence[int],
+    batch_size: int,
+    mixing: str | float,
+    seed: int,
+    epoch: int,
+    blocks: Sequence[np.ndarray | None] = (),
 ) -> list[tuple[int, np.ndarray]]:
     """The batches of one epoch, in order.
 
@@ -108,6 +114,8 @@ def plan_epoch(
             size to the power 1/T.
         seed: of the run.
         epoch: from 0.
+        blocks: for each data set the block of each training clip, where it is streamed, see
+            `streaming.shuffled`; such a set's batches follow each other block by block.
 
     Returns:
         For each batch the number of its data set and positions among that set's training clips.
@@ -118,17 +126,23 @@ def plan_epoch(
     """
     per_set = [max(1, size // batch_size + (size % batch_size > 1)) for size in sizes]
     batches = []
+    blocks = blocks or [None] * len(sizes)
     for number, (size, wanted) in enumerate(zip(sizes, _batches_of_each(per_set, mixing), strict=True)):
         orders: dict[int, np.ndarray] = {}
         for i in range(wanted):
             # Which time through this set, and where in it, follows from the count of batches so far.
             turn, position = divmod(epoch * wanted + i, per_set[number])
             if turn not in orders:
-                orders[turn] = np.random.default_rng([seed, 1, number, turn]).permutation(size)
+                orders[turn] = shuffled(size, np.random.default_rng([seed, 1, number, turn]), blocks[number])
             last = position == per_set[number] - 1
             rows = orders[turn][position * batch_size : None if last else (position + 1) * batch_size]
             batches.append((number, rows))
-    return [batches[i] for i in np.random.default_rng([seed, 2, epoch]).permutation(len(batches))]
+    order = np.random.default_rng([seed, 2, epoch]).permutation(len(batches))
+    set_of = np.array([number for number, _ in batches])
+    for number in range(len(sizes)):
+        if blocks[number] is not None:
+            order[set_of[order] == number] = np.flatnonzero(set_of == number)
+    return [batches[i] for i in order]
 
 
 def training_batches(
@@ -151,7 +165,10 @@ def training_batches(
         DataError: if a file cannot be read.
     """
     train = [data.indexes("train") for data in sets]
-    plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch)[first:]
+    blocks = [
+        None if b is None else b[t] for b, t in zip((data.clips.block_numbers() for data in sets), train, strict=True)
+    ]
+    plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch, blocks)[first:]
     jobs = []
     for number, rows in plan:
         mine = share_of(train[number][rows])

@@ -80,6 +80,7 @@ def cached(
     on_bad_file: str = "error",
     progress: Progress | None = None,
     workers: int = 2,
+    key: str = "on_bad_file",
 ) -> tuple[CachedClips, list[str]]:
     """The same clips out of the decoded cache, which is filled if need be.
 
@@ -93,6 +94,7 @@ def cached(
         on_bad_file: "error" or "skip", see `drop_bad_files`.
         progress: called after each clip that is decoded.
         workers: decoding threads.
+        key: what the reader of an error sets to "skip".
 
     Returns:
         The good clips and one line for each bad one.
@@ -121,7 +123,7 @@ def cached(
                 opened = _open(entry, clips, sample_rate)
     assert opened is not None
     whole, bad = opened
-    good = leave_out(whole, bad, on_bad_file)
+    good = leave_out(whole, bad, on_bad_file, key)
     assert isinstance(good, CachedClips)
     return good, list(bad.values())
 

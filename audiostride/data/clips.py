@@ -56,6 +56,10 @@ class Clips:
         """
         raise NotImplementedError
 
+    def block_numbers(self) -> np.ndarray | None:
+        """For each clip the number of the block it is fetched with; None where any order is as good."""
+        return None
+
     def column(self, name: str) -> Sequence[str]:
         """The labels of one column.
 
@@ -208,7 +212,12 @@ def class_names(labels: Iterable[str]) -> list[str]:
 
 
 def drop_bad_files(
-    clips: Clips, sample_rate: int, on_bad_file: str, progress: Progress | None = None, workers: int = 2
+    clips: Clips,
+    sample_rate: int,
+    on_bad_file: str,
+    progress: Progress | None = None,
+    workers: int = 2,
+    key: str = "on_bad_file",
 ) -> tuple[Clips, list[str]]:
     """Decode every clip once and find those that cannot be used.
 
@@ -218,6 +227,7 @@ def drop_bad_files(
         on_bad_file: "error" raises one error that lists them, "skip" leaves them out.
         progress: called after each clip.
         workers: decoding threads.
+        key: what the reader of an error sets to "skip".
 
     Returns:
         The good clips, their lengths now known, and one line for each bad one.
@@ -236,7 +246,7 @@ def drop_bad_files(
             progress("reading audio", index + 1, len(clips))
     if isinstance(clips, EncodedClips):
         clips = replace(clips, lengths=(sample_rate, lengths))
-    return leave_out(clips, bad, on_bad_file), list(bad.values())
+    return leave_out(clips, bad, on_bad_file, key), list(bad.values())
 
 
 def decode_all(clips: Clips, sample_rate: int, workers: int = 2) -> Iterator[tuple[int, np.ndarray | DataError]]:
@@ -260,13 +270,14 @@ def decode_all(clips: Clips, sample_rate: int, workers: int = 2) -> Iterator[tup
             yield from zip(rows, pool.map(decode, rows), strict=True)
 
 
-def leave_out(clips: Clips, bad: dict[int, str], on_bad_file: str) -> Clips:
+def leave_out(clips: Clips, bad: dict[int, str], on_bad_file: str, key: str = "on_bad_file") -> Clips:
     """The clips without the bad ones, or an error that lists them.
 
     Args:
         clips: all clips.
         bad: what is wrong with each bad one, by its number.
         on_bad_file: "error" or "skip".
+        key: see `drop_bad_files`.
 
     Raises:
         DataError: if there are bad ones and `on_bad_file` is "error", or no clip is left.
@@ -277,7 +288,7 @@ def leave_out(clips: Clips, bad: dict[int, str], on_bad_file: str) -> Clips:
         more = f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else ""
         raise DataError(
             f"{len(bad)} of {len(clips)} audio files cannot be used:\n{shown}{more}\n"
-            "Mend or remove them, or set data.on_bad_file=skip to leave them out."
+            f"Mend or remove them, or set {key}=skip to leave them out."
         )
     if len(bad) == len(clips):
         raise DataError("none of the audio files can be used:\n  " + "\n  ".join(lines[:10]))

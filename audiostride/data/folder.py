@@ -59,6 +59,12 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
             append_row(columns, labels, len(names))
     if not names:
         kinds = " ".join(sorted(EXTENSIONS))
+        loose = sum(1 for entry in root.iterdir() if entry.suffix.lower() in EXTENSIONS)
+        if loose:
+            raise DataError(
+                f"{root}: its {loose} audio files have no labels; put those of each class into a sub-folder of its "
+                "own, or name them with their labels in a metadata.csv (columns file_name, label)"
+            )
         raise DataError(f"{root}: holds no audio files in class sub-folders and no metadata.csv (looked for {kinds})")
     return FileClips(names, dict(columns), splits, root=root)
 

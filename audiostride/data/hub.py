@@ -1,11 +1,14 @@
 """Data sets on the Hugging Face hub, or a local copy of one: parquet with an audio column.
 
-`datasets` finds, downloads and memory-maps the parquet files; the audio in them is decoded by us.
+`datasets` finds the parquet files and either downloads and memory-maps them, or they are streamed: the
+label columns are read first, and the audio column row group by row group as it is needed. The audio is
+decoded by us.
 """
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .clips import EncodedClips
+from .clips import EncodedClips, Progress
 from .folder import SPLIT_FOLDERS
 from .manifest import label_text
+from .streaming import Blocks, StreamedClips
 from .texts import Texts
 
 
@@ -55,8 +59,14 @@ class HubClips(EncodedClips):
 
 
 def read_hub(
-    path: str | os.PathLike[str], config: str | None = None, revision: str | None = None, audio: str = "audio"
-) -> HubClips:
+    path: str | os.PathLike[str],
+    config: str | None = None,
+    revision: str | None = None,
+    audio: str = "audio",
+    streaming: bool = False,
+    progress: Progress | None = None,
+    key: str = "data",
+) -> HubClips | StreamedClips:
     """Read a data set of the hub, or a local tree of parquet files; no audio is decoded.
 
     Every column but the audio is a label column; class numbers become their names.
@@ -66,6 +76,9 @@ def read_hub(
         config: the data set's configuration, where it has several.
         revision: branch, tag or commit.
         audio: name of the audio column.
+        streaming: leave the data set where it is and fetch its audio row group by row group.
+        progress: called after each parquet file that is looked into, where it is streamed.
+        key: what the reader of an error sets `.path` of.
 
     Returns:
         All splits; "train", "validation" (also "val", "valid") and "test" keep their names, a clip
@@ -79,54 +92,158 @@ def read_hub(
     local = Path(path).expanduser()
     is_local = local.is_dir()
     if not is_local:
-        _check_reachable(str(path), revision)
+        _check_reachable(str(path), revision, key)
     datasets.disable_progress_bars()
+    name = str(local if is_local else path)
     try:
-        loaded = datasets.load_dataset(str(local if is_local else path), config, revision=revision)
+        if streaming:
+            return _stream(name, config, revision, audio, progress)
+        loaded = datasets.load_dataset(name, config, revision=revision)
+    except DataError:
+        raise
     except Exception as error:  # datasets raises dozens of kinds, builtin ones too
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: cannot be read as a data set ({reason})") from error
-    clips = HubClips(Texts(), {}, Texts())
-    columns: dict[str, Texts] = {}
+    table, tables = _Table(), list[Any]()
     places: list[tuple[int, int]] = []
-    for split, table in loaded.items():
-        if audio not in table.column_names:
-            raise DataError(f"{path}: has no audio column {audio!r} among {', '.join(table.column_names)}")
-        if not isinstance(table.features[audio], datasets.Audio):
-            raise DataError(f"{path}: the column {audio!r} holds {table.features[audio]}, not audio")
-        table = table.cast_column(audio, datasets.Audio(decode=False))
-        paths = table.data.column(audio).combine_chunks().field("path").to_pylist() if len(table) else []
-        names, splits = clips.names, clips.splits
-        assert isinstance(names, Texts)
-        assert isinstance(splits, Texts)
-        names.extend(f"{split}/{os.path.basename(p) if p else i}" for i, p in enumerate(paths))
-        splits.extend(SPLIT_FOLDERS.get(split, split) for _ in paths)
-        places += [(len(clips.tables), row) for row in range(len(paths))]
-        for column in [name for name in table.column_names if name != audio]:
-            values = _label_column(table, column)
-            if values is not None:
-                filled = columns.setdefault(column, Texts("" for _ in range(len(names) - len(paths))))
-                filled.extend(values)
-        for values in columns.values():
-            values.extend("" for _ in range(len(names) - len(values)))
-        clips.tables.append(table.select_columns([audio]))
+    for split, part in loaded.items():
+        _check_audio(str(path), audio, part.features)
+        part = part.cast_column(audio, datasets.Audio(decode=False))
+        files = part.data.column(audio).combine_chunks().field("path").to_pylist() if len(part) else []
+        columns = {name: part.data.column(name) for name in _label_columns(part.features)}
+        places += [(len(tables), row) for row in range(len(files))]
+        table.add(split, files, columns, part.features)
+        tables.append(part.select_columns([audio]))
     if not places:
         raise DataError(f"{path}: holds no rows")
-    clips.columns, clips.rows = dict(columns), np.array(places, np.int64)
-    return clips
+    return HubClips(table.names, dict(table.columns), table.splits, tables=tables, rows=np.array(places, np.int64))
 
 
-def _label_column(table: Any, column: str) -> Iterable[str] | None:
-    """The column as text; None where it holds no labels (tensors, further audio)."""
+class _Table:
+    """Names, labels and splits of all clips, in the making."""
+
+    def __init__(self) -> None:
+        self.names, self.splits = Texts(), Texts()
+        self.columns: dict[str, Texts] = {}
+        self.sizes: dict[str, int] = {}
+
+    def add(self, split: str, files: Sequence[str | None], columns: Mapping[str, Any], features: Any) -> None:
+        """Add clips of one split: the names of their files, and arrow columns with their features."""
+        before, first = len(self.names), self.sizes.get(split, 0)
+        self.names.extend(f"{split}/{os.path.basename(file) if file else first + i}" for i, file in enumerate(files))
+        self.splits.extend(SPLIT_FOLDERS.get(split, split) for _ in files)
+        self.sizes[split] = first + len(files)
+        for name, column in columns.items():
+            self.columns.setdefault(name, Texts("" for _ in range(before))).extend(_as_text(column, features[name]))
+        for filled in self.columns.values():
+            filled.extend("" for _ in range(len(self.names) - len(filled)))
+
+
+class _RowGroups:
+    """Fetches the audio of whole row groups: a file and a number in it for each block."""
+
+    def __init__(self, column: str) -> None:
+        self.column, self.groups, self.metadata = column, list[tuple[str, int]](), dict[str, Any]()
+
+    def __call__(self, block: int) -> list[bytes]:
+        file, number = self.groups[block]
+        try:
+            with _opened(file) as source:
+                parquet = _parquet(source, self.metadata[file])
+                rows = parquet.read_row_group(number, columns=[f"{self.column}.bytes"], use_threads=False)
+        except Exception as error:  # file systems, hub clients and arrow each have their own kinds
+            raise DataError(f"{file}: cannot be streamed ({error})") from error
+        return [content or b"" for content in rows.column(0).combine_chunks().field("bytes").to_pylist()]
+
+
+def _stream(
+    path: str, config: str | None, revision: str | None, audio: str, progress: Progress | None
+) -> StreamedClips:
     import datasets
 
-    feature = table.features[column]
+    builder = datasets.load_dataset_builder(path, config, revision=revision)
+    found = [(split, str(file)) for split, files in (builder.config.data_files or {}).items() for file in files]
+    other = next((file for _, file in found if not file.endswith(".parquet")), None)
+    if other or not found:
+        raise DataError(f"{path}: only parquet files can be streamed{f', not {other}' if other else ''}")
+
+    def look(file: str) -> tuple[Any, Any, Any]:
+        with _opened(file) as source:
+            parquet = _parquet(source)
+            features = builder.info.features or datasets.Features.from_arrow_schema(parquet.schema_arrow)
+            _check_audio(path, audio, features)
+            rows = parquet.read(columns=[f"{audio}.path", *_label_columns(features)], use_threads=False)
+            return parquet.metadata, rows, features
+
+    fetch, table, versions = _RowGroups(audio), _Table(), list[str]()
+    places: list[tuple[int, int]] = []
+    with ThreadPoolExecutor(8) as pool:
+        looks = pool.map(look, [file for _, file in found])
+        for done, ((split, file), (metadata, rows, features)) in enumerate(zip(found, looks, strict=True), 1):
+            fetch.metadata[file] = metadata
+            for number in range(metadata.num_row_groups):
+                places += [(len(versions), row) for row in range(metadata.row_group(number).num_rows)]
+                versions.append(f"{file} {_changed(file)} {number}")
+                fetch.groups.append((file, number))
+            names = rows.column(audio).combine_chunks().field("path").to_pylist() if len(rows) else []
+            columns = {name: rows.column(name) for name in _label_columns(features)}
+            table.add(split, names, columns, features)
+            if progress:
+                progress("reading labels", done, len(found))
+    if not places:
+        raise DataError(f"{path}: holds no rows")
+    spots = np.array(places, np.int64)
+    return StreamedClips(
+        table.names, dict(table.columns), table.splits, blocks=Blocks(fetch), places=spots, versions=versions
+    )
+
+
+def _opened(file: str) -> Any:
+    """A parquet file on the hub (`hf://...`) or on a disk."""
+    import fsspec
+
+    return fsspec.open(file, "rb")
+
+
+def _parquet(source: Any, metadata: Any = None) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(source, metadata=metadata, pre_buffer=True)
+
+
+def _changed(file: str) -> str:
+    """When a local file was changed; the address of one on the hub names its commit."""
+    if "://" in file:
+        return ""
+    found = os.stat(file)
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _check_audio(path: str, audio: str, features: Any) -> None:
+    import datasets
+
+    if audio not in features:
+        raise DataError(f"{path}: has no audio column {audio!r} among {', '.join(features)}")
+    if not isinstance(features[audio], datasets.Audio):
+        raise DataError(f"{path}: the column {audio!r} holds {features[audio]}, not audio")
+
+
+def _label_columns(features: Any) -> list[str]:
+    """Columns that hold labels: text, numbers or classes, not tensors or further audio."""
+    import datasets
+
+    single = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
+    return [name for name, kind in single.items() if isinstance(kind, datasets.ClassLabel | datasets.Value)]
+
+
+def _as_text(column: Any, feature: Any) -> Iterable[str]:
+    """An arrow column of labels as text."""
+    import datasets
+
     single = getattr(feature, "feature", feature)
     if isinstance(single, datasets.ClassLabel):
-        return (label_text(_class_names(value, single)) for value in table.data.column(column).to_pylist())
-    if isinstance(single, datasets.Value):
-        return map(label_text, table.data.column(column).to_pylist())
-    return None
+        return (label_text(_class_names(value, single)) for value in column.to_pylist())
+    return map(label_text, column.to_pylist())
 
 
 def _class_names(value: Any, feature: Any) -> Any:
@@ -135,7 +252,7 @@ def _class_names(value: Any, feature: Any) -> Any:
     return [_class_names(part, feature) for part in value] if isinstance(value, list) else feature.int2str(value)
 
 
-def _check_reachable(name: str, revision: str | None) -> None:
+def _check_reachable(name: str, revision: str | None, key: str) -> None:
     """One question to the hub, so that a missing network or name is said at once, without retries."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -151,5 +268,5 @@ def _check_reachable(name: str, revision: str | None) -> None:
         raise DataError(
             f"{name}: is no local folder, and {constants.ENDPOINT} cannot be reached ({error}).\n"
             "Fetch the data set on a machine with a network (`hf download --repo-type dataset "
-            f"{name} --local-dir DIR`) and give its folder: data.path=DIR"
+            f"{name} --local-dir DIR`) and give its folder: {key}.path=DIR"
         ) from error

@@ -6,6 +6,7 @@ import math
 import os
 from array import array
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,9 +62,15 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     try:
         for lines, block in _blocks(path):
             files = next((block.pop(column) for column in FILE_COLUMNS if column in block), [])
-            if not files or "" in files:
-                line = lines[files.index("")] if files else lines[0]
-                raise DataError(f"{path}, line {line}: names no file; a column {' or '.join(FILE_COLUMNS)} is needed")
+            if not files:
+                near = next((near for name in block for near in get_close_matches(name, FILE_COLUMNS, n=1)), None)
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise DataError(
+                    f"{path}, line {lines[0]}: names no file; none of the columns {', '.join(block)} is "
+                    f"{' or '.join(FILE_COLUMNS)}{hint}"
+                )
+            if "" in files:
+                raise DataError(f"{path}, line {lines[files.index('')]}: names no file")
             starts = _seconds(block, "start_s", 0.0, path, lines)
             ends = _seconds(block, "end_s", math.inf, path, lines)
             for line, start_s, end_s in zip(lines, starts, ends, strict=True):

@@ -1,34 +1,65 @@
 """WebDataset shards: tar files in which the members of one clip share their name up to the first dot.
 
-Shards are read where they lie, never unpacked: the headers are scanned once, after that every clip
-is one read at a known place. So order, resuming and the division among workers and machines are as
-exact as with files, and nothing but the table is in memory.
+Shards are read where they lie, on a disk or on a web server, and never unpacked: the headers are
+scanned once, after that every clip is bytes at a known place. So order, resuming and the division
+among workers and machines are as exact as with files, and nothing but the table is in memory.
 """
 
+import contextlib
+import hashlib
 import io
 import json
 import os
+import posixpath
+import re
 import tarfile
+import urllib.error
+import urllib.parse
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..audio import EXTENSIONS
 from ..errors import DataError
+from ..files import replace_file
 from .clips import EncodedClips, Progress
 from .folder import SPLIT_FOLDERS, append_row
 from .manifest import label_text
+from .streaming import Blocks, StreamedClips, open_url, read_range
 from .texts import Texts
 
+BLOCK_BYTES = 8 << 20
+"""What is fetched from a web server at once, at most (or one clip, if that is larger)."""
+
 _MAX_LABEL_BYTES = 1 << 20
+_MAX_SHARDS = 100_000
+_INDEX_FORMAT = 1
+
+
+class Member(NamedTuple):
+    """One clip of a shard.
+
+    Attributes:
+        name: of the audio inside the tar file.
+        labels: its columns.
+        offset: of the audio in the shard, in bytes.
+        size: of the audio, in bytes.
+    """
+
+    name: str
+    labels: dict[str, str]
+    offset: int
+    size: int
 
 
 @dataclass
 class ShardClips(EncodedClips):
-    """Clips that are members of tar files.
+    """Clips that are members of tar files on a disk.
 
     Attributes:
         shards: the tar file of each clip.
@@ -51,8 +82,12 @@ class ShardClips(EncodedClips):
         return content
 
     def state(self, index: int) -> str:
-        found = os.stat(self.shards[index])
-        return f"{self.shards[index]} {found.st_size} {found.st_mtime_ns} {self.places[index].tolist()}"
+        shard = self.shards[index]
+        try:
+            found = os.stat(shard)
+        except OSError as error:
+            raise DataError(f"{shard}: {error.strerror or error}") from error
+        return f"{shard} {found.st_size} {found.st_mtime_ns} {self.places[index].tolist()}"
 
     def select(self, indexes):
         rows = list(indexes)
@@ -62,19 +97,27 @@ class ShardClips(EncodedClips):
         return chosen
 
 
-def read_shards(path: str | os.PathLike[str], progress: Progress | None = None) -> ShardClips:
-    """Index a folder of `.tar` shards; no audio is decoded.
+def read_shards(
+    path: str | os.PathLike[str] | Sequence[str], progress: Progress | None = None
+) -> ShardClips | StreamedClips:
+    """Index `.tar` shards; no audio is decoded.
 
     `NAME.wav` (or another audio ending) is the clip, `NAME.cls` or `NAME.txt` its `label`, the keys
     of `NAME.json` are columns. The split is the folder (`train/`, `validation/`, `test/`) or the
     beginning of the shard's name (`train-000.tar`).
 
+    Shards on a web server are streamed: their headers are read once (the index is kept in
+    `~/.cache/audiostride`, as long as the server's file does not change), then blocks of clips are
+    fetched as they are needed.
+
     Args:
-        path: the folder, or one shard.
+        path: a folder, one shard, or addresses (http, https); `{000..146}` in a path or address
+            stands for all these numbers. Several of them in a list.
         progress: called after each shard.
 
     Raises:
-        DataError: names the shard that is damaged or compressed, or the member that cannot be read.
+        DataError: names the shard that is damaged, compressed or cannot be reached, or the member
+            that cannot be read.
 
     Example:
         >>> import tempfile
@@ -88,62 +131,107 @@ def read_shards(path: str | os.PathLike[str], progress: Progress | None = None) 
         >>> clips.names, clips.columns, clips.splits
         (['train-000/a.wav'], {'label': ['3']}, ['train'])
     """
-    root = Path(path).expanduser()
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    wanted = [name for pattern in given for name in expand(os.fspath(pattern))]
+    remote = [name for name in wanted if name.startswith(("http://", "https://"))]
+    if remote and len(remote) < len(wanted):
+        raise DataError(f"{wanted[0]}: shards on a disk and on a web server cannot be one data set; make it two tasks")
+    if remote:
+        return _stream(remote, progress)
+    shards = [shard for name in wanted for shard in _shards_at(Path(name).expanduser())]
+    table, of_shard, places = _Table(), Texts(), array("q")
+    for done, shard in enumerate(shards, 1):
+        for member in _members(shard):
+            table.add(shard.as_posix(), member)
+            of_shard.append(str(shard))
+            places.extend((member.offset, member.size))
+        if progress:
+            progress("indexing shards", done, len(shards))
+    table.check(given)
+    spots = np.frombuffer(places, np.int64).reshape(-1, 2)
+    return ShardClips(table.names, dict(table.columns), table.splits, shards=of_shard, places=spots)
+
+
+def expand(pattern: str) -> list[str]:
+    """The paths that a brace pattern stands for.
+
+    Raises:
+        DataError: if they are too many, or run backwards.
+
+    Example:
+        >>> expand("train-{08..10}.tar")
+        ['train-08.tar', 'train-09.tar', 'train-10.tar']
+    """
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not found:
+        return [pattern]
+    first, last = int(found[1]), int(found[2])
+    if not 0 <= last - first < _MAX_SHARDS:
+        raise DataError(f"{pattern}: {found[0]} is no range of up to {_MAX_SHARDS:,} rising numbers")
+    numbers = [f"{number:0{len(found[1])}d}" for number in range(first, last + 1)]
+    return [name for n in numbers for name in expand(pattern[: found.start()] + n + pattern[found.end() :])]
+
+
+class _Table:
+    def __init__(self) -> None:
+        self.names, self.splits = Texts(), Texts()
+        self.columns: dict[str, Texts] = {}
+
+    def add(self, shard: str, member: Member) -> None:
+        folder, _, base = shard.rpartition("/")
+        above = posixpath.basename(folder)
+        named = f"{above}/{base}" if above in SPLIT_FOLDERS else base  # train/000.tar is not test/000.tar
+        self.names.append(f"{named.removesuffix('.tar')}/{member.name}")
+        beginning = base.partition("-")[0].partition(".")[0]
+        self.splits.append(SPLIT_FOLDERS.get(above) or SPLIT_FOLDERS.get(beginning, ""))
+        append_row(self.columns, member.labels, len(self.names))
+
+    def check(self, given: Sequence[str | os.PathLike[str]]) -> None:
+        if not self.names:
+            kinds = " ".join(sorted(EXTENSIONS))
+            raise DataError(f"{', '.join(map(str, given))}: the shards hold no audio (looked for {kinds})")
+
+
+def _shards_at(root: Path) -> list[Path]:
     shards = [root] if root.is_file() else sorted(root.rglob("*.tar"))
     if not shards:
         packed = next(iter(sorted(root.rglob("*.tar.*"))), None) if root.is_dir() else None
         hint = f"; {packed.name} is compressed, decompress it first" if packed else ""
-        raise DataError(f"{root}: {'holds no .tar shards' if root.exists() else 'no such folder'}{hint}")
-    names, splits, of_shard, places = Texts(), Texts(), Texts(), array("q")
-    columns: dict[str, Texts] = {}
-    for done, shard in enumerate(shards, 1):
-        split = _split_of(shard)
-        for name, labels, place in _clips_of(shard):
-            names.append(f"{shard.stem}/{name}")
-            splits.append(split)
-            of_shard.append(str(shard))
-            places.extend(place)
-            append_row(columns, labels, len(names))
-        if progress:
-            progress("indexing shards", done, len(shards))
-    if not names:
-        raise DataError(f"{root}: its shards hold no audio (looked for {' '.join(sorted(EXTENSIONS))})")
-    table = np.frombuffer(places, np.int64).reshape(-1, 2)
-    return ShardClips(names, dict(columns), splits, shards=of_shard, places=table)
+        raise DataError(f"{root}: {'holds no .tar shards' if root.exists() else 'no such file or folder'}{hint}")
+    return shards
 
 
-def _split_of(shard: Path) -> str:
-    beginning = shard.name.partition("-")[0].partition(".")[0]
-    return SPLIT_FOLDERS.get(shard.parent.name) or SPLIT_FOLDERS.get(beginning, "")
-
-
-def _clips_of(shard: Path) -> Iterator[tuple[str, dict[str, str], tuple[int, int]]]:
-    key, name, labels, place = "", "", dict[str, str](), (0, 0)
+def _members(shard: Path) -> Iterator[Member]:
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
-                if not member.isreg():
-                    continue
-                folder, _, base = member.name.rpartition("/")
-                stem, _, ending = base.partition(".")
-                if (folder + "/" + stem) != key:
-                    if name:
-                        yield name, labels, place
-                    key, name, labels, place = folder + "/" + stem, "", {}, (0, 0)
-                if Path(base).suffix.lower() in EXTENSIONS:
-                    if member.offset_data + member.size > shard.stat().st_size:
-                        raise DataError(f"{shard}: cut short in {member.name!r}")
-                    name, place = member.name, (member.offset_data, member.size)
-                elif ending.lower() in ("cls", "txt", "json"):
-                    labels |= _labels(shard, tar, member, ending.lower())
-            if name:
-                yield name, labels, place
+            yield from _clips_of(str(shard), tar, shard.stat().st_size)
     except tarfile.TarError as error:
         raise DataError(f"{shard}: is not a plain tar file ({error})") from error
 
 
-def _labels(shard: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dict[str, str]:
+def _clips_of(shard: str, tar: tarfile.TarFile, length: int) -> Iterator[Member]:
+    key, name, labels, place = "", "", dict[str, str](), (0, 0)
+    for member in tar:
+        tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+        if not member.isreg():
+            continue
+        folder, _, base = member.name.rpartition("/")
+        stem, _, ending = base.partition(".")
+        if (folder + "/" + stem) != key:
+            if name:
+                yield Member(name, labels, *place)
+            key, name, labels, place = folder + "/" + stem, "", {}, (0, 0)
+        if Path(base).suffix.lower() in EXTENSIONS:
+            if member.offset_data + member.size > length:
+                raise DataError(f"{shard}: cut short in {member.name!r}")
+            name, place = member.name, (member.offset_data, member.size)
+        elif ending.lower() in ("cls", "txt", "json"):
+            labels |= _labels(shard, tar, member, ending.lower())
+    if name:
+        yield Member(name, labels, *place)
+
+
+def _labels(shard: str, tar: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dict[str, str]:
     content = tar.extractfile(member)
     if content is None or member.size > _MAX_LABEL_BYTES:
         raise DataError(f"{shard}: {member.name!r} is too large for labels")
@@ -155,3 +243,89 @@ def _labels(shard: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, ending: 
         return {str(name): label_text(value) for name, value in values.items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{shard}: {member.name!r} holds no labels ({error})") from error
+
+
+def _stream(urls: Sequence[str], progress: Progress | None) -> StreamedClips:
+    table, ranges = _Table(), _Ranges()
+    versions: list[str] = []
+    blocks, rows = array("q"), array("q")
+    with ThreadPoolExecutor(4) as pool:
+        for done, (url, (version, members)) in enumerate(zip(urls, pool.map(_index, urls), strict=True), 1):
+            path = urllib.parse.unquote(urllib.parse.urlparse(url).path)
+            for block in _blocks(members):
+                ranges.add(url, block)
+                versions.append(f"{url} {version} {block[0].offset}-{block[-1].offset + block[-1].size}")
+                for row, member in enumerate(block):
+                    table.add(path, member)
+                    blocks.append(len(versions) - 1)
+                    rows.append(row)
+            if progress:
+                progress("indexing shards", done, len(urls))
+    table.check(urls)
+    places = np.stack([np.array(blocks, np.int64), np.array(rows, np.int64)], 1)
+    return StreamedClips(
+        table.names, dict(table.columns), table.splits, blocks=Blocks(ranges), places=places, versions=versions
+    )
+
+
+class _Ranges:
+    """Where each block lies: an address and the places of its clips."""
+
+    def __init__(self) -> None:
+        self.urls, self.places, self.ends = Texts(), array("q"), array("q", [0])
+
+    def add(self, url: str, block: Sequence[Member]) -> None:
+        self.urls.append(url)
+        for member in block:
+            self.places.extend((member.offset, member.size))
+        self.ends.append(len(self.places))
+
+    def __call__(self, number: int) -> list[bytes]:
+        places = np.array(self.places[self.ends[number] : self.ends[number + 1]]).reshape(-1, 2).tolist()
+        first = places[0][0]
+        content = read_range(self.urls[number], first, sum(places[-1]))
+        return [content[offset - first : offset - first + size] for offset, size in places]
+
+
+def _blocks(members: Sequence[Member]) -> Iterator[list[Member]]:
+    block: list[Member] = []
+    for member in members:
+        if block and member.offset + member.size - block[0].offset > BLOCK_BYTES:
+            yield block
+            block = []
+        block.append(member)
+    if block:
+        yield block
+
+
+def _index(url: str) -> tuple[str, list[Member]]:
+    """The version of a shard on a web server, and its clips; out of the kept index if there is one."""
+    try:
+        with open_url(url) as answer:
+            length = int(answer.headers.get("Content-Length") or 0)
+            version = f"{length} {answer.headers.get('ETag') or answer.headers.get('Last-Modified') or ''}"
+            kept = _index_file(url, version)
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                return version, [Member(*member) for member in json.loads(kept.read_text(encoding="utf-8"))]
+            with tarfile.open(fileobj=answer, mode="r|") as tar:
+                members = list(_clips_of(url, tar, length or 1 << 62))
+    except tarfile.TarError as error:
+        raise DataError(f"{url}: is not a plain tar file, or broke off ({error})") from error
+    except urllib.error.HTTPError as error:
+        raise DataError(f"{url}: HTTP {error.code} {error.reason}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", "") or error
+        raise DataError(
+            f"{url}: cannot be reached ({reason}). Download the shards on a machine with a network and give their "
+            "folder as the path"
+        ) from error
+    with contextlib.suppress(OSError):  # without a place to keep it the next run reads the headers again
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(kept, json.dumps(members))
+    return version, members
+
+
+def _index_file(url: str, version: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(f"{_INDEX_FORMAT} {url} {version}".encode()).hexdigest()[:32]
+    return cache / "audiostride" / "shards" / f"{key}.json"

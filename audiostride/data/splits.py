@@ -47,7 +47,7 @@ def assign_splits(
     splits = np.array([split or "train" for split in clips.splits], dtype="<U10")
     strangers = sorted(set(splits.tolist()) - {"train", "validation", "test"})
     if strangers:
-        raise DataError(f"the data has splits named {', '.join(strangers)}; say with data.splits which is for what")
+        raise DataError(f"the data has splits named {', '.join(strangers)}; say with the key splits which is for what")
     n_open = int((splits == "train").sum())
     if "test" not in splits:
         _hold_back(splits, "test", TEST_FRACTION, groups, stratify, seed)

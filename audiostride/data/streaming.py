@@ -1,0 +1,195 @@
+"""Streaming: clips of a data set that stays where it is, fetched in blocks while training goes on.
+
+A block is what one request fetches: a few megabytes of a WebDataset shard, or a row group of a
+parquet file. Training goes through a streamed set block by block, in an order that follows from the
+seed as any other, so that each block is fetched about once an epoch, whichever worker asks for it.
+Clips still have numbers: order, resuming and the division among workers and machines are those of files.
+"""
+
+import io
+import os
+import shutil
+import struct
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from .cache import exclusive
+from .clips import EncodedClips
+from .download import TIMEOUT_S
+
+BLOCKS_AT_ONCE = 16
+"""Blocks whose clips are mixed with each other in training."""
+
+_TRIES = 3
+_LOCKS = 64  # blocks that differ in their number by this share a lock
+
+
+class Blocks:
+    """Blocks of encoded clips, each fetched once by the first process that needs it.
+
+    They lie in a folder below the system's temporary one, which the worker processes of this process
+    share and which goes with it; the oldest make room for new ones.
+
+    Args:
+        fetch: gives the contents of all clips of a block, by its number.
+        kept: blocks that are kept at least.
+
+    Example:
+        >>> blocks = Blocks(lambda number: [b"one", b"two"])
+        >>> blocks.read(7, 1), blocks.read(7, 0)
+        (b'two', b'one')
+    """
+
+    def __init__(self, fetch: Callable[[int], Sequence[bytes]], kept: int = 2 * BLOCKS_AT_ONCE) -> None:
+        self.fetch, self.kept = fetch, kept
+        self.folder = Path(tempfile.mkdtemp(prefix="audiostride-"))
+        weakref.finalize(self, _remove, self.folder, os.getpid())
+
+    def read(self, block: int, row: int) -> bytes:
+        """The content of one clip: number `row` of a block.
+
+        Raises:
+            DataError: if the block cannot be fetched.
+        """
+        path = self.folder / str(block)
+        while True:
+            try:
+                with path.open("rb") as file:
+                    file.seek(8 * row)
+                    first, last = struct.unpack("<2q", file.read(16))
+                    file.seek(first)
+                    return file.read(last - first)
+            except FileNotFoundError:  # not there yet, or made room for another
+                self._load(path, block)
+
+    def _load(self, path: Path, block: int) -> None:
+        with exclusive(self.folder / f"{block % _LOCKS}.lock"):
+            if path.exists():
+                return
+            contents = self.fetch(block)
+            ends = np.cumsum([8 * (len(contents) + 1), *map(len, contents)]).astype("<i8")
+            unfinished = path.with_suffix(".part")
+            try:
+                unfinished.write_bytes(ends.tobytes() + b"".join(contents))
+            except OSError as error:
+                reason = f"cannot hold what is streamed ({error.strerror}); set TMPDIR to a folder with more room"
+                raise DataError(f"{self.folder}: {reason}") from error
+            unfinished.rename(path)
+        fetched = [(found.stat().st_mtime_ns, found.path) for found in os.scandir(self.folder) if "." not in found.name]
+        for _, old in sorted(fetched)[: -self.kept]:
+            Path(old).unlink(missing_ok=True)
+
+
+@dataclass
+class StreamedClips(EncodedClips):
+    """Clips that are fetched while they are read.
+
+    Attributes:
+        blocks: where their contents come from; None only in a table without clips.
+        places: block of each clip and number in it, int64 of shape ``(n_clips, 2)``.
+        versions: for each block a text that changes when its content does.
+    """
+
+    blocks: Blocks | None = None
+    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    versions: Sequence[str] = ()
+
+    def audio(self, index: int) -> io.BytesIO:
+        assert self.blocks is not None
+        block, row = (int(value) for value in self.places[index])
+        try:
+            content = io.BytesIO(self.blocks.read(block, row))
+        except DataError as error:
+            raise DataError(f"{self.names[index]}: {error}") from error
+        content.name = self.names[index]
+        return content
+
+    def state(self, index: int) -> str:
+        block, row = (int(value) for value in self.places[index])
+        return f"{self.versions[block]} {row}"
+
+    def block_numbers(self) -> np.ndarray:
+        return self.places[:, 0]
+
+    def select(self, indexes: Iterable[int]) -> "StreamedClips":
+        rows = list(indexes)
+        chosen = super().select(rows)
+        assert isinstance(chosen, StreamedClips)
+        chosen.places = self.places[rows]
+        return chosen
+
+
+def shuffled(size: int, rng: np.random.Generator, blocks: np.ndarray | None = None) -> np.ndarray:
+    """A random order of `size` clips; where they lie in blocks, a few blocks at a time.
+
+    The blocks are put into a random order, and the clips of `BLOCKS_AT_ONCE` of them after another
+    are mixed.
+
+    Args:
+        size: number of clips.
+        rng: where the draws come from.
+        blocks: number of the block of each clip, int64 of shape ``(size,)``; None: all are mixed.
+
+    Example:
+        >>> blocks = np.arange(10_000) // 100
+        >>> order = shuffled(10_000, np.random.default_rng(0), blocks)
+        >>> len(np.unique(blocks[order[:1600]])), len(np.unique(order))
+        (16, 10000)
+    """
+    order = rng.permutation(size)
+    if blocks is None:
+        return order
+    numbers, block = np.unique(blocks, return_inverse=True)
+    turn = rng.permutation(len(numbers)) // BLOCKS_AT_ONCE
+    return order[np.argsort(turn[block[order]], kind="stable")]
+
+
+def read_range(url: str, first: int, last: int) -> bytes:
+    """Bytes `first` to `last` (exclusive) of a file on a web server, in one request.
+
+    Tried three times where the connection fails or the server is in trouble.
+
+    Raises:
+        DataError: names the address and what is wrong.
+    """
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(2.0 ** (attempt - 1))
+        try:
+            with open_url(url, {"Range": f"bytes={first}-{last - 1}"}) as answer:
+                if answer.status != 206:
+                    raise DataError(
+                        f"{url}: this server does not hand out parts of a file (HTTP Range), so it cannot be streamed; "
+                        "download the files and give their folder"
+                    )
+                content = answer.read()
+            if len(content) == last - first:
+                return content
+            reason = f"{len(content)} of {last - first} bytes came"
+        except urllib.error.HTTPError as error:
+            reason = f"HTTP {error.code} {error.reason}"
+            if error.code < 500:
+                break
+        except (OSError, ValueError) as error:
+            reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+    raise DataError(f"{url}: cannot be streamed ({reason})")
+
+
+def open_url(url: str, headers: dict[str, str] | None = None):
+    """An answer of a web server, whose silence of 20 s is an error."""
+    request = urllib.request.Request(url, headers={"User-Agent": "audiostride", **(headers or {})})
+    return urllib.request.urlopen(request, timeout=TIMEOUT_S)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not a worker, which is a copy of the process
+        shutil.rmtree(folder, ignore_errors=True)
