@@ -79,7 +79,7 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         results: what `results.json` says of a loaded model (scores, cost, strides), else None.
 
     Raises:
-        ValueError: if there is no task or a task has no class.
+        ValueError: if there is no task, a task has no class, or frontend and trunk do not fit together.
 
     Example:
         >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
@@ -99,6 +99,10 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         kinds: Mapping[str, str] | None = None,
     ):
         super().__init__()
+        if isinstance(frontend, RawWaveform) != isinstance(trunk, WaveCNN):
+            raise ValueError(
+                f"RawWaveform and WaveCNN belong together, got {type(frontend).__name__} and {type(trunk).__name__}"
+            )
         self.frontend = frontend
         self.trunk = trunk
         self.window_s = window_s
