@@ -9,7 +9,6 @@ the time on the clock, and the CPU time of the process, which is what counts on 
 
 import argparse
 import csv
-import os
 import platform
 import statistics
 import sys
@@ -19,9 +18,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-warnings.simplefilter("ignore")
 
 import torch
 
@@ -42,6 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # of torch's exporter
     torch.set_num_threads(1)
     model = load(arguments.run_dir)
     windows = check_windows(arguments.run_dir, model, arguments.clips)

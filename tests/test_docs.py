@@ -57,7 +57,8 @@ def workspace(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     soundfile.write(folder / "more" / "deeper" / "1.flac", tone(3000, sample_rate=44100), 44100)
     soundfile.write(folder / "recording.wav", tone(300, 1.3), 16000)
     soundfile.write(folder / "long.wav", np.concatenate([tone(300, 3.2), tone(3000, 2.0)]), 16000)
-    recipe = load_recipe("folder", [f"tasks.label.data.path={folder / 'my_sounds'}", *QUICK, *NARROW])
+    settings = ["train.epochs=6", "train.batch_size=16", "train.workers=0", "model.channels=[8,8,8,8,8,8]"]
+    recipe = load_recipe("folder", [f"tasks.label.data.path={folder / 'my_sounds'}", *settings])
     run(recipe, folder / "runs" / "mine")
     shutil.copytree(folder / "runs" / "mine", folder / "runs" / "words")
     return folder
