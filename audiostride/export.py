@@ -241,10 +241,12 @@ def export_model(
         Size, speed and agreement.
 
     Raises:
-        UsageError: if the format cannot be quantised or its packages are not installed, if there is
-            one window only to quantise by, or if the model has no log-mel.
+        UsageError: if the path has another format's ending, the format cannot be quantised, its packages
+            are not installed, there is one window only to quantise by, or the model has no log-mel.
         ExportError: if a logit or too many labels differ.
     """
+    if path.suffix != ENDINGS[format]:
+        raise UsageError(f"{path}: a file of --format {format} ends in {ENDINGS[format]}")
     if quantize and format != "onnx":
         raise UsageError(f"--quantize int8 is for --format onnx, not {format}: {_NOT_QUANTIZED[format]}")
     if quantize and len(windows) < 2:

@@ -108,7 +108,7 @@ def test_the_commands_of_a_page_run_in_order(page: str, workspace: Path, tmp_pat
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=900,
             )
             assert done.returncode == 0, (block, done.stdout, done.stderr)
     finally:

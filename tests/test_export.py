@@ -134,6 +134,8 @@ def test_a_file_that_computes_something_else_is_not_kept(model, windows, tmp_pat
 
 
 def test_what_cannot_be_exported_is_a_named_error(model, windows, tmp_path):
+    with pytest.raises(UsageError, match=r"model\.onnx: a file of --format torch ends in \.pt2"):
+        export_model(model, tmp_path / "model.onnx", "torch", windows)
     with pytest.raises(UsageError, match="int8 is for"):
         export_model(model, tmp_path / "model.pt2", "torch", windows, quantize="int8")
     with pytest.raises(UsageError, match="needs two clips"):

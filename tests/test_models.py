@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, create_model, hear, list_models, load
-from audiostride.errors import ModelFileError
+from audiostride.errors import ModelFileError, UsageError
 from audiostride.export import ExportedClip, ExportedWindow, export_model
+from audiostride.listen import keep
 from audiostride.models import MODELS
+from audiostride.report import write_report
 from audiostride.windows import split_windows
 from conftest import tone
 
@@ -100,6 +102,17 @@ def test_other_trunks_are_exported_and_checked(name, tmp_path):
     check = export_model(model, tmp_path / "model.pt2", "torch", noise(model, 3))
     assert check.max_error < 1e-3
     assert check.other_lengths_s == (0.4, 2.6)
+
+
+@pytest.mark.parametrize("name", ["resnet18_strided", "wave_cnn_diffstride"])
+def test_what_needs_the_blocks_of_an_audio_cnn_says_so_of_other_trunks(name, tmp_path):
+    model = create_model(name, heads={"word": 2}, **NARROW_FOUR)
+    with pytest.raises(UsageError, match=r"listening is made for an AudioCNN on LogMel; this model is a (ResNet|Wave)"):
+        keep(model, np.zeros(16000, np.float32))
+    model.save(tmp_path)
+    with pytest.raises(UsageError, match="the report is made for an AudioCNN on LogMel"):
+        write_report(tmp_path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_wrong_name_or_setting_says_what_is_right():
