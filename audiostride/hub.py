@@ -11,9 +11,10 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-from .classifier import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE, AudioClassifier, cost_per_second
+from .classifier import AudioClassifier, cost_per_second
 from .cutoffs import model_cutoffs
 from .errors import ModelFileError
+from .model_files import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 
 
 def download(
