@@ -1,4 +1,4 @@
-"""Size, agreement and latency of a trained run in every export format, as CSV.
+"""Size, agreement and latency of a trained run in every export format.
 
     python benchmarks/export_formats.py runs/words [--clips PATH] [--rounds 40] [--out benchmarks/export_formats.csv]
 
@@ -8,8 +8,6 @@ the time on the clock, and the CPU time of the process, which is what counts on 
 """
 
 import argparse
-import csv
-import platform
 import statistics
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import publish
 
 from audiostride import load
 from audiostride.export import ENDINGS, export_model, run_exported
@@ -29,6 +28,8 @@ FILES = [
     *[(format, input, None) for format in ENDINGS for input in ("waveform", "log_mel")],
     *[("onnx", input, "int8") for input in ("waveform", "log_mel")],
 ]
+
+COLUMNS = ("format", "input", "size_mb", "windows", "largest_error", "labels_agree")
 
 
 def main() -> None:
@@ -44,33 +45,21 @@ def main() -> None:
     windows = check_windows(arguments.run_dir, model, arguments.clips)
     with torch.inference_mode():
         inputs = {"waveform": windows[:1], "log_mel": model.frontend(windows[:1])}
-    rows: list[dict[str, Any]] = [{"format": "PyTorch, not exported", "input": "waveform"}]
+    rows: list[dict[str, Any]] = [dict.fromkeys(COLUMNS, "") | {"format": "PyTorch itself", "input": "waveform"}]
     calls: list[Callable[[], Any]] = [torch.inference_mode()(lambda: model(inputs["waveform"]))]
     with tempfile.TemporaryDirectory() as folder:
         for format, input, quantize in FILES:
             path = Path(folder, f"{input}-{quantize}{ENDINGS[format]}")
             check = export_model(model, path, format, windows, takes_log_mel=input == "log_mel", quantize=quantize)
-            rows.append(
-                {
-                    "format": f"{format} {quantize or 'float32'}",
-                    "input": input,
-                    "size_mb": f"{check.size_bytes / 1e6:.2f}",
-                    "windows": check.windows,
-                    "largest_error": f"{check.max_error:.2g}",
-                    "labels_agree_percent": f"{100 * check.labels_agree:.1f}",
-                }
-            )
+            agree = f"{100 * check.labels_agree:.1f} %"
+            values = (f"{format} {quantize or 'float32'}", input, f"{check.size_bytes / 1e6:.2f}", check.windows)
+            rows.append(dict(zip(COLUMNS, (*values, f"{check.max_error:.1g}", agree), strict=True)))
             print(rows[-1], file=sys.stderr, flush=True)
             run, sample = run_exported(path, format), inputs[input].numpy()
             calls.append(lambda run=run, sample=sample: run(sample))
         times = in_turns(calls, arguments.rounds)
-    for row, (clock_ms, cpu_ms) in zip(rows, times, strict=True):
-        row |= {"median_ms": f"{clock_ms:.2f}", "median_cpu_ms": f"{cpu_ms:.2f}", "machine": platform.machine()}
-    with arguments.out.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[-1]))
-        table.writeheader()
-        table.writerows(rows)
-    print(arguments.out.read_text())
+    timed = zip(rows, times, strict=True)
+    publish([row | {"ms": f"{clock:.2f}", "cpu_ms": f"{cpu:.2f}"} for row, (clock, cpu) in timed], arguments.out)
 
 
 def in_turns(calls: list[Callable[[], Any]], rounds: int) -> list[tuple[float, float]]:
