@@ -33,6 +33,8 @@ setup: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	# Only its pure-Python filters are used, as an oracle; its compiled part may not fit this torch.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps "torchaudio==2.11.*"
+	# A HEAR model is checked by HEAR's own validator, which asks for TensorFlow and an old Python but needs neither.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python "hearvalidator==2021.0.6"
 	touch $@
 
 clean: ## remove the environment

@@ -1,6 +1,5 @@
-"""`AudioClassifier`: frontend, trunk and a linear head per task; saved as safetensors and JSON."""
+"""`AudioClassifier`: frontend, trunk and a linear head per task; `load` reads one from its files."""
 
-import hashlib
 import json
 import math
 import os
@@ -9,8 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import soxr
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
@@ -20,8 +17,17 @@ from torch.nn import functional as F
 from .cnn import AudioCNN
 from .complexity import Cost, model_cost, trunk_cost
 from .errors import ModelFileError, UsageError
-from .files import explain_write_errors, replace_file
 from .frontend import LogMel
+from .model_files import (
+    CONFIG_FILE,
+    FORMAT,
+    RESULTS_FILE,
+    WEIGHTS_FILE,
+    load_weights,
+    read_config,
+    read_json,
+    save_model,
+)
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 from .windows import split_windows
@@ -35,10 +41,6 @@ FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "waveform": RawWavefo
 TRUNKS: dict[str, type[Trunk]] = {"audio_cnn": AudioCNN, "resnet": ResNet, "wave_cnn": WaveCNN}
 """Trunk classes by their name in recipes and in `config.json`."""
 
-FORMAT = 1
-"""Number of the format of `config.json`; raised when an old reader could not read a new file."""
-
-CONFIG_FILE, WEIGHTS_FILE, RESULTS_FILE = "config.json", "model.safetensors", "results.json"
 HUB_PREFIX = "hf-hub:"
 _WINDOWS_AT_ONCE = 64
 
@@ -79,7 +81,7 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         results: what `results.json` says of a loaded model (scores, cost, strides), else None.
 
     Raises:
-        ValueError: if there is no task or a task has no class.
+        ValueError: if there is no task, a task has no class, or frontend and trunk do not fit together.
 
     Example:
         >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
@@ -99,6 +101,10 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         kinds: Mapping[str, str] | None = None,
     ):
         super().__init__()
+        if isinstance(frontend, RawWaveform) != isinstance(trunk, WaveCNN):
+            raise ValueError(
+                f"RawWaveform and WaveCNN belong together, got {type(frontend).__name__} and {type(trunk).__name__}"
+            )
         self.frontend = frontend
         self.trunk = trunk
         self.window_s = window_s
@@ -409,30 +415,6 @@ def spectrogram_cnn(model: AudioClassifier, purpose: str) -> tuple[LogMel, Audio
     raise UsageError(f"{purpose} is made for an AudioCNN on LogMel; this model is a {kinds}")
 
 
-def save_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write `config.json` and `model.safetensors` from a classifier's `config()` and `state_dict()`.
-
-    Raises:
-        WriteError: if a file cannot be written; it is an OSError, too.
-    """
-    weights = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-    with explain_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / WEIGHTS_FILE, weights)
-    save_config(folder / CONFIG_FILE, config, weights)
-
-
-def save_config(path: Path, config: Mapping[str, Any], weights: bytes) -> None:
-    """Write `config.json` with the checksums of the weights' file and of itself.
-
-    Raises:
-        WriteError: if the file cannot be written; it is an OSError, too.
-    """
-    checked = {**config, "weights_sha256": hashlib.sha256(weights).hexdigest()}
-    checked["config_sha256"] = _config_checksum(checked)
-    replace_file(path, json.dumps(checked, indent=1) + "\n")
-
-
 def load(folder: str | os.PathLike[str]) -> AudioClassifier:
     """Load a trained classifier, in eval mode. Nothing is ever unpickled.
 
@@ -458,7 +440,7 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
         name, _, revision = str(folder).removeprefix(HUB_PREFIX).partition("@")
         return load(download(name, revision=revision or None))
     folder = Path(folder)
-    config = _read_config(folder / CONFIG_FILE)
+    config = read_config(folder / CONFIG_FILE)
     try:
         model = AudioClassifier(
             _make(FRONTENDS, {"name": "log_mel"} | config["frontend"]),
@@ -474,9 +456,9 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{folder / CONFIG_FILE}: does not describe a model: {reason}") from error
-    _load_weights(model, folder / WEIGHTS_FILE, checksum)
+    load_weights(model, folder / WEIGHTS_FILE, checksum)
     if (folder / RESULTS_FILE).is_file():
-        model.results = _read_json(folder / RESULTS_FILE)
+        model.results = read_json(folder / RESULTS_FILE)
     return model.eval()
 
 
@@ -493,48 +475,3 @@ def _name_of(module: nn.Module, kinds: Mapping[str, type]) -> str:
         if type(module) is kind:
             return name
     raise ValueError(f"a {type(module).__name__} cannot be saved by name; known are {', '.join(kinds)}")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; a run directory with a trained model is needed") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: is not readable JSON ({error})") from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    config = _read_json(path)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise ModelFileError(f"{path}: has format {found!r}, this version of audiostride reads {FORMAT}")
-    if config.get("config_sha256") != _config_checksum(config):
-        raise ModelFileError(f"{path}: damaged or changed, its content does not fit its config_sha256")
-    return config
-
-
-def _config_checksum(config: Mapping[str, Any]) -> str:
-    """SHA-256 of everything else that is in `config.json`, however it is laid out."""
-    content = {key: value for key, value in config.items() if key != "config_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _load_weights(model: AudioClassifier, path: Path, checksum: str) -> None:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path}: {error.strerror or error}") from error
-    if hashlib.sha256(content).hexdigest() != checksum:
-        if content[:1] == b"\x80" or content[:4] == b"PK\x03\x04":
-            raise ModelFileError(f"{path}: is a pickle (or a zip of one) under another name; it was not opened")
-        raise ModelFileError(f"{path}: damaged or changed, its SHA-256 is not the one in {CONFIG_FILE}")
-    try:
-        tensors = safetensors.torch.load(content)
-        for name, own in model.state_dict().items():
-            found = tensors[name].dtype if name in tensors else own.dtype
-            if found != own.dtype and not (found.is_floating_point and own.is_floating_point):
-                raise ValueError(f"{name} is {found}, not {own.dtype}")  # it would be cast in silence
-        model.load_state_dict(tensors)
-    except (safetensors.SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{path}: does not fit {CONFIG_FILE}: {str(error).strip()}") from error

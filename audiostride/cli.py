@@ -651,7 +651,7 @@ def export(
 
       audiostride export runs/mine --quantize int8 --out small.onnx --clips sounds/
     """
-    from .classifier import load
+    from .classifier import HUB_PREFIX, load
     from .display import ProgressDisplay, export_table
     from .errors import UsageError
     from .export import ENDINGS, export_model
@@ -661,8 +661,8 @@ def export(
         raise UsageError(f"--quantize {quantize}: only int8 is there")
     ending = ENDINGS[format.value]
     path = out or Path(run_dir, f"model.{quantize}{ending}" if quantize else f"model{ending}")
-    if out is None and not Path(run_dir).is_dir():
-        raise UsageError(f"{run_dir} is no folder to write to; give --out FILE")
+    if out is None and run_dir.startswith(HUB_PREFIX):
+        raise UsageError(f"{run_dir}: is on the hub and no folder to write to; give --out FILE")
     model = load(run_dir)
     with ProgressDisplay() as display:
         windows = check_windows(run_dir, model, clips, display.progress)

@@ -228,7 +228,9 @@ def stream_line(row: "Row") -> str:
 
 def export_table(path: str, check: "Check") -> Table:
     """How an exported file compares with its model."""
-    table = Table(title=f"{path}, checked on {check.windows} windows", box=box.SIMPLE_HEAD, title_justify="left")
+    lengths = " and ".join(f"{seconds:.1f} s" for seconds in check.other_lengths_s)
+    on = f"{check.windows} windows" + (f" and on clips of {lengths}" if lengths else "")
+    table = Table(title=f"{path}, checked on {on}", box=box.SIMPLE_HEAD, title_justify="left")
     for heading in ("size", "largest error of a logit", "labels agree", "ms a window", "in PyTorch"):
         table.add_column(heading, justify="right")
     table.add_row(

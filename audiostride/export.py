@@ -1,9 +1,10 @@
 """A trained classifier as one file for another runtime: torch.export, ONNX or ExecuTorch.
 
-What is exported takes one window and gives the logits of every task. The learned strides become
-constant matrices, and the log-mel frontend, where it goes along, a convolution with the Fourier
-basis, so that the file holds nothing but convolutions and matrix products. Every file is run on real
-clips before it is kept.
+What is exported takes clips and gives the logits of every task. The learned strides become constant
+matrices, and the log-mel frontend, where it goes along, a convolution with the Fourier basis, so that
+the file holds nothing but convolutions and matrix products. A matrix fits one length, the window's;
+clips of any length are split into windows, and their logits averaged, by the file itself. Every file
+is run on real clips before it is kept.
 """
 
 import copy
@@ -19,13 +20,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as symbolic_shapes
 from torch.nn import functional as F
 
-from .classifier import AudioClassifier, spectrogram_cnn
+from .classifier import AudioClassifier
 from .downsampling import DiffStride, SpectralPool
 from .errors import ExportError, UsageError
 from .frontend import LOG_OFFSET, LogMel
 from .spectral import constant_matrix
+from .windows import split_windows
 
 Format = Literal["torch", "onnx", "executorch"]
 
@@ -36,13 +39,17 @@ TOLERANCE = {"float32": 1e-3, "int8": math.inf}
 LABELS_AGREE = {"float32": 1.0, "int8": 0.95}
 """Share of windows whose likeliest class must be the model's own."""
 
+OTHER_LENGTHS = (0.4, 2.6)
+"""Where a file takes any length it is tried on these, too, in windows: less than one, and a part of one more."""
+
 
 class Check(NamedTuple):
     """An exported file against the model it was made from, on the same windows.
 
     Attributes:
         windows: number of windows.
-        max_error: largest difference of a logit.
+        other_lengths_s: lengths in seconds of the clips it was tried on as well, none if it takes windows only.
+        max_error: largest difference of a logit, of any length.
         labels_agree: share of windows and tasks with the same likeliest class, 0 to 1.
         size_bytes: of the file.
         latency_ms: median time of one window.
@@ -50,6 +57,7 @@ class Check(NamedTuple):
     """
 
     windows: int
+    other_lengths_s: tuple[float, ...]
     max_error: float
     labels_agree: float
     size_bytes: int
@@ -124,14 +132,20 @@ class ConstantPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool all axes."""
-        pool = self.pool
-        for axis in range(pool.n_axes if isinstance(pool, DiffStride) else len(pool.stride)):
+        for axis in range(self.pool.n_axes):
             x = self.pool_axis(x, axis)
         return x
 
 
 class ExportedWindow(nn.Module):
-    """What is exported: a window in, a tuple with the logits of each task out."""
+    """A window in, a tuple with the logits of each task out.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> model = create_model("audio_cnn_small_diffstride", heads={"word": 3, "speaker": 5}).eval()
+        >>> [tuple(logits.shape) for logits in ExportedWindow(model, takes_log_mel=False)(torch.zeros(2, 16000))]
+        [(2, 3), (2, 5)]
+    """
 
     def __init__(self, model: AudioClassifier, takes_log_mel: bool):
         super().__init__()
@@ -140,7 +154,11 @@ class ExportedWindow(nn.Module):
             for name, child in list(parent.named_children()):
                 if isinstance(child, SpectralPool | DiffStride):
                     setattr(parent, name, ConstantPool(child))
-        self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(spectrogram_cnn(model, "export")[0])
+        self.frontend: nn.Module = model.frontend
+        if isinstance(model.frontend, LogMel):
+            self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(model.frontend)
+        elif takes_log_mel:
+            raise UsageError(f"this model has no log-mel: {type(model.trunk).__name__} takes the waveform as it is")
         self.trunk = model.trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.heads = nn.ModuleList(model.heads.values())
 
@@ -149,12 +167,45 @@ class ExportedWindow(nn.Module):
         embedding = self.trunk(self.frontend(window))
         return tuple(head(embedding) for head in self.heads)
 
+    @property
+    def any_length(self) -> bool:
+        """Whether it holds no matrix that fits one length only, as with strided convolutions."""
+        return not any(isinstance(module, ConstantPool) for module in self.trunk.modules())
 
-def metadata(model: AudioClassifier, takes_log_mel: bool) -> dict[str, Any]:
+
+class ExportedClip(nn.Module):
+    """Clips of any length in, the logits of their windows averaged: `windows.split_windows` as plain arithmetic.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> model = create_model("audio_cnn_small_diffstride", heads={"word": 3}).eval()
+        >>> clip = ExportedClip(ExportedWindow(model, takes_log_mel=False), model.window_length)
+        >>> [logits.shape for logits in clip(torch.zeros(2, 40000))]
+        [torch.Size([2, 3])]
+    """
+
+    def __init__(self, window: ExportedWindow, window_length: int):
+        super().__init__()
+        self.window = window
+        self.window_length = window_length
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
+        """Map ``(batch, samples)`` to the logits ``(batch, n_classes)`` of each task."""
+        n, length = clip.shape[1], self.window_length
+        n_windows = torch.sym_max((n + length // 2) // length, 1)
+        before = torch.sym_max(length - n, 0) // 2  # a clip shorter than a window lies in its centre
+        windows = F.pad(clip, (before, n_windows * length - n - before)).reshape(-1, length)
+        return tuple(
+            logits.reshape(clip.shape[0], n_windows, logits.shape[1]).mean(1) for logits in self.window(windows)
+        )
+
+
+def metadata(model: AudioClassifier, takes_log_mel: bool, any_length: bool) -> dict[str, Any]:
     """What travels in the file: labels, window and frontend, as plain data."""
     return {
         "format": "audiostride",
         "input": "log_mel" if takes_log_mel else "waveform",
+        "any_length": any_length,
         "sample_rate": model.frontend.sample_rate,
         "window_samples": model.window_length,
         "tasks": model.config()["tasks"],
@@ -173,6 +224,10 @@ def export_model(
 ) -> Check:
     """Export a classifier to one file, and keep the file only if it computes what the model computes.
 
+    From the waveform the file takes any batch of clips of any length, and answers as the model does;
+    from log-mel a batch of windows, which with strided convolutions may be of any length, too. An
+    ExecuTorch file plans its memory beforehand: it takes one window.
+
     Args:
         model: the classifier.
         path: the file; nothing is left there if the check fails.
@@ -186,30 +241,29 @@ def export_model(
         Size, speed and agreement.
 
     Raises:
-        UsageError: if the format cannot be quantised, or its packages are not installed.
+        UsageError: if the path has another format's ending, the format cannot be quantised, its packages
+            are not installed, there is one window only to quantise by, or the model has no log-mel.
         ExportError: if a logit or too many labels differ.
     """
+    if path.suffix != ENDINGS[format]:
+        raise UsageError(f"{path}: a file of --format {format} ends in {ENDINGS[format]}")
     if quantize and format != "onnx":
-        raise UsageError(f"--quantize int8 is for --format onnx, not {format}")
-    inputs = _inputs(model, windows, takes_log_mel)
-    wrapper = ExportedWindow(model, takes_log_mel).eval()
+        raise UsageError(f"--quantize int8 is for --format onnx, not {format}: {_NOT_QUANTIZED[format]}")
+    if quantize and len(windows) < 2:
+        raise UsageError("--quantize int8 needs two clips at least: one for the ranges, one to check it on")
+    window = ExportedWindow(model, takes_log_mel).eval()
+    any_length = format != "executorch" and (window.any_length or not takes_log_mel)
+    program = _program(model, window, takes_log_mel, any_length, any_batch=format != "executorch")
+    about = json.dumps(metadata(model, takes_log_mel, any_length))
     unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.inference_mode(False), torch.no_grad():
-        wrapper(inputs[:2].clone())  # the pooling matrices are made here
-        if format == "executorch":
-            program = torch.export.export(wrapper, (inputs[:1].clone(),))
-        else:
-            batch = torch.export.Dim("batch", min=1, max=4096)
-            program = torch.export.export(wrapper, (inputs[:2].clone(),), dynamic_shapes=({0: batch},))
-    about = json.dumps(metadata(model, takes_log_mel))
     try:
         _WRITERS[format](program, unfinished, list(model.labels), about)
         if quantize:
-            n = len(inputs) // 2
-            _quantize_onnx(unfinished, inputs[:n].numpy())
-            inputs, windows = inputs[n:], windows[n:]
-        check = _check(model, unfinished, format, inputs, windows)
+            n = len(windows) // 2
+            _quantize_onnx(unfinished, _input(model, windows[:n], takes_log_mel).numpy())
+            windows = windows[n:]
+        check = _check(model, unfinished, format, windows, takes_log_mel, any_length)
         kind = quantize or "float32"
         if not check.max_error <= TOLERANCE[kind] or check.labels_agree < LABELS_AGREE[kind]:
             raise ExportError(
@@ -223,6 +277,33 @@ def export_model(
     return check
 
 
+_NOT_QUANTIZED = {
+    "torch": "a .pt2 would compute in float32 all the same, on rounded weights",
+    "executorch": "8-bit .pte files are not supported",
+}
+
+
+def _program(
+    model: AudioClassifier, window: ExportedWindow, takes_log_mel: bool, any_length: bool, any_batch: bool
+) -> torch.export.ExportedProgram:
+    """The model as a graph whose batch and length are what the arguments say."""
+    sizes: dict[int, torch.export.Dim] = {}
+    if any_batch:
+        sizes[0] = torch.export.Dim("batch", min=1, max=4096)
+    module: nn.Module = window
+    with torch.inference_mode(False), torch.no_grad():
+        example = _input(model, torch.zeros(2 if any_batch else 1, model.window_length), takes_log_mel)
+        window(example)  # the pooling matrices are made here
+        if any_length:
+            # The size it is traced at must be none of the special ones: not one window, no whole number of them.
+            example = _input(model, torch.zeros(2, 2 * model.window_length + model.window_length // 3), takes_log_mel)
+            sizes[2 if takes_log_mel else 1] = torch.export.Dim("length", min=2, max=2**27)
+            module = window if takes_log_mel else ExportedClip(window, model.window_length).eval()
+        # Else the graph would be one for several windows, another one for a single window.
+        with symbolic_shapes.patch(backed_size_oblivious=True):
+            return torch.export.export(module, (example,), dynamic_shapes=(sizes,))
+
+
 def run_exported(path: Path, format: Format) -> Callable[[np.ndarray], list[np.ndarray]]:
     """A function that runs an exported file: float32 windows in, the logits of each task out."""
     if format == "torch":
@@ -232,7 +313,7 @@ def run_exported(path: Path, format: Format) -> Callable[[np.ndarray], list[np.n
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, _one_thread(onnxruntime), providers=["CPUExecutionProvider"])
-        return lambda x: session.run(None, {"window": x})
+        return lambda x: session.run(None, {"sound": x})
     from executorch.runtime import Runtime
 
     method = Runtime.get().load_program(path).load_method("forward")
@@ -249,26 +330,37 @@ def _one_thread(onnxruntime: Any) -> Any:
     return options
 
 
-def _inputs(model: AudioClassifier, windows: Tensor, takes_log_mel: bool) -> Tensor:
+def _input(model: AudioClassifier, waveform: Tensor, takes_log_mel: bool) -> Tensor:
+    """What an exported file takes for a waveform ``(batch, samples)``."""
     with torch.no_grad():
-        return (model.frontend(windows.to(model.frontend.window)) if takes_log_mel else windows).cpu().float()
+        return (model.frontend(waveform.to(model.frontend.window)) if takes_log_mel else waveform).cpu().float()
 
 
-def _check(model: AudioClassifier, path: Path, format: Format, inputs: Tensor, windows: Tensor) -> Check:
+def _check(
+    model: AudioClassifier, path: Path, format: Format, windows: Tensor, takes_log_mel: bool, any_length: bool
+) -> Check:
     model.eval()
-    run, x = run_exported(path, format), inputs.numpy()
+    run, device = run_exported(path, format), model.frontend.window.device
+    sound = windows.flatten().repeat(math.ceil(max(OTHER_LENGTHS) / len(windows)))
+    clips = [sound[None, : round(length * windows.shape[1])] for length in OTHER_LENGTHS if any_length]
+    found, expected = [], []
     with torch.inference_mode():
-        expected = [logits.float().cpu().numpy() for logits in model(windows.to(model.frontend.window)).values()]
-        model_latency_ms = _latency_ms(lambda: model(windows[:1].to(model.frontend.window)))
-    found = run(x)
-    errors = [np.abs(a - b).max() for a, b in zip(found, expected, strict=True)]
-    agree = [(a.argmax(1) == b.argmax(1)).mean() for a, b in zip(found, expected, strict=True)]
+        for waveform in (windows, *clips):
+            parts = waveform if takes_log_mel or waveform is windows else split_windows(waveform[0], windows.shape[1])
+            logits = [values.float().cpu() for values in model(parts.to(device)).values()]
+            expected.append([(v if waveform is windows else v.mean(0, keepdim=True)).numpy() for v in logits])
+            found.append(run(_input(model, waveform, takes_log_mel).numpy()))
+        model_latency_ms = _latency_ms(lambda: model(windows[:1].to(device)))
+    one = _input(model, windows[:1], takes_log_mel).numpy()
+    by_task = [zip(f, e, strict=True) for f, e in zip(found, expected, strict=True)]
+    agree = [a.argmax(1) == b.argmax(1) for a, b in zip(found[0], expected[0], strict=True)]
     return Check(
-        windows=len(x),
-        max_error=float(np.max(errors)),
+        windows=len(windows),
+        other_lengths_s=tuple(clip.shape[1] / model.frontend.sample_rate for clip in clips),
+        max_error=float(np.max([np.abs(a - b).max() for pairs in by_task for a, b in pairs])),
         labels_agree=float(np.mean(agree)),
         size_bytes=path.stat().st_size,
-        latency_ms=_latency_ms(lambda: run(x[:1])),
+        latency_ms=_latency_ms(lambda: run(one)),
         model_latency_ms=model_latency_ms,
     )
 
@@ -291,7 +383,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, tasks: Sequen
     _package("onnxscript", "onnx")
     _package("onnxruntime", "onnx")
     converted = torch.onnx.export(
-        program, dynamo=True, opset_version=20, input_names=["window"], output_names=list(tasks), verbose=False
+        program, dynamo=True, opset_version=20, input_names=["sound"], output_names=list(tasks), verbose=False
     )
     assert converted is not None
     proto = converted.model_proto
@@ -327,7 +419,7 @@ def _quantize_onnx(path: Path, calibration: np.ndarray) -> None:
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             window = next(self.windows, None)
-            return None if window is None else {"window": window[None]}
+            return None if window is None else {"sound": window[None]}
 
     # The log-mel frontend stays in float32: the power of a quiet band is far below one step in 256.
     nodes = onnx.load(path).graph.node

@@ -15,6 +15,9 @@ from .classifier import AudioClassifier, load
 from .errors import ModelFileError
 from .windows import split_windows
 
+SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)
+"""Rates in Hz that HEAR's kit offers its audio at."""
+
 HOP_MS = 50.0
 """Time between timestamp embeddings: the most that HEAR's event tasks allow for."""
 
@@ -40,11 +43,16 @@ def load_model(model_file_path: str = "") -> HearModel:
     """Load a run directory, or "hf-hub:user/name".
 
     Raises:
-        ModelFileError: if there is no such model; audiostride has no weights of its own.
+        ModelFileError: if there is no such model (audiostride has no weights of its own), or it takes
+            audio at a rate that HEAR's kit does not offer.
     """
     if not model_file_path:
         raise ModelFileError("audiostride.hear has no weights of its own; give load_model a run directory")
-    return HearModel(load(model_file_path))
+    model = HearModel(load(model_file_path))
+    if model.sample_rate not in SAMPLE_RATES:
+        rates = ", ".join(map(str, SAMPLE_RATES))
+        raise ModelFileError(f"{model_file_path}: takes audio at {model.sample_rate} Hz, HEAR offers {rates} Hz")
+    return model
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:

@@ -11,9 +11,10 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-from .classifier import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE, AudioClassifier, cost_per_second
+from .classifier import AudioClassifier, cost_per_second
 from .cutoffs import model_cutoffs
 from .errors import ModelFileError
+from .model_files import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 
 
 def download(
@@ -134,17 +135,15 @@ def model_card(
         "",
         "## Cut-offs",
         "",
-        "The fastest modulation each block passes on, after all blocks before it (f/2S).",
+        "The fastest modulation each layer passes on, after all layers before it (f/2S).",
         "",
-        "| block | time stride | time, Hz | mel stride | mel, cycles per band |",
-        "|---|---|---|---|---|",
+        "| layer | axis | stride | cut-off |",
+        "|---|---|---|---|",
     ]
-    rows = model_cutoffs(model)
-    for time, mel in zip(rows[::2], rows[1::2], strict=True):
-        lines.append(
-            f"| {time.layer} | {time.stride:.2f} | {time.cumulative.continuous:.1f} "
-            f"| {mel.stride:.2f} | {mel.cumulative.continuous:.3f} |"
-        )
+    for row in model_cutoffs(model):
+        cutoff = row.cumulative.continuous
+        in_units = f"{cutoff:.1f} Hz" if row.axis == "time" else f"{cutoff:.3f} cycles per mel band"
+        lines.append(f"| {row.layer} | {row.axis} | {row.stride:.2f} | {in_units} |")
     lines += [
         "",
         "## How to use it",

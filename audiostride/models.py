@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .classifier import TRUNKS, AudioClassifier, load
+from .classifier import TRUNKS, AudioClassifier, Frontend, load
 from .frontend import LogMel
+from .wave_cnn import RawWaveform, WaveCNN
 
 _SMALL = {"channels": (16, 32, 64, 64, 128, 128), "smoothness": 1.0}
 
@@ -21,6 +22,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "audio_cnn_small_strided": ("audio_cnn", {"downsampling": "strided", **_SMALL}),
     "audio_cnn_small_spectral": ("audio_cnn", {"downsampling": "spectral", **_SMALL}),
     "audio_cnn_small_diffstride": ("audio_cnn", {"downsampling": "diffstride", **_SMALL}),
+    "resnet18_strided": ("resnet", {"downsampling": "strided"}),
+    "resnet18_spectral": ("resnet", {"downsampling": "spectral"}),
+    "resnet18_diffstride": ("resnet", {"downsampling": "diffstride"}),
+    "wave_cnn_strided": ("wave_cnn", {"downsampling": "strided"}),
+    "wave_cnn_spectral": ("wave_cnn", {"downsampling": "spectral"}),
+    "wave_cnn_diffstride": ("wave_cnn", {"downsampling": "diffstride"}),
 }
 """Name of each model: the trunk's name in `classifier.TRUNKS` and the trunk's settings."""
 
@@ -40,7 +47,7 @@ def create_model(
     pretrained: bool | str | os.PathLike[str] = False,
     *,
     heads: Mapping[str, int | Sequence[str]],
-    frontend: LogMel | None = None,
+    frontend: Frontend | None = None,
     window_s: float = 1.0,
     **settings: Any,
 ) -> AudioClassifier:
@@ -52,7 +59,7 @@ def create_model(
             frontend are taken, with new heads. No weights are published under the registered names
             themselves, so True is an error.
         heads: for each task its class labels in order, or their number.
-        frontend: None for `LogMel()`.
+        frontend: None for `LogMel()`, and for `RawWaveform(8000)` before a `WaveCNN`.
         window_s: length of the windows it classifies, in seconds.
         settings: settings of the trunk that differ from the registered ones.
 
@@ -75,7 +82,8 @@ def create_model(
     except TypeError as error:
         raise ValueError(f"{name}: {str(error).rpartition('() ')[2]}") from error
     if pretrained is False:
-        return AudioClassifier(frontend or LogMel(), trunk, heads, window_s)
+        default = RawWaveform(8000) if isinstance(trunk, WaveCNN) else LogMel()
+        return AudioClassifier(frontend or default, trunk, heads, window_s)
     if pretrained is True:
         raise ValueError(f"no weights are published for {name}; give pretrained=RUN_DIR or 'hf-hub:user/name'")
     model = load(pretrained)

@@ -22,7 +22,7 @@ from .checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from .classifier import AudioClassifier, save_model
+from .classifier import AudioClassifier
 from .complexity import stride_cost as stride_cost_of
 from .data.augment import Augmentation, augmented
 from .data.batches import LabelledClips, plan_epoch, training_batches
@@ -33,6 +33,7 @@ from .errors import ModelFileError, TrainingError, UsageError
 from .evaluate import evaluate, share_right, task_loss
 from .files import JsonLines
 from .interrupt import StopSignals, interrupted
+from .model_files import save_model
 from .resume import RunState, Totals, check_conditions
 
 CHECKPOINTS, STEPS_FILE, METRICS_FILE = "checkpoints", "steps.jsonl", "metrics.jsonl"

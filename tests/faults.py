@@ -255,7 +255,7 @@ def mutate_headers(folder: Path, mutations: int, seed: int) -> tuple[int, list[E
     for _ in range(mutations):
         changed = _mutated_header(content, rng)
         weights.write_bytes(changed)
-        audiostride.classifier.save_config(config, json.loads(settings), changed)
+        audiostride.model_files.save_config(config, json.loads(settings), changed)
         try:
             load(folder)
             silent += 1

@@ -15,6 +15,7 @@ from audiostride import AudioClassifier, create_model, read_audio
 from audiostride import export as export_module
 from audiostride.errors import ExportError, UsageError
 from audiostride.export import ENDINGS, export_model, metadata, run_exported
+from audiostride.windows import split_windows
 from conftest import tone
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's exporter and of onnxruntime
@@ -68,11 +69,30 @@ def test_a_file_computes_what_the_model_computes_for_any_batch(model, windows, t
             expected = model(windows[:n])
             for found, task in zip(run(inputs[:n].numpy()), model.labels, strict=True):
                 assert np.allclose(found, expected[task], atol=1e-4)
+    assert bool(check.other_lengths_s) == (format != "executorch" and not takes_log_mel)
+    if check.other_lengths_s:
+        for n, seconds in ((1, 0.02), (2, 0.7), (1, 1.0), (2, 1.499), (1, 1.5), (2, 2.0), (1, 7.25)):
+            clips = windows[: 8 * n].reshape(n, -1)[:, : round(16000 * seconds)]
+            for found, task in zip(run(clips.numpy()), model.labels, strict=True):
+                expected = [model(split_windows(clip, 16000))[task].mean(0) for clip in clips]
+                assert np.allclose(found, torch.stack(expected).detach(), atol=1e-4), seconds
+
+
+@pytest.mark.slow
+def test_log_mel_may_have_any_length_where_nothing_is_pooled(windows, tmp_path):
+    model = create_model("audio_cnn_small_strided", heads={"pitch": 2}).eval()
+    check = export_model(model, tmp_path / "model.pt2", "torch", windows[:4], takes_log_mel=True)
+    assert check.other_lengths_s == (0.4, 2.6)
+    run = run_exported(tmp_path / "model.pt2", "torch")
+    for n_frames in (20, 100, 333):
+        log_mel = torch.randn(3, 1, n_frames, 64)
+        expected = model.heads["pitch"](model.trunk(log_mel)).detach()
+        assert np.allclose(run(log_mel.numpy())[0], expected, atol=1e-4)
 
 
 def test_labels_and_frontend_travel_in_the_file(model, windows, tmp_path):
     onnx = pytest.importorskip("onnx")
-    expected = metadata(model, takes_log_mel=False)
+    expected = metadata(model, takes_log_mel=False, any_length=True)
     assert expected["tasks"]["pitch"]["labels"] == ["low", "high"]
     export_model(model, tmp_path / "model.onnx", "onnx", windows)
     props = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
@@ -111,8 +131,18 @@ def test_a_file_that_computes_something_else_is_not_kept(model, windows, tmp_pat
         export_model(model, tmp_path / "model.pt2", "torch", windows)
     assert caught.value.exit_code == 7
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UsageError, match="int8 is for --format onnx"):
+
+
+def test_what_cannot_be_exported_is_a_named_error(model, windows, tmp_path):
+    with pytest.raises(UsageError, match=r"model\.onnx: a file of --format torch ends in \.pt2"):
+        export_model(model, tmp_path / "model.onnx", "torch", windows)
+    with pytest.raises(UsageError, match="int8 is for"):
         export_model(model, tmp_path / "model.pt2", "torch", windows, quantize="int8")
+    with pytest.raises(UsageError, match="needs two clips"):
+        export_model(model, tmp_path / "model.onnx", "onnx", windows[:1], quantize="int8")
+    wave = create_model("wave_cnn_strided", heads={"pitch": 2})
+    with pytest.raises(UsageError, match="this model has no log-mel: WaveCNN takes the waveform"):
+        export_model(wave, tmp_path / "model.onnx", "onnx", windows, takes_log_mel=True)
 
 
 @pytest.mark.slow

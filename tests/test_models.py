@@ -1,25 +1,38 @@
 """Every registered model passes these, and the features that every classifier has."""
 
+import importlib.util
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 
-from audiostride import AudioClassifier, LogMel, create_model, hear, list_models, load
-from audiostride.errors import ModelFileError
-from audiostride.export import ExportedWindow
+from audiostride import AudioClassifier, AudioCNN, LogMel, create_model, hear, list_models, load
+from audiostride.errors import ModelFileError, UsageError
+from audiostride.export import ExportedClip, ExportedWindow, export_model
+from audiostride.listen import keep
 from audiostride.models import MODELS
+from audiostride.report import write_report
+from audiostride.windows import split_windows
 from conftest import tone
 
 NARROW = {"channels": (4, 4, 8, 8, 8, 8), "smoothness": 1.0}
+NARROW_FOUR = {"channels": (4, 4, 8, 8), "smoothness": 1.0}
 
 
 @pytest.fixture(params=sorted(MODELS))
 def model(request: pytest.FixtureRequest) -> AudioClassifier:
-    return create_model(request.param, heads={"word": ["no", "yes"], "speaker": 3}, **NARROW)
+    narrow = NARROW if request.param.startswith("audio_cnn") else NARROW_FOUR
+    return create_model(request.param, heads={"word": ["no", "yes"], "speaker": 3}, **narrow)
+
+
+def noise(model: AudioClassifier, n_windows: int) -> torch.Tensor:
+    return torch.randn(n_windows, model.window_length)
 
 
 def test_every_model_gives_logits_and_a_gradient_to_every_parameter(model):
-    logits = model(torch.randn(2, 16000))
+    logits = model(noise(model, 2))
     assert {task: tuple(values.shape) for task, values in logits.items()} == {"word": (2, 2), "speaker": (2, 3)}
     sum(values.square().sum() for values in logits.values()).backward()
     for name, parameter in model.named_parameters():
@@ -30,12 +43,15 @@ def test_every_model_gives_logits_and_a_gradient_to_every_parameter(model):
 
 def test_every_model_gives_the_features_of_every_block(model):
     model.eval()
-    windows = torch.randn(2, 16000)
+    windows = noise(model, 2)
     maps = model.block_features(windows)
     assert len(maps) == len(model.trunk.blocks)
-    assert [features.shape[1] for features in maps] == [4, 4, 8, 8, 8, 8]
+    assert {features.shape[1] for features in maps} == {4, 8}
     assert torch.equal(maps[-1], model.forward_features(windows))
-    assert torch.equal(maps[-1].amax((-2, -1)), model.embed_windows(windows))
+    flat = maps[-1].flatten(2)
+    pooled = flat.amax(2) if isinstance(model.trunk, AudioCNN) else flat.mean(2)
+    assert torch.allclose(pooled, model.embed_windows(windows), atol=1e-6)
+    assert model.embed(windows.flatten(), model.frontend.sample_rate).shape == (model.trunk.num_features,)
 
 
 def test_every_model_learns_only_its_heads_when_frozen_and_all_when_not(model):
@@ -43,7 +59,7 @@ def test_every_model_learns_only_its_heads_when_frozen_and_all_when_not(model):
     model.freeze()
     model.train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
-    model(torch.randn(2, 16000))["word"].square().sum().backward()
+    model(noise(model, 2))["word"].square().sum().backward()
     optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"heads.word.weight", "heads.word.bias"}
@@ -53,9 +69,9 @@ def test_every_model_learns_only_its_heads_when_frozen_and_all_when_not(model):
 
 
 def test_every_model_is_the_same_after_saving_and_loading(model, tmp_path):
-    model(torch.randn(2, 16000))
+    model(noise(model, 2))
     model.eval().save(tmp_path)
-    windows = torch.randn(2, 16000)
+    windows = noise(model, 2)
     again = load(tmp_path)
     assert again.config() == model.config()
     with torch.inference_mode():
@@ -64,13 +80,39 @@ def test_every_model_is_the_same_after_saving_and_loading(model, tmp_path):
 
 
 def test_every_model_is_the_same_in_its_exported_form(model):
-    model(torch.randn(8, 16000))
-    windows = torch.randn(3, 16000)
+    model(noise(model, 8))
+    windows, length = noise(model.eval(), 3), model.window_length
+    window = ExportedWindow(model, takes_log_mel=False).eval()
+    clip = ExportedClip(window, length)
     with torch.inference_mode():
-        expected = model.eval()(windows).values()
-        exported = ExportedWindow(model, takes_log_mel=False).eval()(windows)
-    for found, logits in zip(exported, expected, strict=True):
-        assert torch.allclose(found, logits, atol=1e-4)
+        for found, logits in zip(window(windows), model(windows).values(), strict=True):
+            assert torch.allclose(found, logits, atol=1e-4)
+        for n in (length // 3, length, 3 * length // 2 - 1, 3 * length // 2, 3 * length):
+            sound = windows.flatten()[:n]
+            expected = model(split_windows(sound, length)).values()
+            for found, logits in zip(clip(sound[None]), expected, strict=True):
+                assert torch.allclose(found[0], logits.mean(0), atol=1e-4), n
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter
+@pytest.mark.parametrize("name", ["resnet18_diffstride", "wave_cnn_diffstride", "wave_cnn_strided"])
+def test_other_trunks_are_exported_and_checked(name, tmp_path):
+    model = create_model(name, heads={"word": 3}, **NARROW_FOUR).eval()
+    check = export_model(model, tmp_path / "model.pt2", "torch", noise(model, 3))
+    assert check.max_error < 1e-3
+    assert check.other_lengths_s == (0.4, 2.6)
+
+
+@pytest.mark.parametrize("name", ["resnet18_strided", "wave_cnn_diffstride"])
+def test_what_needs_the_blocks_of_an_audio_cnn_says_so_of_other_trunks(name, tmp_path):
+    model = create_model(name, heads={"word": 2}, **NARROW_FOUR)
+    with pytest.raises(UsageError, match=r"listening is made for an AudioCNN on LogMel; this model is a (ResNet|Wave)"):
+        keep(model, np.zeros(16000, np.float32))
+    model.save(tmp_path)
+    with pytest.raises(UsageError, match="the report is made for an AudioCNN on LogMel"):
+        write_report(tmp_path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_wrong_name_or_setting_says_what_is_right():
@@ -80,7 +122,11 @@ def test_a_wrong_name_or_setting_says_what_is_right():
         create_model("audio_cnn_strided", heads={"word": 2}, stride=2)
     with pytest.raises(ValueError, match="no weights are published"):
         create_model("audio_cnn_strided", pretrained=True, heads={"word": 2})
-    assert list_models("*diffstride*") == ["audio_cnn_diffstride", "audio_cnn_small_diffstride"]
+    with pytest.raises(ValueError, match="belong together, got LogMel and WaveCNN"):
+        create_model("wave_cnn_strided", heads={"word": 2}, frontend=LogMel())
+    assert list_models("*diffstride*") == [
+        *("audio_cnn_diffstride", "audio_cnn_small_diffstride", "resnet18_diffstride", "wave_cnn_diffstride"),
+    ]
 
 
 def test_a_pretrained_trunk_comes_with_its_strides_and_new_heads(tmp_path):
@@ -143,3 +189,21 @@ def test_hear_meets_the_rules_of_its_public_validator(tmp_path):
     assert scenes.shape == (4, model.scene_embedding_size)
     with pytest.raises(ModelFileError, match="no weights of its own"):
         hear.load_model()
+    create_model("wave_cnn_strided", heads={"word": 2}).save(tmp_path)
+    with pytest.raises(ModelFileError, match="takes audio at 8000 Hz, HEAR offers 16000"):
+        hear.load_model(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_hear_passes_its_public_validator_itself(tmp_path, monkeypatch):
+    if importlib.util.find_spec("hearvalidator") is None:
+        pytest.skip("hearvalidator is not installed")
+    # The validator imports tensorflow to tell its models from PyTorch's; for ours nothing else of it is used.
+    tensorflow = types.ModuleType("tensorflow")
+    monkeypatch.setattr(tensorflow, "Module", type("Module", (), {}), raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+    validate = importlib.import_module("hearvalidator.validate")
+    create_model("audio_cnn_small_diffstride", heads={"word": 2}).save(tmp_path)
+    with pytest.warns(UserWarning, match="rounding errors accumulating over longer audio") as warned:
+        validate.ValidateModel("audiostride.hear", str(tmp_path), device="cpu")()
+    assert len(warned) == 1  # it gives this advice to everybody

@@ -15,6 +15,7 @@ from hub_server import Hub
 
 from audiostride import AudioClassifier, create_model, load
 from audiostride.errors import ModelFileError
+from audiostride.hub import model_card
 
 
 @pytest.fixture
@@ -81,11 +82,21 @@ def test_save_pretrained_leaves_a_model_its_scores_and_a_card(run_dir, tmp_path)
         *("README.md", "config.json", "model.safetensors", "results.json"),
     ]
     card = (tmp_path / "shared" / "README.md").read_text()
-    for fact in ("license: cc-by-4.0", "| word | no, yes |", "two spoken words", "87.5 %", "Seed 3", "25.0", "million"):
+    facts = ("license: cc-by-4.0", "| word | no, yes |", "two spoken words", "87.5 %", "Seed 3", "25.0 Hz", "million")
+    for fact in facts:
         assert fact in card, fact
     model = AudioClassifier.from_pretrained(tmp_path / "shared")
     assert model.results == load(run_dir).results
     assert not model.training
+
+
+def test_every_kind_of_model_has_a_card_with_a_cut_off_for_each_of_its_axes():
+    settings = {"channels": (4, 8), "strides": (16, 4), "kernel_sizes": (79, 3), "smoothness": 1.0}
+    card = model_card(create_model("wave_cnn_diffstride", heads={"word": 2}, **settings))
+    assert "| 1 | time | 16.00 | 250.0 Hz |" in card
+    assert "cycles per mel band" not in card
+    card = model_card(create_model("resnet18_strided", heads={"word": 2}))
+    assert card.count("| time |") == card.count("| mel |") == 5
 
 
 @pytest.fixture
