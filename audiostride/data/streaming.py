@@ -6,6 +6,7 @@ seed as any other, so that each block is fetched about once an epoch, whichever 
 Clips still have numbers: order, resuming and the division among workers and machines are those of files.
 """
 
+import contextlib
 import io
 import os
 import shutil
@@ -84,7 +85,11 @@ class Blocks:
                 reason = f"cannot hold what is streamed ({error.strerror}); set TMPDIR to a folder with more room"
                 raise DataError(f"{self.folder}: {reason}") from error
             unfinished.rename(path)
-        fetched = [(found.stat().st_mtime_ns, found.path) for found in os.scandir(self.folder) if "." not in found.name]
+        fetched = []
+        for found in os.scandir(self.folder):
+            with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+                if "." not in found.name:
+                    fetched.append((found.stat().st_mtime_ns, found.path))
         for _, old in sorted(fetched)[: -self.kept]:
             Path(old).unlink(missing_ok=True)
 
