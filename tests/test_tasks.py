@@ -235,17 +235,18 @@ def test_a_band_above_nyquist_is_a_named_error_at_every_rate(tone_folder: Path, 
         make_frontend(folder_recipe(tone_folder, frontend))
 
 
-def tone_of(frequency_hz: float, pulses_hz: float = 0) -> Callable[[np.ndarray], np.ndarray]:
-    """A tone, steady or in pulses, as a function of time in seconds."""
-    return lambda t: np.sin(2 * np.pi * frequency_hz * t) * (t * pulses_hz % 1 < 0.3)
+def tone_of(frequency_hz: float) -> Callable[[np.ndarray], np.ndarray]:
+    """A tone as a function of time in seconds."""
+    return lambda t: np.sin(2 * np.pi * frequency_hz * t)
+
+
+def hiss(t: np.ndarray) -> np.ndarray:
+    """Noise over the whole band, of the same power."""
+    return np.random.RandomState(round(1e6 * t[-1])).standard_normal(len(t)) / 2**0.5
 
 
 RATES = {
-    "bats": (
-        256_000,
-        "{sample_rate: 256000, n_fft: 8192, f_min: 15000, f_max: 120000}",
-        (tone_of(60_000), tone_of(60_000, pulses_hz=10)),
-    ),
+    "bats": (256_000, "{sample_rate: 256000, n_fft: 8192, f_min: 15000, f_max: 120000}", (tone_of(60_000), hiss)),
     "telephone": (8000, "{sample_rate: 8000, n_fft: 256, f_min: 60, f_max: 3900}", (tone_of(400), tone_of(2500))),
     "infrasound": (
         200,
