@@ -27,6 +27,7 @@ NARROW = ["model.channels=[4,4,4,4,4,4]"]
 COMMANDS: dict[str, list[str]] = {
     "README.md": NARROW,
     "docs/training.md": NARROW,
+    "docs/data.md": NARROW,
     "docs/predict.md": [],
     "docs/features.md": [],
     "docs/finetune.md": [],
