@@ -188,7 +188,10 @@ difference whose interval leaves out zero.
 
 def gather(runs: Sequence[Run]) -> Evidence:
     """Name tasks and methods, and compare."""
-    named = {run.name: run._replace(tasks=_task_titles(run)) for run in runs}
+    titles = {run.name: _task_titles(run) for run in runs}
+    named = {
+        run.name: run._replace(tasks=titles[run.name], title=" + ".join(titles[run.name].values())) for run in runs
+    }
     methods: dict[str, Method] = {}
     for tasks in dict.fromkeys(tuple(run.tasks.values()) for run in named.values()):
         group = [run for run in named.values() if tuple(run.tasks.values()) == tasks]
