@@ -411,7 +411,7 @@ def _shared(
     cells = {(row["task"], row["method"]): row for row in accuracy}
     found: dict[tuple[str, str], dict[bool, str]] = {}
     for run in runs:
-        if run.settings["model.downsampling"] == "diffstride":
+        if run.settings["model.downsampling"] == "diffstride" and key in run.settings:  # a waveform has one axis
             rest = json.dumps({k: v for k, v in run.settings.items() if k != key}, sort_keys=True)
             for title in run.tasks.values():
                 found.setdefault((title, rest), {})[run.settings[key]] = methods[run.name]

@@ -21,7 +21,6 @@ from audiostride.cnn import AudioCNN
 from audiostride.compare import Run, find_runs, make_run
 from audiostride.cutoffs import trunk_cutoffs
 from audiostride.errors import AudiostrideError
-from audiostride.run import recipe_of
 from audiostride.rundir import read_results
 
 HERE = Path(__file__).parent
@@ -66,7 +65,8 @@ def main(paths: Sequence[Path]) -> None:
 def run_rows(run: Run) -> list[dict[str, Any]]:
     """The lines of `runs.csv` of one run, a line a task; its recipe is written to `settings/`."""
     results = read_results(Path(run.name))
-    recipe = portable(recipe_of(Path(run.name)).model_dump())
+    # As the run wrote it: read through today's schema, a key that came later would make it another recipe.
+    recipe = portable(yaml.safe_load((Path(run.name) / "recipe.yaml").read_text(encoding="utf-8")))
     model, train, environment = recipe["model"], recipe["train"], results.get("environment", {})
     name = _write_recipe(recipe, "-".join(dict.fromkeys(_data(task) for task in recipe["tasks"].values())))
     learned = model["downsampling"] == "diffstride"

@@ -4,6 +4,7 @@ Every figure and every sentence that depends on one is computed here; nothing is
 """
 
 import json
+import math
 import shlex
 import statistics
 import sys
@@ -64,6 +65,7 @@ STRIDES = [[2.0, 2.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0
 NO_LOSS = 0.005
 """A smaller R is said to cost no accuracy where its mean loss against R = 4 is below this."""
 
+TRUNKS = {"audio_cnn": "", "resnet": ", by a residual net", "wave_cnn": ", from the waveform"}
 KINDS = {"strided": "strided", "spectral": "spectral", "diffstride": "DiffStride"}
 
 
@@ -186,7 +188,10 @@ difference whose interval leaves out zero.
 
 def gather(runs: Sequence[Run]) -> Evidence:
     """Name tasks and methods, and compare."""
-    named = {run.name: run._replace(tasks=_task_titles(run)) for run in runs}
+    titles = {run.name: _task_titles(run) for run in runs}
+    named = {
+        run.name: run._replace(tasks=titles[run.name], title=" + ".join(titles[run.name].values())) for run in runs
+    }
     methods: dict[str, Method] = {}
     for tasks in dict.fromkeys(tuple(run.tasks.values()) for run in named.values()):
         group = [run for run in named.values() if tuple(run.tasks.values()) == tasks]
@@ -216,7 +221,9 @@ def _task_titles(run: Run) -> dict[str, str]:
     titles = {}
     for task, title in short.items():
         others = [other.removeprefix("instrument ") for name, other in short.items() if name != task]
-        titles[task] = f"{title} (with {' and '.join(others)})" if others else title
+        titles[task] = (f"{title} (with {' and '.join(others)})" if others else title) + TRUNKS[
+            run.settings["model.name"]
+        ]
     return titles
 
 
@@ -734,13 +741,10 @@ def _mmac(row: Mapping[str, Any]) -> str:
 
 
 def _totals(evidence: Evidence, task: str, name: str) -> str:
-    """Product of the strides of all layers, time x mel, mean over runs."""
-    totals = []
-    for run in evidence.runs_of(task, name):
-        product = [1.0, 1.0]
-        for time, mel in run.results["strides"]:
-            product = [product[0] * time, product[1] * mel]
-        totals.append(product)
+    """Product of the strides of all layers, time x mel (a waveform has time alone), mean over runs."""
+    totals = [
+        [math.prod(axis) for axis in zip(*r.results["strides"], strict=True)] for r in evidence.runs_of(task, name)
+    ]
     return " x ".join(f"{statistics.fmean(values):.1f}" for values in zip(*totals, strict=True))
 
 
