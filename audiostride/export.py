@@ -300,7 +300,7 @@ def _program(
             sizes[2 if takes_log_mel else 1] = torch.export.Dim("length", min=2, max=2**27)
             module = window if takes_log_mel else ExportedClip(window, model.window_length).eval()
         # Else the graph would be one for several windows, another one for a single window.
-        with symbolic_shapes.patch(backed_size_oblivious=True):
+        with symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             return torch.export.export(module, (example,), dynamic_shapes=(sizes,))
 
 
