@@ -5,7 +5,7 @@ BIN := .venv/bin
 # CPU wheels where one is offered; an unbounded torch resolves to a CUDA build of several GB.
 TORCH := torch==2.13.*
 
-.PHONY: demo test faults lint unit setup clean
+.PHONY: demo test faults fuzz lint unit setup clean
 
 demo: setup ## train the embedded ripples and print their cut-offs
 	$(BIN)/audiostride train ripples --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -15,6 +15,10 @@ test: lint unit ## everything CI checks
 
 faults: setup ## kills, full disks, flipped bits: the figures of docs/reliability.md (root, for a small tmpfs)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py
+
+fuzz: setup ## a coverage-guided fuzzer at everything that reads a file, five minutes each
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[fuzz]"
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py
 
 lint: setup ## lint, format, types
 	$(BIN)/ruff check .

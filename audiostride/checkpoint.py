@@ -24,7 +24,7 @@ import safetensors.torch
 from torch import Tensor
 
 from .errors import ModelFileError
-from .files import explain_write_errors, sync_folder, write_synced
+from .files import explain_write_errors, read_bounded, sync_folder, write_synced
 
 FORMAT = 1
 """Number of the format of a checkpoint; raised when an old reader could not read a new one."""
@@ -34,6 +34,7 @@ Notify = Callable[[str], None]
 
 _MANIFEST, _STATE, _TENSORS = "manifest.json", "state.json", ".safetensors"
 _NAME = re.compile(r"epoch-\d+-step-\d+")
+_MAX_MANIFEST_BYTES, _MAX_FILE_BYTES = 2**20, 2**37
 
 
 @dataclass
@@ -179,10 +180,8 @@ def _remove_hidden(folder: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_bounded(path, _MAX_MANIFEST_BYTES))
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: is not readable JSON ({error})") from error
     if not isinstance(value, dict):
         raise ModelFileError(f"{path}: holds {type(value).__name__}, a mapping is needed")
@@ -198,12 +197,9 @@ def _are_files(entries: Any) -> bool:
 
 
 def _read_checked(path: Path, entry: Mapping[str, Any]) -> bytes:
-    try:
-        if path.stat().st_size != entry.get("bytes"):
-            raise ModelFileError(f"{path}: has {path.stat().st_size} bytes, its manifest says {entry.get('bytes')}")
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path}: {error.strerror or error}") from error
+    if path.is_file() and path.stat().st_size != entry.get("bytes"):
+        raise ModelFileError(f"{path}: has {path.stat().st_size} bytes, its manifest says {entry.get('bytes')}")
+    content = read_bounded(path, _MAX_FILE_BYTES)
     if hashlib.sha256(content).hexdigest() != entry.get("sha256") or set(entry) != {"bytes", "sha256"}:
         raise ModelFileError(f"{path}: damaged, its SHA-256 is not the one in its manifest")
     return content

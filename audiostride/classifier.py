@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .budget import WeightBudget
 from .cnn import AudioCNN
 from .complexity import Cost, model_cost, trunk_cost
 from .errors import ModelFileError, UsageError
@@ -26,6 +27,7 @@ from .model_files import (
     load_weights,
     read_config,
     read_json,
+    read_weights,
     save_model,
 )
 from .resnet import ResNet
@@ -42,6 +44,11 @@ TRUNKS: dict[str, type[Trunk]] = {"audio_cnn": AudioCNN, "resnet": ResNet, "wave
 """Trunk classes by their name in recipes and in `config.json`."""
 
 HUB_PREFIX = "hf-hub:"
+KINDS = ("multiclass", "binary", "multilabel")
+
+MAX_WINDOW = 2**26
+"""Most samples in a window: 70 minutes at 16 kHz."""
+
 _WINDOWS_AT_ONCE = 64
 
 
@@ -81,7 +88,8 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         results: what `results.json` says of a loaded model (scores, cost, strides), else None.
 
     Raises:
-        ValueError: if there is no task, a task has no class, or frontend and trunk do not fit together.
+        ValueError: if there is no task, a task has no class or a name that cannot be one, a window has no
+            length, or frontend and trunk do not fit together.
 
     Example:
         >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
@@ -111,6 +119,10 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         self.frozen = False
         self.labels: dict[str, list[str]] = {}
         self.results: dict[str, Any] | None = None
+        if not 1 <= window_s * frontend.sample_rate <= MAX_WINDOW:
+            raise ValueError(
+                f"window_s={window_s} at {frontend.sample_rate} Hz must be a window of 1 to {MAX_WINDOW:,} samples"
+            )
         self.reset_classifier(heads, kinds)
 
     def reset_classifier(
@@ -142,6 +154,9 @@ class AudioClassifier(nn.Module, ModelHubMixin):
         }
         if not self.labels or not all(self.labels.values()):
             raise ValueError(f"every task needs at least one class, got {self.labels}")
+        for task in self.labels:
+            if not task or "." in task or hasattr(nn.ModuleDict(), task):
+                raise ValueError(f"a task cannot be named {task!r}: it is empty, has a dot or is a word of torch's own")
         self.kinds = {task: (kinds or {}).get(task, "multiclass") for task in self.labels}
         self.thresholds: dict[str, list[float]] = {}
         linear = {task: nn.Linear(self.trunk.num_features, len(labels)) for task, labels in self.labels.items()}
@@ -441,25 +456,40 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
         return load(download(name, revision=revision or None))
     folder = Path(folder)
     config = read_config(folder / CONFIG_FILE)
+    tensors = read_weights(folder / WEIGHTS_FILE, config.get("weights_sha256"))
     try:
-        model = AudioClassifier(
-            _make(FRONTENDS, {"name": "log_mel"} | config["frontend"]),
-            _make(TRUNKS, config["model"]),
-            {task: settings["labels"] for task, settings in config["tasks"].items()},
-            config["window_s"],
-            {task: settings["kind"] for task, settings in config["tasks"].items()},
-        )
-        model.thresholds = {
-            task: settings["thresholds"] for task, settings in config["tasks"].items() if "thresholds" in settings
-        }
-        checksum = config["weights_sha256"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        tasks = config["tasks"]
+        for task, settings in tasks.items():
+            _check_task(task, settings)
+        # What is described must not be larger than what is there; some room is left for the error that says more.
+        with WeightBudget(2 * sum(tensor.numel() for tensor in tensors.values()) + 1_000_000):
+            model = AudioClassifier(
+                _make(FRONTENDS, {"name": "log_mel"} | config["frontend"]),
+                _make(TRUNKS, config["model"]),
+                {task: settings["labels"] for task, settings in tasks.items()},
+                config["window_s"],
+                {task: settings["kind"] for task, settings in tasks.items()},
+            )
+        model.thresholds = {task: s["thresholds"] for task, s in tasks.items() if "thresholds" in s}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{folder / CONFIG_FILE}: does not describe a model: {reason}") from error
-    load_weights(model, folder / WEIGHTS_FILE, checksum)
+    load_weights(model, tensors, folder / WEIGHTS_FILE)
     if (folder / RESULTS_FILE).is_file():
         model.results = read_json(folder / RESULTS_FILE)
     return model.eval()
+
+
+def _check_task(task: str, settings: Mapping[str, Any]) -> None:
+    labels, kind, thresholds = settings["labels"], settings["kind"], settings.get("thresholds", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"the labels of task {task!r} are no list of text")
+    if kind not in KINDS:
+        raise ValueError(f"task {task!r} is of the unknown kind {kind!r}; there are {', '.join(KINDS)}")
+    if not isinstance(thresholds, list) or not all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds):
+        raise ValueError(f"the thresholds of task {task!r} are no list of numbers from 0 to 1")
+    if thresholds and len(thresholds) != (1 if kind == "binary" else len(labels)):
+        raise ValueError(f"task {task!r} has {len(thresholds)} thresholds")
 
 
 def _make(kinds: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:

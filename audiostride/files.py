@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,29 @@ def replace_file(path: Path, content: bytes | str) -> None:
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Content of a file that came from anywhere: of no more than `limit` bytes, and a file indeed.
+
+    Raises:
+        ModelFileError: if it is missing, larger, or no plain file (opening a FIFO would wait for ever).
+
+    Example:
+        >>> read_bounded(Path("/dev/zero"), 100)
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.ModelFileError: /dev/zero: is not a file
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelFileError(f"{path}: is not a file" + (" but a directory" if path.is_dir() else ""))
+        if found.st_size > limit:
+            raise ModelFileError(f"{path}: has {found.st_size:,} bytes, more than the {limit:,} that are read of it")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror or error}") from error
 
 
 class JsonLines:

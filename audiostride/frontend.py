@@ -15,6 +15,9 @@ from torch.nn import functional as F
 LOG_OFFSET = 1e-5
 """Added to the band power before the logarithm, so that silence is log(1e-5) = -11.5, not -inf."""
 
+MAX_FILTERS = 2**24
+"""Most bands times FFT length: 256 bands of an FFT of 65,536 samples."""
+
 CLIPS_IN_CACHE = 8
 """Clips transformed at once on a CPU: of one second, their spectra take 3 MB (`benchmarks/log_mel.py`)."""
 
@@ -72,6 +75,8 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: 
             f"f_max={f_max} Hz lies above the Nyquist frequency {sample_rate / 2} Hz of sample_rate={sample_rate}; "
             f"lower f_max or raise sample_rate"
         )
+    if n_mels * n_fft > MAX_FILTERS:
+        raise ValueError(f"n_mels={n_mels} bands of n_fft={n_fft} are too many, their product may be {MAX_FILTERS:,}")
     edges = torch.tensor(mel_band_edges_hz(n_mels, f_min, f_max), dtype=torch.float64)
     bins_hz = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (sample_rate / n_fft)
     rising = (bins_hz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]

@@ -11,12 +11,15 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from .errors import ModelFileError
-from .files import explain_write_errors, replace_file
+from .files import explain_write_errors, read_bounded, replace_file
 
 FORMAT = 1
 """Number of the format of `config.json`; raised when an old reader could not read a new file."""
 
 CONFIG_FILE, WEIGHTS_FILE, RESULTS_FILE = "config.json", "model.safetensors", "results.json"
+
+MAX_JSON_BYTES, MAX_WEIGHTS_BYTES = 2**24, 2**35
+"""Larger files are not read: 16 MB of JSON, 32 GB of weights."""
 
 
 def save_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -43,18 +46,21 @@ def save_config(path: Path, config: Mapping[str, Any], weights: bytes) -> None:
     replace_file(path, json.dumps(checked, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds, a mapping.
 
     Raises:
-        ModelFileError: if it is missing or no JSON.
+        ModelFileError: if it is missing, too large, no plain file or no JSON.
     """
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file; a run directory with a trained model is needed")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; a run directory with a trained model is needed") from error
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_bounded(path, MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: is not readable JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: holds {type(value).__name__}, a mapping is needed")
+    return value
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -71,41 +77,52 @@ def read_config(path: Path) -> dict[str, Any]:
         ['config_sha256', 'format', 'weights_sha256']
     """
     config = read_json(path)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise ModelFileError(f"{path}: has format {found!r}, this version of audiostride reads {FORMAT}")
+    if config.get("format") != FORMAT:
+        raise ModelFileError(f"{path}: has format {config.get('format')!r}, this version of audiostride reads {FORMAT}")
     if config.get("config_sha256") != _config_checksum(config):
         raise ModelFileError(f"{path}: damaged or changed, its content does not fit its config_sha256")
     return config
 
 
-def load_weights(model: nn.Module, path: Path, checksum: str) -> None:
-    """Load `model.safetensors` into a module.
+def read_weights(path: Path, checksum: Any) -> dict[str, Tensor]:
+    """The tensors in `model.safetensors`.
 
     Args:
-        model: a module with the same names, shapes and kinds of number.
         path: the file.
         checksum: its SHA-256, from `config.json`.
 
     Raises:
-        ModelFileError: if it is missing, damaged, a pickle under another name, or does not fit the module.
+        ModelFileError: if it is missing, too large, damaged or a pickle under another name.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path}: {error.strerror or error}") from error
+    content = read_bounded(path, MAX_WEIGHTS_BYTES)
     if hashlib.sha256(content).hexdigest() != checksum:
         if content[:1] == b"\x80" or content[:4] == b"PK\x03\x04":
             raise ModelFileError(f"{path}: is a pickle (or a zip of one) under another name; it was not opened")
         raise ModelFileError(f"{path}: damaged or changed, its SHA-256 is not the one in {CONFIG_FILE}")
     try:
-        tensors = safetensors.torch.load(content)
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path}: is no sound safetensors file ({error})") from error
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load tensors into a module with the same names, shapes and kinds of number.
+
+    Args:
+        model: the module.
+        tensors: from `read_weights`.
+        path: where they were read.
+
+    Raises:
+        ModelFileError: if they do not fit the module.
+    """
+    try:
         for name, own in model.state_dict().items():
             found = tensors[name].dtype if name in tensors else own.dtype
             if found != own.dtype and not (found.is_floating_point and own.is_floating_point):
                 raise ValueError(f"{name} is {found}, not {own.dtype}")  # it would be cast in silence
         model.load_state_dict(tensors)
-    except (safetensors.SafetensorError, RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError) as error:
         raise ModelFileError(f"{path}: does not fit {CONFIG_FILE}: {str(error).strip()}") from error
 
 

@@ -29,6 +29,9 @@ from .errors import RecipeError, UsageError
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 
+Width = Annotated[int, Field(ge=1, le=65_536)]
+"""Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
+
 
 class Section(BaseModel):
     """A part of a recipe: unknown keys and wrong types are errors."""
@@ -43,8 +46,8 @@ class FrontendSection(Section):
     sample_rate: int = Field(16000, ge=100, le=1_000_000)
     window_ms: float = Field(25.0, gt=0)
     hop_ms: float = Field(10.0, gt=0)
-    n_fft: int = Field(512, ge=2)
-    n_mels: int = Field(64, ge=1)
+    n_fft: int = Field(512, ge=2, le=2**20)
+    n_mels: int = Field(64, ge=1, le=2**14)
     f_min: float = Field(60.0, ge=0)
     f_max: float = Field(7800.0, gt=0)
 
@@ -202,7 +205,7 @@ class ModelSection(TrunkSection):
 
     name: Literal["audio_cnn"] = "audio_cnn"
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
-    channels: list[Annotated[int, Field(ge=1)]] = [64, 128, 256, 256, 512, 512]
+    channels: list[Width] = [64, 128, 256, 256, 512, 512]
     strides: list[Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]] = [
         [2, 2],
         [2, 2],
@@ -220,8 +223,8 @@ class ResNetSection(Section):
 
     name: Literal["resnet"] = "resnet"
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
-    channels: list[Annotated[int, Field(ge=1)]] = [64, 128, 256, 512]
-    blocks: list[Annotated[int, Field(ge=1)]] = [2, 2, 2, 2]
+    channels: list[Width] = [64, 128, 256, 512]
+    blocks: list[Width] = [2, 2, 2, 2]
     strides: list[
         Annotated[float, Field(ge=1)]
         | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
@@ -241,8 +244,8 @@ class WaveCNNSection(TrunkSection):
 
     name: Literal["wave_cnn"]
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
-    channels: list[Annotated[int, Field(ge=1)]] = [32, 64, 128, 256]
-    kernel_sizes: list[Annotated[int, Field(ge=1)]] = [79, 3, 3, 3]
+    channels: list[Width] = [32, 64, 128, 256]
+    kernel_sizes: list[Width] = [79, 3, 3, 3]
     strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
     smoothness: float = Field(4.0, ge=1)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import __version__
 from .audio import read_audio
+from .budget import WeightBudget
 from .checkpoint import Notify, list_checkpoints
 from .classifier import FRONTENDS, TRUNKS, AudioClassifier, Frontend, Trunk, cost_per_second, load, probabilities
 from .data import Clips, label_numbers, read_path
@@ -41,6 +42,9 @@ from .train import CHECKPOINTS, OnEpoch, OnStep, train
 from .windows import split_windows
 
 RECIPE_FILE, RESULTS_FILE, PREDICTIONS_FILE = "recipe.yaml", "results.json", "predictions-test.csv"
+
+MAX_WEIGHTS = 2**31
+"""Most weights of a trunk that a recipe may ask for; three hundred times what any shipped recipe does."""
 
 
 def run(
@@ -90,7 +94,10 @@ def run(
     trunk = make_trunk(recipe) if start is None else start.trunk
     sets, labels, bad_files = prepare_data(recipe, progress)
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
-    model = AudioClassifier(frontend, trunk, labels, 1.0 if start is None else start.window_s, kinds)
+    try:
+        model = AudioClassifier(frontend, trunk, labels, 1.0 if start is None else start.window_s, kinds)
+    except ValueError as error:
+        raise RecipeError(f"tasks: {error}") from error
     if recipe.model.linear_probe:
         model.freeze()
     model.to(device)
@@ -340,10 +347,11 @@ def make_trunk(recipe: Recipe) -> Trunk:
     """The recipe's trunk with fresh weights.
 
     Raises:
-        RecipeError: if its settings contradict each other.
+        RecipeError: if its settings contradict each other, or ask for more weights than any machine trains.
     """
     try:
-        return TRUNKS[recipe.model.name](**recipe.model.model_dump(exclude={"name", "init", "linear_probe"}))
+        with WeightBudget(MAX_WEIGHTS):
+            return TRUNKS[recipe.model.name](**recipe.model.model_dump(exclude={"name", "init", "linear_probe"}))
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
 

@@ -225,9 +225,12 @@ def train(
                             task: task_loss(logits[task], numbers, model.kinds[task], (class_weights or {}).get(task))
                             for task, numbers in labels.items()
                         }
-                        loss = torch.stack([weights.get(task, 1.0) * x for task, x in losses.items()]).sum()
                         # The exchange averages over processes, whose shares of the clips may differ.
-                        loss = loss * (batch.share * process_count())
+                        shares = {
+                            task: process_count() * share_of_mean(numbers, batch.share, (class_weights or {}).get(task))
+                            for task, numbers in labels.items()
+                        }
+                        loss = torch.stack([weights.get(t, 1.0) * x * shares[t] for t, x in losses.items()]).sum()
                         if stride_cost:
                             loss = loss + stride_cost * stride_cost_of(model)
                         loss = loss / len(group)
@@ -237,7 +240,9 @@ def train(
                     if batch.share:
                         for task, value in losses.items():
                             right = share_right(logits[task].detach(), labels[task], model.kinds[task])
-                            _count(run.totals, task, value.item(), right)
+                            # Sums over the processes are those of one: a clip's part in its batch is its weight's.
+                            n_whole = len(right) / batch.share
+                            _count(run.totals, task, value.item() * n_whole * shares[task] / process_count(), right)
 
                 loss_value, signal_number = _agree(own_loss, stop.number, model, run.step, device)
                 norm = 0.0
@@ -339,6 +344,27 @@ def schedule_factor(schedule: str, step: int, n_steps: int, warmup_steps: int = 
     return _cosine(1.0, 4e-6, (step - peak) / max(n_steps - 1 - peak, 1))
 
 
+def share_of_mean(labels: Tensor, share: float, class_weights: Tensor | None = None) -> float:
+    """Share of this process' loss in the mean loss over a batch that several processes have split among them.
+
+    A weighted cross-entropy of class numbers is a mean by weight, so its share is that of the
+    weights, which the processes tell each other; every other loss is a mean over clips.
+
+    Args:
+        labels: class numbers ``(n,)`` of this process' clips, or shares of the classes ``(n, n_classes)``.
+        share: of the clips, from 0 to 1.
+        class_weights: weight of each class ``(n_classes,)``.
+
+    Example:
+        >>> share_of_mean(torch.tensor([0, 1]), 1.0, torch.tensor([0.5, 2.0]))
+        1.0
+    """
+    if class_weights is None or labels.dim() > 1 or process_count() == 1:
+        return share
+    own = class_weights[labels].double().sum().item() if share else 0.0
+    return own / sum(numbers[0] for numbers in gather_numbers([own], labels.device))
+
+
 @torch.no_grad()
 def update_average_(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move an exponential average of a model's parameters, strides included, on by one step, in place.
@@ -411,7 +437,7 @@ def _cosine(first: float, last: float, share: float) -> float:
 
 def _count(totals: Totals, task: str, loss: float, right: Tensor) -> None:
     total = totals.setdefault(task, {"loss": 0.0, "accuracy": 0.0, "n": 0.0})
-    total["loss"] += loss * len(right)
+    total["loss"] += loss
     total["accuracy"] += right.sum().item()
     total["n"] += len(right)
 

@@ -1,15 +1,25 @@
-"""Makes a corpus of audio files that are not what they claim to be.
+"""Makes a corpus of audio files that are not what they claim to be, and measures what reading each one takes.
 
 python tests/hostile_audio.py FOLDER
+
+makes the corpus in the folder, reads every file in a process of its own, and prints a line of JSON for each.
 """
 
+import json
 import os
+import resource
+import signal
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
+
+from audiostride.audio import read_audio
+from audiostride.errors import DataError
 
 OK = ""
 """Expectation of a file that is accepted; else a part of the message with which it is refused."""
@@ -100,6 +110,55 @@ def make_corpus(folder: Path) -> dict[str, str]:
     return expected
 
 
+class Reading(NamedTuple):
+    """What came of reading a file, in a process of its own.
+
+    Attributes:
+        name: of the file.
+        expected: part of the message, "" if the file is accepted.
+        message: the error; "" if the file was read and is sound.
+        cpu_s: processor time it took.
+        peak_mb: most memory the process had, Python and libraries included.
+    """
+
+    name: str
+    expected: str
+    message: str
+    cpu_s: float
+    peak_mb: float
+
+
+def read_all(folder: Path, expected: dict[str, str]) -> Iterator[Reading]:
+    """Read every file of a corpus; what hangs for 20 s is killed."""
+    for name, expectation in expected.items():
+        end, other_end = os.pipe()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            began = resource.getrusage(resource.RUSAGE_SELF)
+            try:
+                sound = read_audio(folder / name, 16000)
+                right = len(sound) and sound.dtype == np.float32 and np.isfinite(sound).all()
+                message = "" if right else f"is no sound: {sound}"
+            except DataError as error:
+                message = str(error)
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            cpu_s = used.ru_utime + used.ru_stime - began.ru_utime - began.ru_stime
+            os.write(other_end, json.dumps([message, cpu_s, used.ru_maxrss / 1024]).encode())
+            os._exit(0)
+        os.close(other_end)
+        with open(end) as pipe:
+            told = pipe.read()
+        os.waitpid(child, 0)
+        yield Reading(name, expectation, *(json.loads(told) if told else ("died or hung", 20.0, 0.0)))
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True)
+    for reading in read_all(folder, make_corpus(folder)):
+        print(json.dumps(reading))
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).mkdir(parents=True)
-    make_corpus(Path(sys.argv[1]))
+    main()

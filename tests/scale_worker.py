@@ -43,6 +43,7 @@ def main() -> None:
         steps=arguments.steps,
         stride_cost=0.01,
         ema_decay=0.9,
+        class_weights={"third": torch.tensor([0.5, 1.0, 3.0])},
         resume=arguments.resume,
         checkpoint_steps=3,
         on_step=on_step,

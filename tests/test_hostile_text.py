@@ -1,8 +1,10 @@
 """Recipes, tables and model headers from anywhere: read, or refused with our own error, in bounded time."""
 
 import json
+import os
 from pathlib import Path
 
+import fuzz
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from audiostride import AudioClassifier, AudioCNN, LogMel, load
 from audiostride.data import read_folder
 from audiostride.errors import AudiostrideError, DataError, ModelFileError, RecipeError
+from audiostride.model_files import save_config
 from audiostride.recipe import Recipe, load_recipe, shipped_recipes
+from audiostride.run import make_frontend, make_trunk
 
 _RELAXED = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -97,6 +101,84 @@ def test_any_value_in_a_model_s_config_is_refused_by_name(tmp_path: Path, value:
         (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
         with pytest.raises(ModelFileError, match=r"config\.json|model\.safetensors"):
             load(tmp_path)
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_the_fuzzer_begins_with_files_that_are_read(target: str) -> None:
+    read = [fuzz.try_input(target, seed) for seed in fuzz.seeds(target)]
+    assert sum(read) >= len(read) - 1  # one of each may be hostile
+
+
+@_RELAXED
+@given(st.data())
+def test_any_change_of_any_file_is_read_or_refused_with_our_own_error(data: st.DataObject) -> None:
+    target = data.draw(st.sampled_from(sorted(fuzz.TARGETS)))
+    content = data.draw(st.sampled_from(list(fuzz.seeds(target))))
+    place = data.draw(st.integers(0, len(content)))
+    piece = data.draw(st.one_of(st.binary(max_size=8), st.sampled_from(fuzz.TOKENS)))
+    fuzz.try_input(target, content[:place] + piece + content[place + data.draw(st.integers(0, 12)) :])
+
+
+def _saved(folder: Path, **changes: object) -> Path:
+    """A model whose config says something else, with right checksums."""
+    AudioClassifier(LogMel(), AudioCNN("strided", (2,), ((2, 2),)), {"word": 2}).save(folder)
+    config = json.loads((folder / "config.json").read_text())
+    for section, change in changes.items():
+        config[section] = {**config[section], **change} if isinstance(change, dict) else change
+    save_config(folder / "config.json", config, (folder / "model.safetensors").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"channels": [10**9]}}, "more than the .* weights it may have"),
+        ({"model": {"channels": [10**5] * 50, "strides": [[2, 2]] * 50}}, "more than the .* weights it may have"),
+        ({"model": {"name": "resnet", "blocks": [10**9], "channels": [9]}}, "more than the .* weights it may have"),
+        ({"model": {"name": "wave_cnn", "kernel_sizes": [10**12 + 1], "strides": [2]}}, "more than the .* weights"),
+        ({"frontend": {"n_fft": 10**9}}, "n_mels=64 bands of n_fft=1000000000 are too many"),
+        ({"frontend": {"n_mels": 10**9}}, "n_mels=1000000000 bands of n_fft=512 are too many"),
+        ({"window_s": 1e9}, "must be a window of 1 to"),
+        ({"window_s": float("nan")}, "must be a window of 1 to"),
+        ({"tasks": {"word": {"kind": "multiclass", "labels": 10**9}}}, "labels of task 'word' are no list of text"),
+        ({"tasks": {"word": {"kind": "guess", "labels": ["a", "b"]}}}, "unknown kind 'guess'"),
+        ({"tasks": {"train": {"kind": "binary", "labels": ["a", "b"]}}}, "a task cannot be named 'train'"),
+    ],
+)
+def test_a_model_s_config_cannot_ask_for_more_than_there_is(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        load(_saved(tmp_path, **changes))
+
+
+def test_a_config_that_is_too_large_or_no_file_is_not_read(tmp_path: Path) -> None:
+    _saved(tmp_path)
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(2**40)  # sparse: it takes no room on the disk
+    with pytest.raises(ModelFileError, match="more than the 16,777,216 that are read of it"):
+        load(tmp_path)
+    (tmp_path / "config.json").unlink()
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ModelFileError, match=r"config\.json: is not a file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.channels=[1000000000,1,1]", "less than or equal to 65536"),
+        ("model.channels=[65536,65536,65536]", "model: more than the 2,147,483,648 weights it may have"),
+        ("frontend.n_fft=1000000000", "less than or equal to 1048576"),
+        ("frontend={n_fft: 1048576, n_mels: 16384}", "n_mels=16384 bands of n_fft=1048576 are too many"),
+    ],
+)
+def test_a_recipe_cannot_ask_for_more_than_any_machine_has(override: str, message: str) -> None:
+    def make() -> None:
+        recipe = load_recipe("ripples", ["model.strides=[[2,2],[2,2],[2,2]]", "model.channels=[4,4,4]", override])
+        make_frontend(recipe)
+        make_trunk(recipe)
+
+    with pytest.raises(RecipeError, match=message):
+        make()
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,21 +14,24 @@ import torch
 from small_training import small_data, small_model, train_small
 
 from audiostride import distributed
-from audiostride.checkpoint import list_checkpoints, load_checkpoint
+from audiostride.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from audiostride.data.batches import training_batches
 from audiostride.errors import TrainingError
+from audiostride.evaluate import task_loss
+from audiostride.train import share_of_mean
 
 WORKER = Path(__file__).with_name("scale_worker.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+# Without the shared store a restart may meet the rendezvous of the processes that are gone.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def _launch(out: Path, processes: int, *options: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(WORKER), str(out), *options]
     if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *torchrun, f"--max-restarts={restarts}", *command[1:]]
-    # Without the shared store a restart may meet the rendezvous of the processes that are gone.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        torchrun = [*TORCHRUN, "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+        command = [*torchrun, *command[1:]]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
 
 
 def _curve(out: Path) -> list[float]:
@@ -82,6 +88,89 @@ def test_four_processes_follow_the_course_of_one(alone: Path, tmp_path: Path) ->
     _assert_same_course(alone, tmp_path / "run")
 
 
+@pytest.fixture
+def two_hosts() -> Iterator[list[tuple[str, str]]]:
+    """Two network namespaces with a cable between them: (name, address) of each. The cable is `link` in both."""
+    hosts = [(f"audiostride-{os.getpid()}-{i}", f"10.77.31.{i + 1}") for i in range(2)]
+    if shutil.which("ip") is None or os.geteuid():
+        pytest.skip("two hosts need root and the command ip (Debian's iproute2)")
+    made = subprocess.run(["ip", "netns", "add", hosts[0][0]], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"this machine lets nobody make a network namespace: {made.stderr.strip()}")
+    try:
+        subprocess.run(["ip", "netns", "add", hosts[1][0]], check=True)
+        peer = ["peer", "name", "link", "netns", hosts[1][0]]
+        subprocess.run(["ip", "link", "add", "link", "netns", hosts[0][0], "type", "veth", *peer], check=True)
+        for name, address in hosts:
+            subprocess.run(["ip", "-n", name, "address", "add", f"{address}/24", "dev", "link"], check=True)
+            for device in ("link", "lo"):
+                subprocess.run(["ip", "-n", name, "link", "set", device, "up"], check=True)
+        yield hosts
+    finally:
+        for name, _ in hosts:
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+@pytest.mark.slow
+def test_two_hosts_follow_the_course_of_one_process(
+    alone: Path, two_hosts: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """Each with a network and a run directory of its own, of which only the first is written."""
+    children = []
+    for number, (name, address) in enumerate(two_hosts):
+        rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={two_hosts[0][1]}:29500", "--rdzv-id=job"]
+        nodes = ["--nnodes=2", "--nproc-per-node=1", f"--local-addr={address}"]
+        command = [*TORCHRUN, *nodes, *rendezvous, str(WORKER), str(tmp_path / f"host-{number}"), "--frozen"]
+        children.append(
+            subprocess.Popen(
+                ["ip", "netns", "exec", name, *command],
+                env=ENVIRONMENT | {"GLOO_SOCKET_IFNAME": "link"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+    try:
+        said = [child.communicate(timeout=600)[0] for child in children]
+    finally:
+        for child in children:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+    assert [child.returncode for child in children] == [0, 0], "\n".join(said)
+    assert "of 2 is done" in said[0]
+    assert "of 2 is done" in said[1]
+    written = [folder for folder in sorted(tmp_path.iterdir()) if list(folder.iterdir())]
+    assert len(written) == 1, "process 0 alone writes"
+    _assert_same_course(alone, written[0])
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_and_leaves_no_other_process_and_a_whole_checkpoint(tmp_path: Path) -> None:
+    killed = _launch(tmp_path / "run", 2, "--frozen", "--kill-at=8")
+    assert killed.returncode != 0
+    assert "Signal 9 (SIGKILL)" in killed.stderr
+    commands = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline") if file.exists()]
+    assert not [command for command in commands if os.fsencode(tmp_path) in command]
+    last = newest_checkpoint(tmp_path / "run" / "checkpoints", pytest.fail)
+    assert last is not None
+    assert last.state["position"]["step"] == 6  # one is saved every third step
+
+
+@pytest.mark.slow
+def test_the_command_trains_with_two_processes(tmp_path: Path) -> None:
+    settings = ["tasks.rate.data.n_clips=250", "tasks.scale.data.n_clips=250", "train.batch_size=50", "cache=null"]
+    settings += ["model.channels=[4,4]", "model.strides=[[3,3],[2,2]]", "train.epochs=1"]
+    command = ["--standalone", "--nproc-per-node=2", "-m", "audiostride", "train", "ripples", *settings]
+    command += ["--out", str(tmp_path / "run"), "--resume"]
+    done = subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    lines = (tmp_path / "run" / "predictions-test.csv").read_text().splitlines()[1:]
+    assert len(lines) == len(set(lines)) == sum(task["n"] for task in results["tasks"].values())
+    assert results["environment"]["processes"] == 2
+
+
 @pytest.mark.slow
 def test_a_killed_process_is_restarted_and_the_job_ends_as_if_nothing_had_happened(pair: Path, tmp_path: Path) -> None:
     killed = _launch(tmp_path / "run", 2, "--frozen", "--kill-at=20", "--resume", restarts=2)
@@ -102,9 +191,12 @@ def test_a_stride_that_drifts_on_one_process_stops_the_job(tmp_path: Path, monke
         train_small(small_model(), tmp_path)
 
 
-def test_processes_share_every_batch_without_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_and_their_workers_share_every_batch_without_overlap(
+    monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     def batches() -> list:
-        return list(training_batches(small_data(43), 16000, 3200, 8, "uniform", seed=0, epoch=0, workers=0))
+        return list(training_batches(small_data(43), 16000, 3200, 8, "uniform", seed=0, epoch=0, workers=workers))
 
     whole = batches()
     monkeypatch.setattr(distributed, "process_count", lambda: 4)
@@ -116,3 +208,17 @@ def test_processes_share_every_batch_without_overlap(monkeypatch: pytest.MonkeyP
         assert sorted(name for part in parts if part.share for name in part.names) == sorted(batch.names)
         assert sum(part.share for part in parts) == 1.0
         assert all(len(part.names) >= 1 for part in parts)
+
+
+def test_the_shares_of_a_weighted_mean_are_those_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, labels = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0, 2, 2, 1, 0])
+    logits = torch.randn(5, 3)
+    parts = [slice(0, 2), slice(2, 5)]
+    sums = [[weights[labels[part]].sum().item()] for part in parts]
+    monkeypatch.setattr("audiostride.train.process_count", lambda: 2)
+    monkeypatch.setattr("audiostride.train.gather_numbers", lambda own, device: sums)
+    means = [task_loss(logits[part], labels[part], class_weights=weights) for part in parts]
+    shares = [share_of_mean(labels[part], 0.5, weights) for part in parts]
+    together = sum(share * mean for share, mean in zip(shares, means, strict=True))
+    torch.testing.assert_close(together, task_loss(logits, labels, class_weights=weights))
+    assert share_of_mean(labels[:1], 0.0, weights) == 0.0  # a stand-in counts nothing

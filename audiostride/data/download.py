@@ -1,5 +1,6 @@
 """Fetching archives and unpacking them: resumed where they broke off, checked, and never outside their folder."""
 
+import errno
 import hashlib
 import http.client
 import os
@@ -143,7 +144,8 @@ def extract(archive: Path, folder: Path, progress: Progress | None = None) -> No
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{archive}: is not a sound tar or zip archive ({error})") from error
     except OSError as error:
-        if error.errno is None or isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        wrong_names = FileExistsError | NotADirectoryError | IsADirectoryError
+        if error.errno in (None, errno.EINVAL, errno.ENAMETOOLONG) or isinstance(error, wrong_names):
             raise DataError(f"{archive}: is not a sound tar or zip archive ({error})") from error
         raise
     if progress:
