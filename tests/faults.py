@@ -12,6 +12,7 @@ import mmap
 import os
 import platform
 import random
+import re
 import resource
 import shutil
 import signal
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hostile_audio import measure_all
 
 import audiostride.preparation
 import audiostride.run
@@ -302,6 +304,14 @@ def _mutated_header(content: bytes, rng: random.Random) -> bytes:
     return len(raw_header).to_bytes(8, "little") + raw_header + data
 
 
+def state_items_lost() -> tuple[int, int]:
+    """Run the tests that lose an item of the state and want the comparison to see it; returns passed and not."""
+    tests = str(Path(__file__).with_name("test_reliability.py")) + "::test_each_item_of_the_state_matters"
+    told = subprocess.run([sys.executable, "-m", "pytest", "-q", tests], capture_output=True, text=True).stdout
+    found = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|error)", told)}
+    return found.get("passed", 0), found.get("failed", 0) + found.get("error", 0)
+
+
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
     """A tmpfs of that size; needs root."""
@@ -379,6 +389,18 @@ def main() -> None:
     print(f"| mutated safetensors header, checksums made right again | {arguments.mutations} | ", end="")
     print(f"{silent} loaded silently, {len(foreign)} foreign errors |", flush=True)
     failed |= bool(silent or foreign)
+
+    passed, not_passed = state_items_lost()
+    print(f"| an item of the state lost, each in turn | {passed + not_passed} | ", end="")
+    print(f"{passed} noticed, {not_passed} not |", flush=True)
+    failed |= bool(not_passed or not passed)
+
+    readings = measure_all(folder / "corpus")
+    wrong = [r for r in readings if bool(r.message) != bool(r.expected) or r.expected not in r.message]
+    cpu_s, peak_mb = max(r.cpu_s for r in readings), max(r.peak_mb for r in readings)
+    print(f"| hostile audio file | {len(readings)} | {len(wrong)} other than said below; ", end="")
+    print(f"at most {1000 * cpu_s:.0f} ms of processor time, {peak_mb:.0f} MB |", flush=True)
+    failed |= bool(wrong or cpu_s > 1 or peak_mb > 200)
     shutil.rmtree(folder)
     sys.exit(failed)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import fuzz
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, load
 from audiostride.data import read_folder
+from audiostride.data.download import extract
 from audiostride.errors import AudiostrideError, DataError, ModelFileError, RecipeError
 from audiostride.model_files import save_config
 from audiostride.recipe import Recipe, load_recipe, shipped_recipes
@@ -119,12 +121,31 @@ def test_any_change_of_any_file_is_read_or_refused_with_our_own_error(data: st.D
     fuzz.try_input(target, content[:place] + piece + content[place + data.draw(st.integers(0, 12)) :])
 
 
+def test_a_zip_whose_members_lie_before_its_beginning_is_named(tmp_path: Path) -> None:
+    """Found by hypothesis: with a byte cut away, seeking to a member is an OSError of the system."""
+    zipped = next(seed for seed in fuzz.seeds("archive") if seed.startswith(b"PK"))
+    (tmp_path / "cut.zip").write_bytes(zipped[1:])
+    with pytest.raises(DataError, match=r"cut\.zip: is not a sound tar or zip archive"):
+        extract(tmp_path / "cut.zip", tmp_path / "out")
+
+
+def test_a_zip_with_a_member_without_a_name_is_named(tmp_path: Path) -> None:
+    """Found by the fuzzer, as an IndexError of zipfile."""
+    with zipfile.ZipFile(tmp_path / "nameless.zip", "w") as zipped:
+        zipped.writestr("x", b"content")
+    content = (tmp_path / "nameless.zip").read_bytes().replace(b"x", b"\0")  # a name ends at a null byte
+    (tmp_path / "nameless.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"nameless\.zip: is not a sound tar or zip archive"):
+        extract(tmp_path / "nameless.zip", tmp_path / "out")
+
+
 def _saved(folder: Path, **changes: object) -> Path:
     """A model whose config says something else, with right checksums."""
     AudioClassifier(LogMel(), AudioCNN("strided", (2,), ((2, 2),)), {"word": 2}).save(folder)
     config = json.loads((folder / "config.json").read_text())
     for section, change in changes.items():
-        config[section] = {**config[section], **change} if isinstance(change, dict) else change
+        merge = isinstance(change, dict) and "name" not in change
+        config[section] = {**config[section], **change} if merge else change
     save_config(folder / "config.json", config, (folder / "model.safetensors").read_bytes())
     return folder
 

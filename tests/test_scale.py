@@ -90,7 +90,7 @@ def test_four_processes_follow_the_course_of_one(alone: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def two_hosts() -> Iterator[list[tuple[str, str]]]:
-    """Two network namespaces with a cable between them: (name, address) of each. The cable is `link` in both."""
+    """Two network namespaces with a cable between them: (name, address) of each. The cable's end is `cable` in both."""
     hosts = [(f"audiostride-{os.getpid()}-{i}", f"10.77.31.{i + 1}") for i in range(2)]
     if shutil.which("ip") is None or os.geteuid():
         pytest.skip("two hosts need root and the command ip (Debian's iproute2)")
@@ -99,11 +99,11 @@ def two_hosts() -> Iterator[list[tuple[str, str]]]:
         pytest.skip(f"this machine lets nobody make a network namespace: {made.stderr.strip()}")
     try:
         subprocess.run(["ip", "netns", "add", hosts[1][0]], check=True)
-        peer = ["peer", "name", "link", "netns", hosts[1][0]]
-        subprocess.run(["ip", "link", "add", "link", "netns", hosts[0][0], "type", "veth", *peer], check=True)
+        ends = [["name", "cable", "netns", name] for name, _ in hosts]
+        subprocess.run(["ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1]], check=True)
         for name, address in hosts:
-            subprocess.run(["ip", "-n", name, "address", "add", f"{address}/24", "dev", "link"], check=True)
-            for device in ("link", "lo"):
+            subprocess.run(["ip", "-n", name, "address", "add", f"{address}/24", "dev", "cable"], check=True)
+            for device in ("cable", "lo"):
                 subprocess.run(["ip", "-n", name, "link", "set", device, "up"], check=True)
         yield hosts
     finally:
@@ -118,13 +118,15 @@ def test_two_hosts_follow_the_course_of_one_process(
     """Each with a network and a run directory of its own, of which only the first is written."""
     children = []
     for number, (name, address) in enumerate(two_hosts):
+        # Both have the same host name here, so they are told which of them is the meeting place.
         rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={two_hosts[0][1]}:29500", "--rdzv-id=job"]
+        rendezvous += [f"--rdzv-conf=is_host={int(number == 0)}"]
         nodes = ["--nnodes=2", "--nproc-per-node=1", f"--local-addr={address}"]
         command = [*TORCHRUN, *nodes, *rendezvous, str(WORKER), str(tmp_path / f"host-{number}"), "--frozen"]
         children.append(
             subprocess.Popen(
                 ["ip", "netns", "exec", name, *command],
-                env=ENVIRONMENT | {"GLOO_SOCKET_IFNAME": "link"},
+                env=ENVIRONMENT | {"GLOO_SOCKET_IFNAME": "cable"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

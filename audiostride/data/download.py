@@ -3,15 +3,18 @@
 import errno
 import hashlib
 import http.client
+import lzma
 import os
 import posixpath
 import re
 import stat
+import struct
 import tarfile
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -26,6 +29,12 @@ MAX_MEMBERS = 3_000_000
 MAX_BYTES = 500 * 2**30
 MAX_RATIO = 100
 """An archive that unpacks to more than this many times its own size is refused (above 100 MB)."""
+
+UNSOUND = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, ValueError, LookupError, ArithmeticError, RuntimeError),
+)
+"""What the readers of the standard library raise at archives that are none."""
 
 _CHUNK = 1 << 20
 _TRIES = 3
@@ -141,7 +150,7 @@ def extract(archive: Path, folder: Path, progress: Progress | None = None) -> No
                 raise DataError(f"{archive}: has more than {MAX_MEMBERS} members")
             if progress:
                 progress(f"unpacking {archive.name}", count, count + 1)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except UNSOUND as error:
         raise DataError(f"{archive}: is not a sound tar or zip archive ({error})") from error
     except OSError as error:
         wrong_names = FileExistsError | NotADirectoryError | IsADirectoryError

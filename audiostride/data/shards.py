@@ -28,6 +28,7 @@ from ..audio import EXTENSIONS
 from ..errors import DataError
 from ..files import replace_file
 from .clips import EncodedClips, Progress
+from .download import UNSOUND
 from .folder import SPLIT_FOLDERS, append_row
 from .manifest import label_text
 from .streaming import Blocks, StreamedClips, open_url, read_range
@@ -205,7 +206,7 @@ def _members(shard: Path) -> Iterator[Member]:
     try:
         with tarfile.open(shard, "r:") as tar:
             yield from _clips_of(str(shard), tar, shard.stat().st_size)
-    except tarfile.TarError as error:
+    except UNSOUND as error:
         raise DataError(f"{shard}: is not a plain tar file ({error})") from error
 
 
