@@ -124,6 +124,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tensors = {name.removesuffix(_TENSORS): safetensors.torch.load(c) for name, c in contents.items()}
     except (KeyError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise ModelFileError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(state, dict):
+        raise ModelFileError(f"{path / _STATE}: holds {type(state).__name__}, a mapping is needed")
     return Checkpoint(path.name, state, tensors)
 
 

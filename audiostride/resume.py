@@ -97,14 +97,17 @@ class RunState:
                 self.average.load_state_dict(tensors["average"])
             _load_optimizer_tensors(self.optimizer, tensors["optimizer"])
             for name in _POSITION:
-                setattr(self, name, state["position"][name])
-            self.log_bytes = state["log_bytes"]
-            self.best = (self.best[0], self.best[1])
+                value, kind = state["position"][name], type(getattr(self, name))
+                if not isinstance(value, list if kind is tuple else kind):
+                    raise TypeError(f"its {name} is {value!r}")
+                setattr(self, name, value)
+            self.best = (float(self.best[0]), float(self.best[1]))
+            self.log_bytes = {name: int(length) for name, length in state["log_bytes"].items()}
             if len(state["processes"]) == process_count():
                 own = state["processes"][process_index()]
                 self.totals = own["totals"]
                 set_generator_states(own["generators"])
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
             reason = f"has no {error}" if isinstance(error, KeyError) else str(error).strip()
             raise ModelFileError(f"checkpoint {checkpoint.name}: does not fit this run: {reason}") from error
 

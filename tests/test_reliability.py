@@ -1,5 +1,6 @@
 """No run is lost, no file is trusted; a quick set of what tests/faults.py does in full."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -221,6 +222,35 @@ def test_each_item_of_the_state_matters(noisy: tuple[dict[str, Any], Path], tmp_
 def test_a_missing_item_is_named(noisy: tuple[dict[str, Any], Path], tmp_path: Path, key: str) -> None:
     with pytest.raises(ModelFileError, match=f"has no '{key}'"):
         _resumed(noisy, tmp_path, lambda checkpoint: checkpoint.state.pop(key))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(log_bytes=3),
+        lambda state: state.update(position=[]),
+        lambda state: state.update(processes=0),
+        lambda state: state["position"].update(step="9"),
+        lambda state: state["position"].update(best={}),
+        lambda state: state["processes"][0]["generators"].update(python=[3, [2**70], None]),
+    ],
+)
+def test_an_item_of_another_type_is_an_error_that_names_the_checkpoint(
+    noisy: tuple[dict[str, Any], Path], tmp_path: Path, change: Any
+) -> None:
+    with pytest.raises(ModelFileError, match="checkpoint epoch-0002-step-00000009: does not fit this run"):
+        _resumed(noisy, tmp_path, lambda checkpoint: change(checkpoint.state))
+
+
+def test_a_state_that_is_no_mapping_is_named(checkpoints: Path) -> None:
+    """Found by the fuzzer, with the checksum made right."""
+    newest = list_checkpoints(checkpoints)[-1]
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"bytes": 1, "sha256": hashlib.sha256(b"0").hexdigest()}
+    (newest / "state.json").write_bytes(b"0")
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelFileError, match=r"state\.json: holds int, a mapping is needed"):
+        load_checkpoint(newest)
 
 
 def test_a_missing_tensor_is_named(noisy: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
