@@ -139,6 +139,15 @@ def test_a_zip_with_a_member_without_a_name_is_named(tmp_path: Path) -> None:
         extract(tmp_path / "nameless.zip", tmp_path / "out")
 
 
+@pytest.mark.parametrize("length", [11, 12])
+def test_a_gzip_cut_in_its_extra_field_is_named(tmp_path: Path, length: int) -> None:
+    """Found by the fuzzer, as a TypeError of tarfile."""
+    header = b"\x1f\x8b\x08\x04" + bytes(6) + b"\x05\x00"
+    (tmp_path / "cut.tar.gz").write_bytes(header[:length])
+    with pytest.raises(DataError, match=r"cut\.tar\.gz: is not a sound tar or zip archive"):
+        extract(tmp_path / "cut.tar.gz", tmp_path / "out")
+
+
 def _saved(folder: Path, **changes: object) -> Path:
     """A model whose config says something else, with right checksums."""
     AudioClassifier(LogMel(), AudioCNN("strided", (2,), ((2, 2),)), {"word": 2}).save(folder)

@@ -32,7 +32,7 @@ MAX_RATIO = 100
 
 UNSOUND = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, ValueError, LookupError, ArithmeticError, RuntimeError),
+    *(EOFError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
 )
 """What the readers of the standard library raise at archives that are none."""
 
