@@ -2,8 +2,8 @@
 
     python benchmarks/one_hour.py [--minutes 60] [--repeats 3] [--out one_hour.csv]
 
-16-bit WAV at 16 kHz, read, framed, classified window by window as `audiostride predict` does. The strides
-are the initial ones, frozen; the twins run in turn.
+16-bit WAV at 16 kHz, read, framed, classified window by window as `audiostride predict` does, at the
+initial strides; the twins run in turn.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import torch
 from timing import NETWORKS, interleaved, make_trunk, publish
 
 from audiostride.classifier import AudioClassifier
-from audiostride.downsampling import freeze_strides
 from audiostride.frontend import LogMel
 from audiostride.predict import open_sounds, predict_sounds
 
@@ -45,7 +44,6 @@ def main() -> None:
                 ("diffstride R = 4", "diffstride", 4.0),
             ):
                 models[name] = AudioClassifier(LogMel(), make_trunk(network, method, smoothness), {"label": 10})
-                freeze_strides(models[name])
             forms = {
                 name: lambda model=model: list(predict_sounds(model, open_sounds([str(path)], 16000), workers=0))
                 for name, model in models.items()
