@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from hub_server import Hub
+from PIL import Image
 
 from audiostride.recipe import load_recipe
 from audiostride.run import run
@@ -33,8 +34,12 @@ COMMANDS: dict[str, list[str]] = {
     "docs/finetune.md": [],
     "docs/export.md": [],
     "docs/share.md": [],
+    "docs/cutoffs.md": [],
+    "docs/report.md": [],
+    "docs/sweeps.md": [*NARROW, "train.steps=2", "tasks.rate.data.n_clips=250", "tasks.scale.data.n_clips=250"],
+    "docs/images.md": [],
 }
-"""Pages whose ```sh blocks are run, with what is appended to their `audiostride train` commands to make them quick.
+"""Pages whose ```sh blocks are run, with what is appended to their `train` and `sweep` commands to make them quick.
 
 A block runs as it stands, in bash, in a folder with the sounds and runs that the pages speak of. A block
 that begins with ```sh skip is left out: it needs hours, a GPU or data that is not here.
@@ -48,7 +53,7 @@ def shell_blocks(page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workspace(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages speak of: folders of sounds, a long and a short recording, two trained runs."""
+    """What the pages speak of: folders of sounds and images, a long and two short recordings, trained runs."""
     folder = tmp_path_factory.mktemp("workspace")
     shutil.copytree(tone_folder, folder / "my_sounds")
     (folder / "sounds").mkdir()
@@ -61,7 +66,15 @@ def workspace(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     settings = ["train.epochs=6", "train.batch_size=16", "train.workers=0", "model.channels=[8,8,8,8,8,8]"]
     recipe = load_recipe("folder", [f"tasks.label.data.path={folder / 'my_sounds'}", *settings])
     run(recipe, folder / "runs" / "mine")
-    shutil.copytree(folder / "runs" / "mine", folder / "runs" / "words")
+    for name in ("words", "ripples", "seed0", "seed1", "seed2"):
+        shutil.copytree(folder / "runs" / "mine", folder / "runs" / name)
+    shutil.copytree(tone_folder, folder / "my_words")
+    soundfile.write(folder / "clip.wav", tone(300, 1.0), 16000)
+    for i in range(16):
+        image = folder / "my_cifar10" / ("train" if i % 4 else "test") / f"class{i // 4 % 2}" / f"{i}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(image)
     return folder
 
 
@@ -70,7 +83,7 @@ def programs(folder: Path, quick: list[str]) -> Path:
     folder.mkdir()
     quicker = shlex.join([*QUICK, *quick])
     (folder / "audiostride").write_text(
-        f'#!/bin/sh\nif [ "$1" = train ]; then set -- "$@" {quicker}; fi\n'
+        f'#!/bin/sh\nif [ "$1" = train ] || [ "$1" = sweep ]; then set -- "$@" {quicker}; fi\n'
         f'exec {shlex.quote(sys.executable)} -m audiostride "$@"\n'
     )
     samples = f"import sys; sys.stdout.buffer.write({(2**14 * tone(300, 2.0)).astype('<i2').tobytes()!r})"
