@@ -34,8 +34,8 @@ RUN_COLUMNS = (
 )  # fmt: skip
 IMAGE_COLUMNS = (
     "data", "downsampling", "smoothness", "channels", "initial_strides", "epochs", "batch_size", "learning_rate",
-    "stride_learning_rate", "seed", "test_accuracy", "n_train", "n_test", "macs", "parameters", "strides", "published",
-    *ENVIRONMENT, "recipe",
+    "stride_learning_rate", "precision", "seed", "test_accuracy", "n_train", "n_test", "macs", "parameters", "strides",
+    "published", *ENVIRONMENT, "recipe",
 )  # fmt: skip
 
 
@@ -114,6 +114,7 @@ def image_row(folder: Path) -> dict[str, Any]:
         "channels": _words(recipe["model"]["channels"]),
         "initial_strides": _words(results["initial_strides"]),
         "strides": _words(results["strides"]),
+        "precision": recipe["train"].get("precision", "float32"),
         **{key: recipe["train"][key] for key in ("epochs", "batch_size", "learning_rate", "stride_learning_rate")},
         **{key: environment.get(key, "") for key in ENVIRONMENT},
         "recipe": _write_recipe(recipe, Path(recipe["data"]["path"]).name),

@@ -613,7 +613,7 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
             cells += [Cell(f"{statistics.fmean(float(row['macs']) for row in group) / 1e6:.1f}")]
             cells += [
                 Cell(f"{int(group[0]['parameters']) / 1e3:.0f}"),
-                Cell("; ".join(row["strides"] for row in group)),
+                Cell("; ".join(_shown_strides(row["strides"]) for row in group)),
             ]
             cells += [Cell(f"{float(group[0]['published']):.1f}" if group[0]["published"] else "-")]
             body.append(cells)
@@ -726,6 +726,12 @@ def _accuracy_cell(row: Mapping[str, Any] | None, best: float | None) -> Cell:
         return Cell("-")
     few = "" if len(row["seeds"]) == 3 else f" ({len(row['seeds'])})"
     return Cell(_percent(row["mean"], row["sd"]) + few, row["mean"] == best)
+
+
+def _shown_strides(strides: str) -> str:
+    """Strides of a CSV, "1.3843757x2 3x3", with two digits and spaces: "1.38 x 2, 3 x 3"."""
+    pairs = (stride.split("x") for stride in strides.split())
+    return ", ".join(" x ".join(f"{float(value):.3g}" for value in pair) for pair in pairs)
 
 
 def _percent(mean: float, sd: float | None = None) -> str:
