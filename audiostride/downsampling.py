@@ -9,6 +9,7 @@ Sources: Rippel et al. 2015 (spectral pooling); Riad et al., ICLR 2022 (DiffStri
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -58,7 +59,10 @@ class StridedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(batch, in_channels, *axes)`` to ``(batch, out_channels, *shorter axes)``."""
-        return self.conv(x)
+        # torch 2.13 on a CPU reads uninitialised memory for the bfloat16 weight gradient of exactly this shape.
+        one_wide = x.device.type == "cpu" and 1 < self.conv.stride[-1] >= x.shape[-1]
+        with torch.autocast(x.device.type, enabled=False) if one_wide else nullcontext():
+            return self.conv(x.to(self.conv.weight.dtype) if one_wide else x)
 
 
 class _SpectralDownsampling(nn.Module):

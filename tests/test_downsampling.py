@@ -161,3 +161,19 @@ def test_strided_convolutions_round_lengths_up() -> None:
 def test_arguments_out_of_range_are_refused_by_name(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("length", "stride"), [(1, 2), (2, 2), (3, 3)])
+def test_a_strided_convolution_to_one_column_keeps_its_gradient_in_half_precision(length: int, stride: int) -> None:
+    torch.manual_seed(0)
+    conv = StridedConv(16, 16, (1, 3), (1, stride)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for _ in range(4):  # what torch gets wrong there depends on what lay in memory before
+        x = torch.randn(8, 16, 7, length).contiguous(memory_format=torch.channels_last)
+        gradients = []
+        for half in (True, False):
+            conv.conv.weight.grad = None
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                y = conv(x)
+            y.float().square().sum().backward()
+            gradients.append(conv.conv.weight.grad)
+        torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05 * gradients[1].abs().max().item())
