@@ -384,7 +384,7 @@ def _cutoffs(title: str, method: str, group: Sequence[Run]) -> list[dict[str, An
                 "stride_sd": first["stride_sd"],
                 "minus_6db": first["own"]["minus_6db"],
                 "paper": first["paper"],
-                "paper_sd": _sd([_first(run, first["axis"]).paper for run in group]),
+                "paper_sd": _sd([paper for run in group if (paper := _first(run, first["axis"]).paper) is not None]),
                 "total_stride": statistics.fmean(totals),
                 "total_stride_sd": _sd(totals),
                 "initial_total_stride": _total(group[0].settings["model.strides"], first["axis"]),

@@ -86,7 +86,7 @@ class LayerCutoff(NamedTuple):
         stride: its stride S.
         own: what the layer itself keeps.
         cumulative: what it and all layers before it keep.
-        paper: the convention of the paper's Table 2.
+        paper: the convention of the paper's Table 2, which is for spectrograms; None for a raw waveform.
     """
 
     layer: int
@@ -94,7 +94,7 @@ class LayerCutoff(NamedTuple):
     stride: float
     own: Cutoff
     cumulative: Cutoff
-    paper: float
+    paper: float | None
 
 
 def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: float) -> Cutoff:
@@ -169,7 +169,7 @@ def trunk_cutoffs(
             own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis])
             lowest[axis].append(own)
             cumulative = _combine(lowest[axis], min)
-            paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis])
+            paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]) if n_mels else None
             rows.append(LayerCutoff(number, axis, stride, own, cumulative, paper))
     return rows
 
@@ -218,7 +218,7 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
                 "stride_sd": statistics.stdev(strides) if len(strides) > 1 else None,
                 "own": _combine([row.own for row in rows], statistics.fmean)._asdict(),
                 "cumulative": _combine([row.cumulative for row in rows], statistics.fmean)._asdict(),
-                "paper": statistics.fmean(row.paper for row in rows),
+                "paper": _over_known([row.paper for row in rows], statistics.fmean),
             }
         )
     return summary
@@ -313,9 +313,10 @@ def survival(layers: Sequence[dict[str, Any]], axis: str, modulation: float) -> 
 
 
 def _combine(cutoffs: Sequence[Cutoff], combine: Callable[[list[float]], float]) -> Cutoff:
-    def over(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return combine(known) if known else None
-
     continuous, *others = zip(*cutoffs, strict=True)
-    return Cutoff(combine(list(continuous)), *(over(values) for values in others))
+    return Cutoff(combine(list(continuous)), *(_over_known(values, combine) for values in others))
+
+
+def _over_known(values: Sequence[float | None], combine: Callable[[list[float]], float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return combine(known) if known else None

@@ -304,6 +304,8 @@ def check_windows(
         ]
     else:
         sources = [partial(read_audio, name, model.frontend.sample_rate) for name in find_sounds([clips])]
+    if not sources:
+        raise DataError(f"{run_dir}: its data has no test clips to check the export on; give some with --clips")
     chosen = sources[:: max(1, len(sources) // n)][:n]
     return torch.stack([split_windows(torch.from_numpy(read()), model.window_length)[0] for read in chosen])
 

@@ -12,7 +12,7 @@ from audiostride import AudioClassifier, AudioCNN, LogMel, RawWaveform, ResNet, 
 from audiostride.classifier import TRUNKS
 from audiostride.cli import app
 from audiostride.complexity import count_parameters, model_cost
-from audiostride.cutoffs import model_cutoffs, trunk_cutoffs
+from audiostride.cutoffs import model_cutoffs, summarise, trunk_cutoffs
 from audiostride.errors import RecipeError, UsageError
 from audiostride.listen import keep
 from audiostride.recipe import dump_recipe, load_recipe
@@ -75,6 +75,8 @@ def test_the_cutoffs_of_a_waveform_network_are_in_hz_of_the_waveform():
     assert (first.axis, first.own.full_gain, first.own.last_bin) == ("time", 250.0, 253.0)
     n = trunk.map_sizes(8000)[1][0]
     assert second.cumulative.full_gain == pytest.approx(n / 8)
+    assert first.paper is second.paper is None  # the paper's convention counts frames of a spectrogram
+    assert [row["paper"] for row in summarise([[first, second]] * 2)] == [None, None]
 
 
 def test_a_wave_block_keeps_the_envelope_of_a_tone_far_above_its_cutoff():
