@@ -58,8 +58,10 @@ def interleaved(forms: Mapping[str, Callable[[], object]], repeats: int) -> dict
 
 
 def peak_megabytes(step: Callable[[], object]) -> float:
-    """Largest amount of memory a step holds beyond what was held before it, on the CPU or the current GPU."""
-    step()
+    """Largest amount of memory a step holds beyond what was held before it, on the CPU or the current GPU.
+
+    The step has run before, so that gradients and cached matrices are there already.
+    """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
