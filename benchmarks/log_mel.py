@@ -92,7 +92,7 @@ def main() -> None:
             continue
         forms[make.__name__] = lambda form=form: form(x)  # type: ignore[misc]
     with torch.inference_mode():
-        times = interleaved(forms, args.repeats)
+        times = interleaved(forms, args.repeats, pause_s=0.5)
     fastest = min(value for name, value in times.items() if name not in ("ours", "plain_stft"))
     publish(
         [

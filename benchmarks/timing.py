@@ -43,12 +43,19 @@ def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
     return trunk
 
 
-def interleaved(forms: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median time of each form in ms; the forms run in turn, after one round that warms up."""
+def interleaved(forms: Mapping[str, Callable[[], object]], repeats: int, pause_s: float = 0.0) -> dict[str, float]:
+    """Median time of each form in ms; the forms run in turn, after one round that warms up.
+
+    Args:
+        forms: what to time, by name.
+        repeats: rounds.
+        pause_s: rest before each, where forms bring threads of their own, which go on spinning for a while.
+    """
     times: dict[str, list[float]] = {name: [] for name in forms}
     for i in range(repeats + 1):
         for name, form in forms.items():
             _wait()
+            time.sleep(pause_s)
             began = time.perf_counter()
             form()
             _wait()
