@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .downsampling import DiffStride, SpectralPool, StridedConv, read_strides
+from .recompute import keep_recipe, norm_recomputably
 
 Downsampling = Literal["strided", "spectral", "diffstride"]
 
@@ -16,6 +17,9 @@ STRIDES = ((2, 2), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2))
 
 class SeparableBlock(nn.Module):
     """Convolve and downsample over time, then over frequency; each followed by ReLU and batch norm.
+
+    Where it pools, its maps are larger than those of a strided convolution; so that training does not need
+    more memory, the output of a batch norm is made again in the backward instead of being kept.
 
     Args:
         in_channels: channels of the input.
@@ -58,8 +62,12 @@ class SeparableBlock(nn.Module):
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
         for axis, (conv, norm) in enumerate(((self.time_conv, self.time_norm), (self.mel_conv, self.mel_norm))):
             host_stride = None if host_strides is None else host_strides[axis]
-            x = conv(x) if self.pool is None else self.pool.pool_conv(conv, x, axis, host_stride)
-            x = norm(x.relu())
+            if self.pool is None:
+                x = norm(conv(x).relu())
+            else:
+                with keep_recipe(x):
+                    x = self.pool.pool_conv(conv, x, axis, host_stride)
+                x = norm_recomputably(norm, x.relu())
         return x
 
     def output_lengths(self, time: int, mel: int) -> tuple[int, int]:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import spectral
+from .recompute import keep_recipe, recipe, with_recipe
 from .spectral import Crop
+from .spectral_conv import conv_crop_spectrum
 
 _FUNCTIONAL = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -78,6 +80,10 @@ class _SpectralDownsampling(nn.Module):
         """Whether pooling to these sizes is sure to change nothing, so that it need not be done."""
         return False
 
+    def axis_mask(self, crop: Crop, axis: int) -> Tensor:
+        """Mask of an axis over its kept bins."""
+        raise NotImplementedError
+
     def output_length(self, n: int, axis: int) -> int:
         """Length of an axis of `n` samples after pooling."""
         return self.axis_crop(n, axis).m
@@ -94,12 +100,12 @@ class _SpectralDownsampling(nn.Module):
         raise NotImplementedError
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
-        """``pool_axis(conv(x), axis)`` for a convolution along that axis, at the cheaper resolution.
+        """``pool_axis(conv(x), axis)`` for a convolution along that axis, in the cheapest of three forms.
 
         Pooling and convolution are both linear, so the shifted copies of the input that the
         convolution adds up can be pooled first and the convolution run on what is left. That costs
         a pooling of every input channel for each tap instead of one of every output channel, see
-        `pools_first`.
+        `pools_first`. Or both are done bin by bin in the cropped spectrum, see `convolves_in_spectrum`.
 
         Args:
             conv: `StridedConv` of stride 1 whose kernel is longer than 1 along `axis` only.
@@ -111,10 +117,19 @@ class _SpectralDownsampling(nn.Module):
         dim = x.dim() - self.n_axes + axis
         taps = kernel.kernel_size[axis]
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
-        if taps == 1 or self.is_identity(crop) or not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
+        if taps == 1 or self.is_identity(crop):
+            return self.pool_axis(conv(x), axis, host_stride)
+        columns = x.numel() // (kernel.in_channels * crop.n)
+        if _trains_on_cpu(x) and convolves_in_spectrum(columns, kernel.in_channels, kernel.out_channels, taps, crop):
+            assert kernel.bias is not None  # `StridedConv` always has one
+            return conv_crop_spectrum(x, kernel.weight.flatten(2), kernel.bias, self.axis_mask(crop, axis), crop, dim)
+        if not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
             return self.pool_axis(conv(x), axis, host_stride)
         copies = self.pool_axis(x, axis, host_stride, taps)
-        return _FUNCTIONAL[self.n_axes](copies, kernel.weight, kernel.bias, stride=kernel.kernel_size)
+        if make := recipe(x):
+            with_recipe(copies, lambda: self.pool_axis(make(), axis, host_stride, taps))
+        with keep_recipe(copies):
+            return _FUNCTIONAL[self.n_axes](copies, kernel.weight, kernel.bias, stride=kernel.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool the last axes of ``(..., *axes)``, one after the other."""
@@ -134,9 +149,49 @@ def pools_first(in_channels: int, out_channels: int, taps: int, crop: Crop) -> b
         >>> pools_first(1, 64, 3, crop), pools_first(64, 64, 3, crop), pools_first(512, 512, 3, crop)
         (True, False, True)
     """
+    full, pooled = _macs(in_channels, out_channels, taps, crop)
+    return pooled < 0.75 * full
+
+
+def convolves_in_spectrum(columns: int, in_channels: int, out_channels: int, taps: int, crop: Crop) -> bool:
+    """Whether a training step runs a convolution and its pooling faster as `conv_crop_spectrum`.
+
+    Chosen where that saves a quarter of the multiply-accumulates of the cheaper of the other two forms, and
+    where there is enough to do: a matrix for every bin has to be made, which pays from as many columns as
+    channels, and the transforms take longer than their arithmetic says, which wide layers and large batches
+    hide (`benchmarks/conv_resolution.py`, on a CPU).
+
+    Args:
+        columns: numbers of a channel of the input, without the axis.
+        in_channels: of the convolution.
+        out_channels: of the convolution.
+        taps: kernel length.
+        crop: sizes of the axis.
+
+    Example:
+        >>> crop = spectral.diffstride_crop(100, 2.0, 1.0)
+        >>> [convolves_in_spectrum(batch * 64, 64, 64, 3, crop) for batch in (8, 64)]
+        [False, True]
+    """
+    products = in_channels * out_channels
+    if taps != 3 or crop.n > spectral.LONG_AXIS:
+        return False
+    if columns < max(in_channels, out_channels) or columns * products < 12_000_000:
+        return False
+    spectrum = crop.n_bins * (2 * crop.n * in_channels + 3 * products + 2 * crop.m * out_channels)
+    return spectrum < 0.75 * min(_macs(in_channels, out_channels, taps, crop))
+
+
+def _trains_on_cpu(x: Tensor) -> bool:
+    channels_last = x.dim() in (4, 5) and not x.is_contiguous()
+    return torch.is_grad_enabled() and x.device.type == "cpu" and channels_last and not torch.compiler.is_compiling()
+
+
+def _macs(in_channels: int, out_channels: int, taps: int, crop: Crop) -> tuple[int, int]:
+    """Multiply-accumulates of a column, by convolving before and after the pooling."""
     full = taps * in_channels * out_channels * crop.n + crop.m * crop.n * out_channels
     pooled = taps * in_channels * out_channels * crop.m + crop.m * crop.n * in_channels * taps
-    return pooled < 0.75 * full
+    return full, pooled
 
 
 class SpectralPool(_SpectralDownsampling):
@@ -166,6 +221,9 @@ class SpectralPool(_SpectralDownsampling):
 
     def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> Crop:
         return spectral.spectral_crop(n, self.stride[axis])
+
+    def axis_mask(self, crop: Crop, axis: int) -> Tensor:
+        return torch.ones(crop.n_bins)
 
     def is_identity(self, crop: Crop) -> bool:
         return crop.m == crop.n
@@ -268,16 +326,17 @@ class DiffStride(_SpectralDownsampling):
         stride = self.strides()[axis] if host_stride is None else host_stride
         return spectral.diffstride_crop(n, stride, self.smoothness, self.crop)
 
+    def axis_mask(self, crop: Crop, axis: int) -> Tensor:
+        if self.training:
+            self.input_lengths[axis] = crop.n
+        return spectral.diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
+
     def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
-        n = x.shape[dim]
-        if self.training:
-            self.input_lengths[axis] = n
-        crop = self.axis_crop(n, axis, host_stride)
+        crop = self.axis_crop(x.shape[dim], axis, host_stride)
         if self._frozen is not None:
             return spectral.crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps)
-        mask = spectral.diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
-        return spectral.crop_spectrum(x, mask, crop, dim, taps)
+        return spectral.crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps)
 
 
 def freeze_strides(model: nn.Module) -> None:

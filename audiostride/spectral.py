@@ -141,7 +141,7 @@ def diffstride_mask(crop: Crop, stride: Tensor, smoothness: float) -> Tensor:
     return ((smoothness + edge - bins) / smoothness).clamp(0, 1)
 
 
-def _cached(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def cached(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Remember the tensors a function makes, but for while a graph is traced or under inference_mode.
 
     A tensor made while tracing belongs to the graph; one made under inference_mode could not take
@@ -159,7 +159,7 @@ def _cached(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapper
 
 
-@_cached
+@cached
 def fourier_basis(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Cosines and sines of all DFT bins of an axis of length `n`.
 
@@ -175,7 +175,7 @@ def fourier_basis(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.stack([(2 * math.pi * turns).cos(), (2 * math.pi * turns).sin()]).to(dtype=dtype, device=device)
 
 
-@_cached
+@cached
 def bin_weights(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Weight of each DFT bin in the real inverse DFT, such that a constant stays that constant.
 
@@ -215,7 +215,7 @@ def pooling_matrix(mask: Tensor, crop: Crop) -> Tensor:
     return synthesis.flatten(0, 1).T @ (scale[:, None] * analysis).flatten(0, 1)
 
 
-@_cached
+@cached
 def constant_matrix(
     crop: Crop, stride: float | None, smoothness: float, taps: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -282,7 +282,7 @@ class _PoolByMatrix(torch.autograd.Function):
         matrix = shift_columns(pooling_matrix(mask, crop), taps).to(x.dtype)
         ctx.crop, ctx.taps, ctx.mask = crop, taps, (mask.shape, mask.dtype)
         learns = ctx.needs_input_grad[1]
-        ctx.save_for_backward(matrix, shift_columns(_ramp_rows(crop.n, crop, x), taps) @ x if learns else None)
+        ctx.save_for_backward(matrix, shift_columns(ramp_rows(crop.n, crop, x), taps) @ x if learns else None)
         return matrix @ x
 
     @staticmethod
@@ -296,7 +296,7 @@ class _PoolByMatrix(torch.autograd.Function):
             first, last = crop.ramp
             # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x, and analysis_k @ x was kept.
             by_tap = grad.reshape(grad.shape[0], crop.m, -1)
-            product = (_ramp_rows(crop.m, crop, grad) @ by_tap) * coefficients.view(grad.shape[0], -1, by_tap.shape[2])
+            product = (ramp_rows(crop.m, crop, grad) @ by_tap) * coefficients.view(grad.shape[0], -1, by_tap.shape[2])
             per_row = product.sum(dim=(0, 2), dtype=dtype)
             weights = bin_weights(crop.n, dtype, grad.device)
             grad_mask = torch.zeros(shape, dtype=dtype, device=grad.device)
@@ -304,7 +304,7 @@ class _PoolByMatrix(torch.autograd.Function):
         return grad_x, grad_mask, None, None
 
 
-def _ramp_rows(n: int, crop: Crop, like: Tensor) -> Tensor:
+def ramp_rows(n: int, crop: Crop, like: Tensor) -> Tensor:
     """Cosine and sine rows of the ramp's bins on an axis of length `n`, shape ``(2 * ramp bins, n)``."""
     first, last = crop.ramp
     return fourier_basis(n, like.dtype, like.device)[:, first:last].flatten(0, 1)

@@ -12,22 +12,24 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from audiostride.cnn import CHANNELS, AudioCNN
-from audiostride.downsampling import DiffStride, StridedConv
-from audiostride.spectral import crop_spectrum_fft, diffstride_mask
+from audiostride.cnn import CHANNELS, AudioCNN, SeparableBlock
+from audiostride.downsampling import DiffStride
+from audiostride.spectral import crop_spectrum_fft
 
 NETWORKS = {"paper": CHANNELS, "narrow": (16, 32, 64, 64, 128, 128)}
 
 
-class FftStride(DiffStride):
-    """DiffStride as it is usually written: convolve at full resolution, then FFT, mask, crop, inverse FFT."""
+class FftBlock(SeparableBlock):
+    """DiffStride as it is usually written: convolve at full resolution, FFT, mask, crop, inverse FFT; all is kept."""
 
-    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
-        y = conv(x)
-        dim = y.dim() - self.n_axes + axis
-        crop = self.axis_crop(y.shape[dim], axis, host_stride)
-        mask = diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
-        return crop_spectrum_fft(y, mask, crop, dim)
+    def forward(self, x: Tensor, host_strides: Sequence[float] | None = None) -> Tensor:
+        pool = self.pool
+        assert isinstance(pool, DiffStride)
+        for axis, (conv, norm) in enumerate(((self.time_conv, self.time_norm), (self.mel_conv, self.mel_norm))):
+            y = conv(x)
+            crop = pool.axis_crop(y.shape[2 + axis], axis, None if host_strides is None else host_strides[axis])
+            x = norm(crop_spectrum_fft(y, pool.axis_mask(crop, axis), crop, 2 + axis).relu())
+        return x
 
 
 def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
@@ -37,8 +39,7 @@ def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
     trunk = AudioCNN(kind, channels=NETWORKS[network], smoothness=smoothness)  # type: ignore[arg-type]
     if method == "fft":
         for block in trunk.separable_blocks:
-            assert isinstance(block.pool, DiffStride)
-            block.pool = FftStride(block.pool.strides(), smoothness)
+            block.__class__ = FftBlock
         trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return trunk
 
