@@ -1,0 +1,93 @@
+"""Write the tables of docs/cost.md from the CSV files beside this script: python benchmarks/tables.py [FILE]
+
+A table follows each line `<!-- table: NAME -->` of the page and is replaced; the text around it is not touched.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "cost.md"
+
+FORMS = {
+    "spectral": ("spectral", ""),
+    "R = 1": ("diffstride", "1"),
+    "R = 2": ("diffstride", "2"),
+    "R = 4": ("diffstride", "4"),
+    "FFT form, R = 4": ("fft", "4"),
+}
+
+
+def main(page: Path) -> None:
+    """Rewrite the tables of a page."""
+    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {page}")
+
+
+def with_tables(text: str) -> str:
+    """A page with every table as its CSV file has it."""
+    return re.sub(r"(<!-- table: (.+) -->\n\n)(?:\|.*\n)*", lambda match: match[1] + TABLES[match[2]]() + "\n", text)
+
+
+def step_time(what: str) -> str:
+    """Time of training or inference of all forms, by network and batch, as multiples of the strided twin's."""
+    return _forms(what, "ms", "time / strided", batches=("1", "8", "64"))
+
+
+def step_memory() -> str:
+    """Memory of a training step, likewise."""
+    return _forms("training", "peak MB", "memory / strided", batches=("8", "64"))
+
+
+def plain(name: str, columns: Sequence[str] = ()) -> str:
+    """A CSV file as it is, or some of its columns."""
+    rows = read(name)
+    columns = columns or [column for column in rows[0] if column != "machine"]
+    return _markdown(columns, [[row[column] for column in columns] for row in rows])
+
+
+def read(name: str) -> list[dict[str, str]]:
+    """Rows of a CSV file of this folder."""
+    with (HERE / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _forms(what: str, unit: str, ratio: str, batches: Sequence[str]) -> str:
+    found = {
+        (row["network"], row["batch"], row["method"], row["R"]): row for row in read("step.csv") if row["what"] == what
+    }
+    body = []
+    for network in ("paper", "narrow"):
+        for batch in batches:
+            strided = found[network, batch, "strided", ""]
+            ours, fft = (found[network, batch, method, "4"] for method in ("diffstride", "fft"))
+            multiples = [found[network, batch, *form][ratio] for form in FORMS.values()]
+            body.append([network, batch, strided[unit], *multiples, f"{float(ours[unit]) / float(fft[unit]):.2f}"])
+    return _markdown(["network", "batch", f"strided, {unit.split()[-1]}", *FORMS, "ours / FFT, R = 4"], body)
+
+
+def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    first, *others = (f"| {' | '.join(line)} |" for line in [head, *body])
+    return "\n".join([first, f"|{'---|' * len(head)}", *others])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "training": lambda: step_time("training"),
+    "inference": lambda: step_time("inference"),
+    "memory": step_memory,
+    "layer": lambda: plain("layer.csv"),
+    "log_mel": lambda: plain("log_mel.csv"),
+    "one_hour": lambda: plain("one_hour.csv"),
+    "compile": lambda: plain("compile.csv"),
+    "conv_resolution": lambda: plain("conv_resolution.csv"),
+    "bfloat16": lambda: plain(
+        "step_bfloat16.csv", ["what", "method", "R", "ms", "time / strided", "peak MB", "memory / strided"]
+    ),
+}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE)
