@@ -1,0 +1,93 @@
+"""The `audiostride` command: parse, call, print. Nothing else.
+
+    prepare     recipes, init, validate                         before a training
+    training    train, sweep, train-images
+    study       evaluate, cutoffs, compare, report, listen      what a run has learned
+    use         predict, embed, export                          a model at work
+
+stdout carries data, stderr progress and errors. Modules are imported where they are used, so that
+`--help` answers at once.
+"""
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import AudiostrideError
+from .prepare import init, recipes, validate
+from .study import compare, cutoffs, evaluate, listen, report
+from .training import sweep, train, train_images
+from .use import embed, export, predict
+
+app = typer.Typer(
+    name="audiostride",
+    help="Audio classification with CNNs that learn their temporal and spectral resolution.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS = (
+    train,
+    evaluate,
+    cutoffs,
+    recipes,
+    init,
+    validate,
+    sweep,
+    compare,
+    report,
+    listen,
+    predict,
+    embed,
+    export,
+    train_images,
+)
+"""Every command, in the order of `--help`."""
+
+for command in COMMANDS:
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"audiostride {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: run the command and turn errors into one message and an exit code."""
+    try:
+        app()
+    except AudiostrideError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of stdout is gone (`| head`); silence the flush at exit, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        full = "; free some space" if error.errno == errno.ENOSPC else ""
+        _fail(f"{error.filename or ''}: {error.strerror or error}{full}".lstrip(": "), 1)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(message, err=True)
+    sys.exit(exit_code)

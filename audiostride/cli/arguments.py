@@ -1,0 +1,19 @@
+"""Arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override any key of the recipe.")
+]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A directory that `train` made.")]
+Model = Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run directory, or hf-hub:USER/NAME.")]
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT...", help="Files, folders, patterns; - is WAV or PCM on stdin.")
+]
+Workers = Annotated[int, typer.Option(min=0, help="Threads that decode audio.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Windows the model sees at once.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

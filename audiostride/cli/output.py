@@ -1,0 +1,21 @@
+"""How a command prints its answer: a table, or JSON, to stdout."""
+
+import json
+from typing import Any
+
+import typer
+
+
+def print_table(renderable: Any) -> None:
+    """Print something that rich renders, 120 columns wide where stdout is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(renderable)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(json.dumps(value, indent=1))

@@ -1,0 +1,114 @@
+"""Before a training: `recipes`, `init`, `validate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Json, Overrides, Recipe
+from .output import print_json, print_table
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Copy this one out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to; default: NAME.yaml here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that ship with audiostride, or copy one out to change it.
+
+    [bold]Examples[/bold]
+
+      audiostride recipes
+
+      audiostride recipes speech_commands --out mine.yaml
+    """
+    from ..recipe import copy_recipe, shipped_recipes, summary_of
+
+    if name is not None:
+        typer.echo(str(copy_recipe(name, out or Path(f"{name}.yaml"))))
+        return
+    shipped = shipped_recipes() | shipped_recipes("images")
+    summaries = {recipe: summary_of(path) for recipe, path in shipped.items()}
+    if as_json:
+        print_json(summaries)
+        return
+    from ..display import plain_table
+
+    print_table(plain_table("Shipped recipes", ("name", "what it trains"), list(summaries.items())))
+
+
+def init(
+    path: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of audio, or a .csv, .tsv or .jsonl table.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The recipe to write.")] = Path(
+        "recipe.yaml"
+    ),
+    column: Annotated[str | None, typer.Option(metavar="NAME", help="The label column; default: guessed.")] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of what belongs together, such as speakers.")
+    ] = None,
+    sample_rate: Annotated[
+        int | None, typer.Option(min=100, metavar="HZ", help="To train at; default: the files', at most 16000.")
+    ] = None,
+    allow_shared_groups: Annotated[
+        bool, typer.Option("--allow-shared-groups", help="Accept speakers, groups or copies on two sides.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at a folder or table of sounds, say what is there, and write a recipe that trains on it.
+
+    [bold]Examples[/bold]
+
+      audiostride init my_sounds
+
+      audiostride init calls.csv --column species --out calls.yaml
+    """
+    from ..data import read_path
+    from ..display import ProgressDisplay, findings_table
+    from ..errors import UsageError
+    from ..inspection import inspect, make_recipe
+
+    if out.exists():
+        raise UsageError(f"{out}: is there already; give another --out, or remove it first")
+    with ProgressDisplay() as display:
+        found = inspect(read_path(path), column, group, display.progress)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print_table(findings_table(found, path))
+    out.write_text(make_recipe(path, found, sample_rate, allow_shared_groups), encoding="utf-8")
+    typer.echo(f"wrote {out}; train it with: audiostride train {out}", err=True)
+
+
+def validate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Check a recipe and all of its data without training: every file is read, every split drawn.
+
+    [bold]Examples[/bold]
+
+      audiostride validate recipe.yaml
+
+      audiostride validate folder tasks.label.data.path=my_sounds --json
+    """
+    from ..recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from ..display import ProgressDisplay, plain_table
+    from ..run import check_recipe
+
+    with ProgressDisplay() as display:
+        checked = check_recipe(loaded, display.progress)
+        for line in checked["bad_files"]:
+            display.print(f"left out: {line}")
+    if as_json:
+        print_json(checked)
+        return
+    rows = [
+        (name, task["kind"], str(len(task["labels"])), *(str(n) for n in task["clips"].values()))
+        for name, task in checked["tasks"].items()
+    ]
+    print_table(plain_table(f"{recipe} is sound", ("task", "kind", "classes", "train", "validation", "test"), rows))

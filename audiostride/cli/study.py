@@ -1,0 +1,180 @@
+"""What a trained run has learned: `evaluate`, `cutoffs`, `compare`, `report`, `listen`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Json, RunDir
+from .output import print_json, print_table
+
+
+def evaluate(
+    run_dir: RunDir,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Another folder of audio; default: the test set it was made with."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a trained model on whole clips.
+
+    [bold]Examples[/bold]
+
+      audiostride evaluate runs/mine
+
+      audiostride evaluate runs/mine --data other_sounds --task label --json
+    """
+    from ..display import ProgressDisplay, scores_table
+    from ..run import evaluate_run
+
+    with ProgressDisplay() as display:
+        scores = evaluate_run(run_dir, data, task, display.progress)
+    if as_json:
+        print_json({"tasks": {name: score.metrics() for name, score in scores.items()}})
+    else:
+        print_table(scores_table(scores, f"Scores of {run_dir}"))
+
+
+def cutoffs(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="One or more run directories.")],
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Input length; default: the training window.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the layers as CSV.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw them, with measured gains: .png, .svg, .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn learned strides into cut-off frequencies: Hz along time, cycles per mel band along frequency.
+
+    Several runs are converted one by one and averaged. Beside them: reference ranges from the
+    literature, and the gain of every learned layer as measured inside the network.
+
+    [bold]Examples[/bold]
+
+      audiostride cutoffs runs/mine
+
+      audiostride cutoffs runs/seed0 runs/seed1 runs/seed2 --json
+
+      audiostride cutoffs runs/mine --seconds 10 --csv cutoffs.csv --plot cutoffs.png
+    """
+    from ..cutoffs import write_cutoffs
+    from ..display import cutoff_tables
+    from ..plots import check_ending, cutoff_figure, save
+    from ..rundir import describe_cutoffs
+
+    if plot:
+        check_ending(plot)
+    found, responses = describe_cutoffs(run_dirs, seconds)
+    if csv_file:
+        write_cutoffs(csv_file, found["layers"])
+    if plot:
+        save(cutoff_figure(found["layers"], found["references"], responses, found["ripples"]), plot)
+    if as_json:
+        print_json(found)
+        return
+    for table in cutoff_tables(found):
+        print_table(table)
+
+
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs, or directories of runs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write the tables as Markdown, LaTeX, CSV, JSON.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw accuracy against cost: .png, .svg, .pdf.")
+    ] = None,
+    strides: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw how the strides of all runs move: .png, .svg, .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: accuracy over seeds, cost, cut-offs, and how sure a difference is.
+
+    [bold]Examples[/bold]
+
+      audiostride compare runs/ripples-sweep
+
+      audiostride compare runs/strided runs/diffstride --out tables --plot cost.png --strides strides.png
+    """
+    from ..compare import compare as compare_runs
+    from ..compare import find_runs, striding_runs
+    from ..plots import check_ending, cost_figure, save, striding_figure
+    from ..tables import tables, to_markdown, write_comparison
+
+    for file in filter(None, (plot, strides)):
+        check_ending(file)
+    runs, unfinished = find_runs(run_dirs)
+    for path in unfinished:
+        typer.echo(f"left out: {path} is not finished", err=True)
+    found = compare_runs(runs)
+    if out:
+        for file in write_comparison(out, found):
+            typer.echo(f"wrote {file}", err=True)
+    if plot:
+        save(cost_figure(found["accuracy"]), plot)
+    if strides:
+        save(striding_figure(striding_runs(runs)), strides)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(to_markdown(tables(found)))
+
+
+def report(
+    run_dir: RunDir,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the run directory.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page on a run: scores, curves, strides, cut-offs, mistakes with sound.
+
+    [bold]Examples[/bold]
+
+      audiostride report runs/mine
+
+      audiostride report runs/mine -o mine.html
+    """
+    from ..display import ProgressDisplay
+    from ..report import write_report
+
+    file = out or run_dir / "report.html"
+    with ProgressDisplay() as display:
+        write_report(run_dir, file, display.progress)
+    typer.echo(file)
+
+
+def listen(
+    run_dir: RunDir,
+    sound: Annotated[Path, typer.Argument(metavar="SOUND", help="An audio file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write it (WAV, FLAC, OGG).")],
+    layers: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the cut-offs of the first N layers; default: all.")
+    ] = None,
+    compare_with: Annotated[
+        Path | None, typer.Option("--plain", metavar="FILE", help="Also write the mel inversion without cut-offs.")
+    ] = None,
+) -> None:
+    """Hear what is left of a sound after the learned cut-offs.
+
+    [bold]Examples[/bold]
+
+      audiostride listen runs/mine clip.wav -o kept.wav
+
+      audiostride listen runs/mine clip.wav -o kept.wav --layers 1 --plain plain.wav
+    """
+    from ..audio import read_audio
+    from ..classifier import load
+    from ..listen import check_sound_file, keep, through_mel, write_sound
+
+    for file in filter(None, (out, compare_with)):
+        check_sound_file(file)
+    model = load(run_dir)
+    rate = model.frontend.sample_rate
+    waveform = read_audio(sound, rate)
+    write_sound(out, keep(model, waveform, layers), rate)
+    if compare_with:
+        write_sound(compare_with, through_mel(model, waveform), rate)
+    typer.echo(out)

@@ -1,0 +1,231 @@
+"""A trained model at work: `predict`, `embed`, `export`."""
+
+import sys
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import BatchSize, Inputs, Json, Model, Workers
+from .output import print_json, print_table
+
+
+class LabelFormat(StrEnum):
+    """Label files that `predict` writes."""
+
+    audacity = "audacity"
+    raven = "raven"
+
+
+def predict(
+    run_dir: Model,
+    inputs: Inputs,
+    top_k: Annotated[int, typer.Option(min=1, help="Show this many of the likeliest classes.")] = 1,
+    windows: Annotated[bool, typer.Option("--windows", help="A row for each window: a timeline.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE.csv or FILE.jsonl instead.")
+    ] = None,
+    label_format: Annotated[
+        LabelFormat | None, typer.Option("--format", help="Write a label file for each sound into the folder --out.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of an interrupted batch.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Answer each window of stdin as soon as its last sample is there.")
+    ] = False,
+    pcm_rate: Annotated[
+        int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, no WAV.")
+    ] = None,
+    workers: Workers = 2,
+    batch_size: BatchSize = 64,
+) -> None:
+    """Classify sounds of any length.
+
+    Exit code 6: some of them could not be used; their rows say why.
+
+    [bold]Examples[/bold]
+
+      audiostride predict runs/mine recording.wav --windows
+
+      audiostride predict runs/mine sounds/ 'more/**/*.flac' --top-k 3 --out labels.csv --resume
+
+      audiostride predict runs/mine recordings/ --format raven --out labels
+
+      arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
+    """
+    from ..errors import DataError, PartialError, UsageError
+
+    if as_csv and as_json:
+        raise UsageError("--csv and --json: choose one")
+    if label_format and (out is None or as_csv or as_json or resume or stream or top_k > 1):
+        raise UsageError("--format writes label files into a folder: it needs --out DIR, and goes with no other format")
+    if resume and out is None:
+        raise UsageError("--resume continues a file; name it with --out")
+    if stream and (inputs != ["-"] or out):
+        raise UsageError("--stream reads stdin and prints: its only input is -, without --out")
+    from ..classifier import load
+    from ..display import ProgressDisplay, predictions_table, stream_line
+    from ..predict import (
+        CSV_HEADER,
+        STDIN,
+        RowFile,
+        find_sounds,
+        fingerprint,
+        format_rows,
+        open_sounds,
+        predict_sounds,
+        stream_latency_ms,
+    )
+
+    names = find_sounds(inputs)
+    model = load(run_dir)
+    if label_format:
+        from ..timeline import write_label_files
+
+        assert out is not None
+        sounds = list(open_sounds(names, model.frontend.sample_rate, pcm_rate))
+        threads = 0 if STDIN in names else workers
+        with ProgressDisplay() as display:
+            failed = write_label_files(
+                model, sounds, out, label_format, batch_size, threads, display.progress, display.print
+            )
+        if failed:
+            kind = PartialError if failed < len(sounds) else DataError
+            raise kind(f"{failed} of {len(sounds)} sounds could not be used")
+        return
+    made_by: dict[str, object] = {"model": fingerprint(model), "top_k": top_k, "windows": windows}
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr] # a file's name may be no UTF-8
+    rows = []
+    with ProgressDisplay() as display, RowFile(out, made_by, resume) if out else nullcontext() as file:
+        done = file.done if file else {}
+        if stream:
+            display.print(
+                f"an answer each {model.window_s:g} s, {stream_latency_ms(model):.0f} ms after its last sample is there"
+            )
+        if as_csv and not file:
+            typer.echo(CSV_HEADER, nl=False)
+        remaining = [name for name in names if name not in done]
+        answers = predict_sounds(
+            model,
+            open_sounds(remaining, model.frontend.sample_rate, pcm_rate),
+            top_k=top_k,
+            per_window=windows or stream,
+            batch_size=1 if stream else batch_size,
+            workers=0 if STDIN in remaining else workers,
+        )
+        for answer in answers:
+            if file:
+                file.write(answer)
+            elif as_csv or as_json:
+                typer.echo(format_rows(answer.rows, as_csv), nl=False)
+            elif stream:
+                typer.echo("".join(stream_line(row) for row in answer.rows), nl=False)
+            else:
+                rows += answer.rows
+            if answer.last:
+                done[answer.name] = answer.failed
+                display.progress("predicting", len(done), len(names))
+    if rows:
+        print_table(predictions_table(rows))
+    failed = sum(done.values())
+    if failed:
+        kind = PartialError if failed < len(done) else DataError
+        raise kind(f"{failed} of {len(done)} sounds could not be used; their rows say why")
+
+
+def embed(
+    run_dir: Model,
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.npz or FILE.parquet.")],
+    workers: Workers = 2,
+    batch_size: BatchSize = 64,
+) -> None:
+    """Write the embedding of every sound to a table: path, seconds, embedding, error.
+
+    [bold]Examples[/bold]
+
+      audiostride embed runs/mine sounds/ -o embeddings.parquet
+    """
+    from ..classifier import load
+    from ..display import ProgressDisplay
+    from ..errors import DataError, PartialError
+    from ..predict import STDIN, find_sounds, open_sounds, write_embeddings
+
+    names = find_sounds(inputs)
+    model = load(run_dir)
+    sounds = list(open_sounds(names, model.frontend.sample_rate))
+    with ProgressDisplay() as display:
+        failed = write_embeddings(model, sounds, out, batch_size, 0 if STDIN in names else workers, display.progress)
+    if failed:
+        kind = PartialError if failed < len(sounds) else DataError
+        raise kind(f"{failed} of {len(sounds)} sounds could not be used; their rows say why")
+
+
+class ExportFormat(StrEnum):
+    """Formats of `export`."""
+
+    torch = "torch"
+    onnx = "onnx"
+    executorch = "executorch"
+
+
+class ExportInput(StrEnum):
+    """What an exported model takes."""
+
+    waveform = "waveform"
+    log_mel = "log_mel"
+
+
+def export(
+    run_dir: Model,
+    format: Annotated[ExportFormat, typer.Option(help="Runtime that is to run it.")] = ExportFormat.onnx,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: model.onnx, .pt2 or .pte in RUN_DIR.")
+    ] = None,
+    input: Annotated[ExportInput, typer.Option(help="What it takes: samples, or log-mel.")] = ExportInput.waveform,
+    quantize: Annotated[str | None, typer.Option(metavar="int8", help="8-bit weights and activations (onnx).")] = None,
+    clips: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Check it on these sounds; default: the run's test set.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model for another runtime, strides as constant matrices, and check it on real clips.
+
+    Exit code 7: the file does not compute what the model computes; nothing is written then.
+
+    [bold]Examples[/bold]
+
+      audiostride export runs/mine --format onnx
+
+      audiostride export runs/mine --quantize int8 --out small.onnx --clips sounds/
+    """
+    from ..classifier import HUB_PREFIX, load
+    from ..display import ProgressDisplay, export_table
+    from ..errors import UsageError
+    from ..export import ENDINGS, export_model
+    from ..run import check_windows
+
+    if quantize not in (None, "int8"):
+        raise UsageError(f"--quantize {quantize}: only int8 is there")
+    ending = ENDINGS[format.value]
+    path = out or Path(run_dir, f"model.{quantize}{ending}" if quantize else f"model{ending}")
+    if out is None and run_dir.startswith(HUB_PREFIX):
+        raise UsageError(f"{run_dir}: is on the hub and no folder to write to; give --out FILE")
+    model = load(run_dir)
+    with ProgressDisplay() as display:
+        windows = check_windows(run_dir, model, clips, display.progress)
+        check = export_model(
+            model,
+            path,
+            format.value,
+            windows,
+            takes_log_mel=input is ExportInput.log_mel,
+            quantize="int8" if quantize else None,
+        )
+    if as_json:
+        print_json({"file": str(path)} | check._asdict())
+    else:
+        print_table(export_table(str(path), check))
