@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -206,6 +207,24 @@ def test_an_old_block_makes_room_and_is_fetched_again() -> None:
     assert folder.exists()
     del blocks
     assert not folder.exists()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_the_living_keep_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, signal; from audiostride.data.streaming import Blocks\n"
+        "blocks = Blocks(lambda number: [b'sound']); blocks.read(7, 0)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)}, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert (left / "7").is_file()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mine, other = Blocks(lambda number: [b"mine"]), Blocks(lambda number: [b"other"])
+    assert set(tmp_path.iterdir()) == {mine.folder, other.folder}
+    assert (mine.read(7, 0), other.read(7, 0)) == (b"mine", b"other")
 
 
 def test_a_server_in_trouble_is_asked_again_and_a_refusal_is_named(

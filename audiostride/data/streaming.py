@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from .download import TIMEOUT_S
 BLOCKS_AT_ONCE = 16
 """Blocks whose clips are mixed with each other in training."""
 
+_PREFIX, _OWNER = "audiostride-blocks-", "owner.lock"
 _TRIES = 3
 _LOCKS = 64  # blocks that differ in their number by this share a lock
 
@@ -38,7 +40,8 @@ class Blocks:
     """Blocks of encoded clips, each fetched once by the first process that needs it.
 
     They lie in a folder below the system's temporary one, which the worker processes of this process
-    share and which goes with it; the oldest make room for new ones.
+    share and which goes with it; the oldest make room for new ones. What a process leaves that is killed
+    is removed by the next one that streams: the folder of a living process is locked.
 
     Args:
         fetch: gives the contents of all clips of a block, by its number.
@@ -52,8 +55,9 @@ class Blocks:
 
     def __init__(self, fetch: Callable[[int], Sequence[bytes]], kept: int = 2 * BLOCKS_AT_ONCE) -> None:
         self.fetch, self.kept = fetch, kept
-        self.folder = Path(tempfile.mkdtemp(prefix="audiostride-"))
-        weakref.finalize(self, _remove, self.folder, os.getpid())
+        _remove_abandoned()
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        weakref.finalize(self, _remove, self.folder, _lock(self.folder), os.getpid())
 
     def read(self, block: int, row: int) -> bytes:
         """The content of one clip: number `row` of a block.
@@ -195,6 +199,28 @@ def open_url(url: str, headers: dict[str, str] | None = None):
     return urllib.request.urlopen(request, timeout=TIMEOUT_S)
 
 
-def _remove(folder: Path, owner: int) -> None:
+def _lock(folder: Path) -> IO[bytes]:
+    """Lock a folder for as long as this process and the workers that are copies of it live."""
+    file = (folder / "owner.new").open("wb")
+    with contextlib.suppress(ImportError, OSError):  # no such locks here: the folder never looks abandoned
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (folder / "owner.new").rename(folder / _OWNER)
+    return file
+
+
+def _remove_abandoned() -> None:
+    """Remove the folders of processes that were killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(ImportError, OSError), (folder / _OWNER).open("rb") as file:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an error where the owner lives
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path, lock: IO[bytes], owner: int) -> None:
     if os.getpid() == owner:  # not a worker, which is a copy of the process
         shutil.rmtree(folder, ignore_errors=True)
+    lock.close()
