@@ -7,6 +7,7 @@ target takes bytes as a fuzzer makes them; the tests take the targets, too, with
 """
 
 import argparse
+import atexit
 import contextlib
 import hashlib
 import io
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,9 +51,21 @@ with (
     from audiostride.recipe import load_recipe, shipped_recipes
 
 
+def _scratch_folder() -> Path:
+    """A folder in memory, removed at the end of this process, or of the one that began it where it names one."""
+    if "FUZZ_SCRATCH" in os.environ:
+        return Path(os.environ["FUZZ_SCRATCH"])
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+SCRATCH = _scratch_folder()
+
+
 def scratch() -> Path:
-    """An empty folder in memory, of this process."""
-    folder = Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()) / f"fuzz-{os.getpid()}"
+    """An empty folder in memory, the same for each input."""
+    folder = SCRATCH / "input"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
@@ -235,24 +249,25 @@ MODEL, CHECKPOINT = _model_files()
 
 def fuzz(name: str, seconds: int) -> str:
     """Fuzz one target in a process of its own; returns a row of figures, or what was found."""
-    folder = Path(tempfile.mkdtemp())
-    corpus = folder / "corpus"
+    corpus = SCRATCH / "corpus"
     corpus.mkdir()
+    findings = Path(tempfile.gettempdir(), f"fuzz-{name}-")
     for i, seed in enumerate(seeds(name)):
         (corpus / f"seed-{i}").write_bytes(seed)
     options = [f"-max_total_time={seconds}", "-timeout=120", f"-rss_limit_mb={MAX_MEMORY_MB}", "-max_len=65536"]
-    options += ["-print_final_stats=1", f"-artifact_prefix={folder}/", "-seed=1"]
+    options += ["-print_final_stats=1", f"-artifact_prefix={findings}", "-seed=1"]
     command = [sys.executable, __file__, "--inside", name, *options, str(corpus)]
+    environment = os.environ | {"FUZZ_SCRATCH": str(SCRATCH)}
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
     hours = (time.monotonic() - began) / 3600
     told = done.stderr + done.stdout
     if done.returncode:
-        sys.exit(f"{told[-5000:]}\nended with {done.returncode}; the input is in {folder}")
+        sys.exit(f"{told[-5000:]}\nended with {done.returncode}; the input is {findings}...")
     executions = int(re.findall(r"number_of_executed_units: (\d+)", told)[-1])
     before, after = (re.findall(r"\bcov: (\d+)", told)[i] for i in (0, -1))
     kept = len(list(corpus.iterdir()))
-    shutil.rmtree(folder)
+    shutil.rmtree(corpus)
     return f"| {name} | {executions:,} in {hours:.2f} h | {before} to {after} branches, {kept} inputs kept | 0 |"
 
 
@@ -274,6 +289,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if atheris is None:
         sys.exit("atheris is not installed: pip install 'audiostride[fuzz]'")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and what is in memory is removed
     print(f"atheris {atheris.__version__ if hasattr(atheris, '__version__') else ''}, {os.cpu_count()} cores\n")
     for name in arguments.target:
         print(fuzz(name, arguments.seconds), flush=True)
