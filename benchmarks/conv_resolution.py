@@ -1,9 +1,10 @@
-"""Convolution before or after pooling? Times both for every layer of two networks, forward and backward.
+"""Convolution before pooling, after it, or in the cropped spectrum? Times them for every layer, forward and backward.
 
     python benchmarks/conv_resolution.py [--batch 16] [--smoothness 1 4] [--repeats 15] [--out conv_resolution.csv]
 
-The two forms run in turn; the table shows medians, and their ratio beside that of the multiply-accumulates,
-from which `audiostride.downsampling.pools_first` makes its choice, the last column.
+On the layers of two networks. The forms run in turn; the table shows medians, the ratio of the first two beside that of their
+multiply-accumulates, and which of the three a training step on a CPU runs
+(`audiostride.downsampling.pools_first`, `convolves_in_spectrum`).
 """
 
 import argparse
@@ -16,13 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiostride.cnn import STRIDES
-from audiostride.downsampling import DiffStride, StridedConv, pools_first
+from audiostride.downsampling import DiffStride, StridedConv, convolves_in_spectrum, pools_first
+from audiostride.spectral_conv import conv_crop_spectrum
 
 
 def measure(
     network: str, c_in: int, c_out: int, size: tuple[int, int], pool: DiffStride, axis: int, args: argparse.Namespace
 ) -> dict[str, object]:
     kernel = (3, 1) if axis == 0 else (1, 3)
+    crop = pool.axis_crop(size[axis], axis)
     conv = StridedConv(c_in, c_out, kernel, (1, 1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.randn(args.batch, c_in, *size).contiguous(memory_format=torch.channels_last)
     x.requires_grad_(c_in > 1)
@@ -34,11 +37,21 @@ def measure(
         copies = pool.pool_axis(x, axis, taps=3)
         return F.conv2d(copies, conv.conv.weight, conv.conv.bias, stride=kernel)
 
+    def spectrum() -> Tensor:
+        assert conv.conv.bias is not None
+        weight = conv.conv.weight.flatten(2)
+        return conv_crop_spectrum(x, weight, conv.conv.bias, pool.axis_mask(crop, axis), crop, 2 + axis)
+
     def step(form: Callable[[], Tensor]) -> Callable[[], None]:
         return lambda: form().sum().backward()
 
-    times = interleaved({"before": step(before), "after": step(after)}, args.repeats)
-    crop = pool.axis_crop(size[axis], axis)
+    forms = {"before": step(before), "after": step(after), "in the spectrum": step(spectrum)}
+    times = interleaved(forms, args.repeats)
+    columns = args.batch * size[1 - axis]
+    if convolves_in_spectrum(columns, c_in, c_out, 3, crop):
+        chosen = "in the spectrum"
+    else:
+        chosen = "after" if pools_first(c_in, c_out, 3, crop) else "before"
     macs_before = 3 * c_in * c_out * crop.n + crop.m * crop.n * c_out
     macs_after = 3 * crop.m * crop.n * c_in + 3 * c_in * c_out * crop.m
     return {
@@ -49,7 +62,7 @@ def measure(
         **{f"conv {name} ms": f"{ms:.2f}" for name, ms in times.items()},
         "after / before": f"{times['after'] / times['before']:.2f}",
         "MACs after / before": f"{macs_after / macs_before:.2f}",
-        "chosen": "after" if pools_first(c_in, c_out, 3, crop) else "before",
+        "chosen": chosen,
     }
 
 
