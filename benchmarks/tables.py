@@ -34,7 +34,7 @@ def with_tables(text: str) -> str:
 
 def step_time(what: str) -> str:
     """Time of training or inference of all forms, by network and batch, as multiples of the strided twin's."""
-    return _forms(what, "ms", "time / strided", batches=("1", "8", "64"))
+    return _forms(what, "ms", "time / strided", batches=("1", "8", "64"), per_mac=what == "training")
 
 
 def step_memory() -> str:
@@ -55,7 +55,7 @@ def read(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _forms(what: str, unit: str, ratio: str, batches: Sequence[str]) -> str:
+def _forms(what: str, unit: str, ratio: str, batches: Sequence[str], per_mac: bool = False) -> str:
     found = {
         (row["network"], row["batch"], row["method"], row["R"]): row for row in read("step.csv") if row["what"] == what
     }
@@ -65,8 +65,12 @@ def _forms(what: str, unit: str, ratio: str, batches: Sequence[str]) -> str:
             strided = found[network, batch, "strided", ""]
             ours, fft = (found[network, batch, method, "4"] for method in ("diffstride", "fft"))
             multiples = [found[network, batch, *form][ratio] for form in FORMS.values()]
-            body.append([network, batch, strided[unit], *multiples, f"{float(ours[unit]) / float(fft[unit]):.2f}"])
-    return _markdown(["network", "batch", f"strided, {unit.split()[-1]}", *FORMS, "ours / FFT, R = 4"], body)
+            line = [network, batch, strided[unit], *multiples, f"{float(ours[unit]) / float(fft[unit]):.2f}"]
+            if per_mac:
+                line.append(f"{float(ours[ratio]) / float(ours['MAC ratio, full']):.2f}")
+            body.append(line)
+    head = ["network", "batch", f"strided, {unit.split()[-1]}", *FORMS, "ours / FFT, R = 4"]
+    return _markdown([*head, "R = 4 by its MACs"] if per_mac else head, body)
 
 
 def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -78,6 +82,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
     "inference": lambda: step_time("inference"),
     "memory": step_memory,
+    "operators": lambda: plain("operators.csv"),
     "layer": lambda: plain("layer.csv"),
     "log_mel": lambda: plain("log_mel.csv"),
     "one_hour": lambda: plain("one_hour.csv"),
