@@ -29,7 +29,8 @@ def trunk_cost(trunk: AudioCNN, time: int, mel: int, full_resolution: bool = Fal
 
     A convolution before a pooling layer runs at the resolution `pools_first` chooses; a pooling
     matrix of M x N costs M * N a column, and a spectral pooling that keeps the length costs nothing.
-    Biases, ReLU, batch norm and the making of the matrices (once a batch) are not counted.
+    Biases, ReLU, batch norm and the making of the matrices (once a batch) are not counted. Large
+    batches cost a CPU less a clip, see `convolves_in_spectrum`.
 
     Args:
         trunk: the trunk.

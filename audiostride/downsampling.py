@@ -120,7 +120,7 @@ class _SpectralDownsampling(nn.Module):
         if taps == 1 or self.is_identity(crop):
             return self.pool_axis(conv(x), axis, host_stride)
         columns = x.numel() // (kernel.in_channels * crop.n)
-        if _trains_on_cpu(x) and convolves_in_spectrum(columns, kernel.in_channels, kernel.out_channels, taps, crop):
+        if _on_cpu(x) and convolves_in_spectrum(columns, kernel.in_channels, kernel.out_channels, taps, crop):
             assert kernel.bias is not None  # `StridedConv` always has one
             return conv_crop_spectrum(x, kernel.weight.flatten(2), kernel.bias, self.axis_mask(crop, axis), crop, dim)
         if not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
@@ -154,7 +154,7 @@ def pools_first(in_channels: int, out_channels: int, taps: int, crop: Crop) -> b
 
 
 def convolves_in_spectrum(columns: int, in_channels: int, out_channels: int, taps: int, crop: Crop) -> bool:
-    """Whether a training step runs a convolution and its pooling faster as `conv_crop_spectrum`.
+    """Whether a convolution and its pooling run faster as `conv_crop_spectrum`.
 
     Chosen where that saves a quarter of the multiply-accumulates of the cheaper of the other two forms, and
     where there is enough to do: a matrix for every bin has to be made, which pays from as many columns as
@@ -182,9 +182,9 @@ def convolves_in_spectrum(columns: int, in_channels: int, out_channels: int, tap
     return spectrum < 0.75 * min(_macs(in_channels, out_channels, taps, crop))
 
 
-def _trains_on_cpu(x: Tensor) -> bool:
+def _on_cpu(x: Tensor) -> bool:
     channels_last = x.dim() in (4, 5) and not x.is_contiguous()
-    return torch.is_grad_enabled() and x.device.type == "cpu" and channels_last and not torch.compiler.is_compiling()
+    return channels_last and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _macs(in_channels: int, out_channels: int, taps: int, crop: Crop) -> tuple[int, int]:

@@ -3,7 +3,7 @@
     python benchmarks/conv_resolution.py [--batch 16] [--smoothness 1 4] [--repeats 15] [--out conv_resolution.csv]
 
 On the layers of two networks. The forms run in turn; the table shows medians, the ratio of the first two beside
-that of their multiply-accumulates, and which of the three a training step on a CPU runs
+that of their multiply-accumulates, and which of the three runs on a CPU
 (`audiostride.downsampling.pools_first`, `convolves_in_spectrum`).
 """
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from audiostride import DiffStride, SpectralPool, StridedConv, clamp_strides_, spectral_conv
-from audiostride.downsampling import convolves_in_spectrum
+from audiostride.downsampling import convolves_in_spectrum, freeze_strides
 from audiostride.spectral import Crop, crop_spectrum, diffstride_crop, diffstride_mask, spectral_crop
 from audiostride.spectral_conv import conv_crop_spectrum
 
@@ -85,7 +85,7 @@ def test_a_tone_beyond_the_last_kept_bin_vanishes_whatever_the_convolution_does(
 
 
 @pytest.mark.parametrize("form", [SpectralPool, lambda stride: DiffStride(stride, smoothness=1)])
-def test_a_layer_that_is_large_enough_takes_it_in_training_and_gives_the_same(
+def test_a_layer_that_is_large_enough_takes_it_and_gives_the_same(
     form: Callable[[tuple[float, float]], SpectralPool | DiffStride], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conv, pool = StridedConv(64, 64, (3, 1), (1, 1)), form((2.0, 2.0))
@@ -94,13 +94,16 @@ def test_a_layer_that_is_large_enough_takes_it_in_training_and_gives_the_same(
     called = []
     ours = spectral_conv._ConvCrop.forward
     monkeypatch.setattr(spectral_conv._ConvCrop, "forward", lambda *a: (called.append(1), ours(*a))[1])
-    training = pool.pool_conv(conv, x, 0)
-    assert called
-    with torch.no_grad():
-        inference = pool.pool_conv(conv, x, 0)
-    assert len(called) == 1
-    torch.testing.assert_close(training, inference, rtol=0, atol=1e-5)
-    assert training.is_contiguous(memory_format=torch.channels_last)
+    for _ in range(2):
+        expected = pool.pool_axis(conv(x), 0)
+        y = pool.pool_conv(conv, x, 0)
+        torch.testing.assert_close(y, expected, rtol=0, atol=1e-5)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        freeze_strides(pool)
+    assert len(called) == 2
+    clip = pool.pool_conv(conv, x[:1], 0)  # too small for it
+    assert len(called) == 2
+    torch.testing.assert_close(clip, y[:1], rtol=0, atol=1e-5)
 
 
 def test_it_tells_the_layer_its_length_so_that_strides_can_be_clamped() -> None:
