@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .classifier import load
+from .classifier import cost_per_second, load
 from .cutoffs import AXES, LayerCutoff, model_cutoffs, summarise
 from .dynamics import striding
 from .errors import ModelFileError, UsageError
@@ -199,6 +199,7 @@ def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
         raise UsageError("none of the runs learned strides, there is nothing to draw")
     return [
         {
+            "data": run.title,
             "method": methods[run.name],
             "seed": run.seed,
             "points": striding(Path(run.name), run.settings["model.strides"]),
@@ -244,7 +245,10 @@ def _read_run(folder: Path) -> Run:
         right[task] = dict(zip(answers.files, same, strict=True))
     if missing := [task for task in results["tasks"] if task not in right]:
         raise ModelFileError(f"{folder / PREDICTIONS_FILE}: has no answers for the task {missing[0]!r}")
-    return make_run(str(folder), recipe, results, right, model_cutoffs(load(folder)))
+    model = load(folder)
+    # Counted again: what a run of another version wrote down may have been counted by another rule.
+    results["macs_per_second"] = cost_per_second(model).macs
+    return make_run(str(folder), recipe, results, right, model_cutoffs(model))
 
 
 def _data_title(task: Mapping[str, Any]) -> str:
@@ -369,6 +373,7 @@ def paired_difference(
 def _cutoffs(title: str, method: str, group: Sequence[Run]) -> list[dict[str, Any]]:
     if group[0].settings["model.downsampling"] == "strided" or not all(run.layers for run in group):
         return []
+    macs = [run.results["macs_per_second"] for run in group]
     rows = []
     for first in summarise([run.layers for run in group]):
         if first["layer"] > 1:
@@ -388,6 +393,9 @@ def _cutoffs(title: str, method: str, group: Sequence[Run]) -> list[dict[str, An
                 "total_stride": statistics.fmean(totals),
                 "total_stride_sd": _sd(totals),
                 "initial_total_stride": _total(group[0].settings["model.strides"], first["axis"]),
+                "macs_per_second": statistics.fmean(macs),
+                "macs_per_second_sd": _sd(macs),
+                "parameters": group[0].results["parameters"],
             }
         )
     return rows

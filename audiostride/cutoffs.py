@@ -67,7 +67,8 @@ class Cutoff(NamedTuple):
     Attributes:
         continuous: f / (2S), the Nyquist frequency after the stride.
         full_gain: the highest modulation kept in full.
-        minus_6db: the modulation kept at half its amplitude.
+        minus_6db: the modulation kept at half its amplitude: the middle of the ramp, which may lie
+            between two bins; the Nyquist frequency of the layer's input where even that is kept with more.
         last_bin: the highest DFT bin kept at all.
     """
 
@@ -118,6 +119,8 @@ def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: fl
         return Cutoff(continuous, None, None, None)
     if kind == "spectral":  # a hard mask; the Nyquist bin of an even M passes or not by its phase
         m = spectral_crop(n, stride).m
+        if m == n:  # nothing is cropped
+            return Cutoff(continuous, n // 2 * per_bin, n / 2 * per_bin, n // 2 * per_bin)
         return Cutoff(continuous, (m - 1) // 2 * per_bin, m / 2 * per_bin, m // 2 * per_bin)
     edge = edge_bin(n, stride)
     half = min(edge + smoothness / 2, n / 2)

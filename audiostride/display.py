@@ -266,12 +266,16 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
         table.add_column("paper's\nTable 2", justify="right")
         for row in found["layers"]:
             if row["axis"] == axis:
-                sd = "" if row["stride_sd"] is None else f" ± {row['stride_sd']:.2f}"
+                sd = f" ± {row['stride_sd']:.2f}" if row["stride_sd"] else ""
                 values = [*row["own"].values(), *row["cumulative"].values(), row["paper"]]
                 shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
                 table.add_row(str(row["layer"]), f"{row['stride']:.2f}{sd}", *shown)
         if table.rows:  # a raw waveform has no mel axis
             tables.append(table)
+
+    if tables and all(row["own"]["full_gain"] is None for row in found["layers"]):
+        tables[-1].caption = "strided convolutions have no cut-off: what lies above f/2S is folded back, not removed"
+        tables[-1].caption_justify = "left"
 
     references = Table(
         title="for comparison: what human listeners need to understand speech",

@@ -8,7 +8,7 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,7 +217,7 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
     ax = figure.subplots()
     ax.grid(False)
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    image = ax.imshow(share, vmin=0, vmax=100, cmap="Blues", interpolation="nearest")
+    image = ax.imshow(np.ma.masked_equal(share, 0), vmin=0, vmax=100, cmap="Blues", interpolation="nearest")
     step = -(-n // 60)
     font = 9 if n <= 15 else 6
     ax.set_xticks(range(0, n, step), labels[::step], rotation=90, fontsize=font)
@@ -237,7 +237,7 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
 
 @_styled
 def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Accuracy against cost, a panel a task.
+    """Accuracy against cost, a panel a task; methods that differ in nothing but `stride_cost` are joined.
 
     Args:
         points: rows with "task", "method", "macs_per_second", "mean" accuracy and its "sd" (or None),
@@ -253,9 +253,11 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
                 ax.errorbar(
                     point["macs_per_second"] / 1e6, 100 * point["mean"],
                     yerr=None if point["sd"] is None else 100 * point["sd"],
-                    marker="osD^vP"[number % 6], color=PALETTE[number % len(PALETTE)], capsize=3, ls="none",
-                    label=point["method"],
+                    marker="osD^vP"[(number + number // 6) % 6], color=PALETTE[number % len(PALETTE)], capsize=3,
+                    ls="none", label=point["method"],
                 )  # fmt: skip
+        for curve in _curves(point for point in points if point["task"] == task):
+            ax.plot(*zip(*curve, strict=True), color=FAINT, lw=1.2, zorder=0)
         ax.set_title(task)
         ax.set_xlabel("million MACs per second of audio")
         ax.set_ylabel("test accuracy in %")
@@ -264,35 +266,56 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
     return figure
 
 
+def _curves(points: Iterable[Mapping[str, Any]]) -> list[list[tuple[float, float]]]:
+    """MMAC/s and accuracy of methods that differ in their regulariser alone, by its weight."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
+    for point in points:
+        if weight := re.search(r" stride_cost=(\S+)", point["method"]):
+            rest = point["method"].replace(weight[0], "")
+            place = (float(weight[1]), point["macs_per_second"] / 1e6, 100 * point["mean"])
+            curves.setdefault(rest, []).append(place)
+    return [[(x, y) for _, x, y in sorted(curve)] for curve in curves.values() if len(curve) > 1]
+
+
 @_styled
 def striding_figure(runs: Sequence[Mapping[str, Any]]) -> "Figure":
     """Total striding factor and accuracy of several runs over training: do different starts end alike?
 
     Args:
-        runs: "method", "seed" and "points" of each: rows with "epoch", "total_stride" (time, mel) and
-            "accuracy" on the validation clips (None where it is not known), as `dynamics.striding` makes.
+        runs: "data", "method", "seed" and "points" of each, a row of panels for each data. Points are
+            rows with "epoch", "total_stride" (time, mel) and "accuracy" on the validation clips (None
+            where it is not known), as `dynamics.striding` makes.
 
     Source:
         Riad et al. 2022, Section 3.3 and Fig. 3: equivalence classes of strides.
     """
-    figure = _figure(9.6, 3.6)
-    axes = figure.subplots(1, 3)
+    titles = list(dict.fromkeys(run["data"] for run in runs))
     methods = list(dict.fromkeys(run["method"] for run in runs))
+    figure = _figure(9.6, 0.8 + 2.8 * len(titles))
+    grid = figure.subplots(len(titles), 3, squeeze=False)
     for run in runs:
+        axes = grid[titles.index(run["data"])]
         colour = PALETTE[methods.index(run["method"]) % len(PALETTE)]
+        style = {"color": colour, "lw": 1.4, "marker": "o", "ms": 2.5}
         epochs = [point["epoch"] for point in run["points"]]
-        for i, axis in enumerate(AXES):
-            axes[i].plot(
-                epochs, [point["total_stride"][i] for point in run["points"]], color=colour, lw=1.4, marker="o", ms=2.5
-            )
-            axes[i].set_title(f"product of all strides, {axis}")
+        for i in range(2):
+            axes[i].plot(epochs, [point["total_stride"][i] for point in run["points"]], **style)
         known = [(p["epoch"], 100 * p["accuracy"]) for p in run["points"] if p["accuracy"] is not None]
-        axes[2].plot(*zip(*known, strict=True), color=colour, lw=1.4, marker="o", ms=2.5, label=run["method"])
-    axes[2].set_title("validation accuracy in %")
+        axes[2].plot(*zip(*known, strict=True), **style, label=run["method"])
+    for title, axes in zip(titles, grid, strict=True):
+        for ax, axis in zip(axes, AXES, strict=False):
+            ax.set_title(f"product of all strides, {axis}")
+            low, high = ax.dataLim.intervaly
+            if high > 8 * low:  # a start far off would hide how the others differ
+                ax.set_yscale("log", base=2)
+                ax.yaxis.set_major_formatter("{x:g}")
+        axes[2].set_title("validation accuracy in %")
+        if len(titles) > 1:
+            axes[0].set_ylabel(title)
+        for ax in axes:
+            ax.set_xlabel("epoch")
+            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     _one_legend(figure)
-    for ax in axes:
-        ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return figure
 
 
@@ -422,7 +445,8 @@ def _pass_bands(
     ax.set_ylim(positions[-1] + 0.7, -1.2)
     ax.set_xlim(0, limit)
     ax.grid(False, axis="y")
-    ax.set_title(f"{axis}: kept after each layer (pale: fading)")
+    masked = any(row["own"]["full_gain"] is not None for row in rows)
+    ax.set_title(f"{axis}: " + ("kept after each layer (pale: fading)" if masked else "Nyquist frequency so far, f/2S"))
     ax.set_xlabel(_LABELS[axis])
 
 

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from . import plots
-from .classifier import AudioClassifier, load, spectrogram_cnn
+from .classifier import AudioClassifier, cost_per_second, load, spectrogram_cnn
 from .cnn import AudioCNN
 from .complexity import trunk_cost
 from .data.clips import Clips, Progress
@@ -217,11 +217,14 @@ def _summary(
         frontend, _ = spectrogram_cnn(model, "the report")
         macs = trunk_cost(strided, frontend.sample_rate // frontend.hop_length, frontend.n_mels).macs
         remark = f"with strided convolutions {macs / 1e6:.3g} million"
-    tiles.append(
-        ("multiply-accumulates per second of audio", f"{results['macs_per_second'] / 1e6:.3g} million", remark)
-    )
+    cost = cost_per_second(model).macs
+    tiles.append(("multiply-accumulates per second of audio", f"{cost / 1e6:.3g} million", remark))
     tiles.append(("parameters", f"{results['parameters']:,}", settings["downsampling"]))
-    tiles.append(("epochs", str(metrics[-1]["epoch"]), f"{metrics[-1]['step']:,} steps, seed {results['seed']}"))
+    kept = [
+        line["epoch"] for line in metrics if line["split"] == "validation" and line["strides"] == results["strides"]
+    ]
+    which = f"; the model is of epoch {kept[0]}" if len(kept) == 1 else ""
+    tiles.append(("epochs", str(metrics[-1]["epoch"]), f"{metrics[-1]['step']:,} steps, seed {results['seed']}{which}"))
     return tiles
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .classifier import load
 from .cnn import AudioCNN
-from .cutoffs import model_cutoffs, reference_ranges, summarise, survival
+from .cutoffs import UNITS, model_cutoffs, reference_ranges, summarise, survival
 from .data import Clips
 from .data.clips import Progress
 from .data.ripples import RATES_HZ, SCALES
@@ -98,6 +98,7 @@ def describe_cutoffs(
     found = {
         "runs": [str(run_dir) for run_dir in run_dirs],
         "seconds": length,
+        "units": UNITS,
         "layers": layers,
         "references": reference_ranges(frontend) if isinstance(frontend, LogMel) else [],
         "ripples": [survival(layers, axis, fastest) for axis, fastest in ripples.items()],

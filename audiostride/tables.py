@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,10 @@ from typing import Any, NamedTuple
 from .compare import flatten
 
 _METRICS = {"auc": "Area under the ROC curve", "mean_average_precision": "Mean average precision"}
+_TEX = {character: "\\" + character for character in "_%&#{}$"} | {
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": "$<$", ">": "$>$",
+    "|": "$|$", "±": r"$\pm$",
+}  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -75,21 +80,23 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
                 Cell(row["task"]),
                 Cell(row["first"]),
                 Cell(row["second"]),
-                Cell(f"{100 * row['difference']:+.1f}", row["low"] > 0 or row["high"] < 0),
-                Cell(f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"),
+                Cell(points(row["difference"]), row["low"] > 0 or row["high"] < 0),
+                Cell(f"{points(row['low'])} to {points(row['high'])}"),
                 Cell(str(row["clips"])),
             ]
             for row in found["differences"]
         ]
         made.append(Table("Differences in percentage points, paired bootstrap over test clips", header, body))
     if found["cutoffs"]:
-        header = ["data", "method", "axis", "stride", "cut-off", "paper's Table 2", "total stride", "was"]
+        header = ["data", "method", "axis", "stride", "-6 dB", "paper's Table 2", "all strides", "at first", "cost"]
         body = [_cutoff_cells(row) for row in found["cutoffs"]]
-        made.append(
-            Table("First layer's stride and cut-off (-6 dB; Hz, cycles per mel band); all layers", header, body)
+        title = (
+            "First layer: stride and cut-offs in Hz (time) and cycles per mel band (mel); product of all strides, and "
+            "at the start; cost as above"
         )
+        made.append(Table(title, header, body))
     if found["shared_strides"]:
-        header = ["task", "method", "separate strides", "shared strides", "MMAC/s separate / shared"]
+        header = ["task", "method", "separate strides", "shared strides", "cost, separate", "cost, shared"]
         body = [_shared_cells(row, most) for row in found["shared_strides"]]
         made.append(Table("One stride for both axes against one for each, test accuracy in %", header, body))
     return made
@@ -103,13 +110,14 @@ def to_markdown(made: Sequence[Table]) -> str:
         **A**
         <BLANKLINE>
         | task | x |
-        |---|---|
+        |---|---:|
         | t | **9.0 ± 0.1** |
         <BLANKLINE>
     """
     parts = []
     for table in made:
-        lines = [f"**{table.title}**", "", _bar(table.header), "|" + "---|" * len(table.header)]
+        rule = "|".join("---:" if _is_numeric(table, i) else "---" for i in range(len(table.header)))
+        lines = [f"**{table.title}**", "", _bar(table.header), f"|{rule}|"]
         lines += [_bar(f"**{cell.text}**" if cell.best else cell.text for cell in row) for row in table.rows]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
@@ -121,7 +129,7 @@ def to_latex(made: Sequence[Table]) -> str:
     Example:
         >>> print(to_latex([Table("A", ["task", "x"], [[Cell("a_b"), Cell("9 ± 1", True)]])]))
         % A
-        \begin{tabular}{ll}
+        \begin{tabular}{lr}
         \toprule
         task & x \\
         \midrule
@@ -132,7 +140,8 @@ def to_latex(made: Sequence[Table]) -> str:
     """
     parts = []
     for table in made:
-        lines = [f"% {table.title}", rf"\begin{{tabular}}{{{'l' * len(table.header)}}}", r"\toprule"]
+        columns = "".join("r" if _is_numeric(table, i) else "l" for i in range(len(table.header)))
+        lines = [f"% {table.title}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         lines += [" & ".join(map(_tex, table.header)) + r" \\", r"\midrule"]
         for row in table.rows:
             shown = [rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text) for cell in row]
@@ -164,6 +173,17 @@ def write_comparison(folder: Path, found: Mapping[str, Any]) -> list[Path]:
     return written
 
 
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign.
+
+    Example:
+        >>> points(0.012), points(-0.0001)
+        ('+1.2', '0.0')
+    """
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("-0.0", "+0.0") else text
+
+
 def _method_order(method: str) -> tuple[int, str]:
     order = ("strided", "spectral", "diffstride")
     first = method.split(" ")[0]
@@ -188,35 +208,44 @@ def _metric_cell(row: Mapping[str, Any] | None, metric: str, best: float | None)
 def _cost_cell(row: Mapping[str, Any] | None) -> Cell:
     if row is None:
         return Cell("-")
-    sd = f" ± {row['macs_per_second_sd'] / 1e6:.1f}" if row["macs_per_second_sd"] else ""
-    return Cell(f"{row['macs_per_second'] / 1e6:.1f}{sd} / {row['parameters'] / 1e3:.1f}")
+    macs = _mean_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6, 1)
+    return Cell(f"{macs} / {row['parameters'] / 1e3:.1f}")
 
 
 def _cutoff_cells(row: Mapping[str, Any]) -> list[Cell]:
     digits = 1 if row["axis"] == "time" else 3
-    sd = "" if row["stride_sd"] is None else f" ± {row['stride_sd']:.2f}"
-    total_sd = "" if row["total_stride_sd"] is None else f" ± {row['total_stride_sd']:.1f}"
-    texts = [row["data"], row["method"], row["axis"], f"{row['stride']:.2f}{sd}", f"{row['minus_6db']:.{digits}f}"]
-    texts += [f"{row['paper']:.{digits}f}", f"{row['total_stride']:.1f}{total_sd}", f"{row['initial_total_stride']:g}"]
-    return [Cell(text) for text in texts]
+    texts = [row["data"], row["method"], row["axis"], _mean_sd(row["stride"], row["stride_sd"], 2)]
+    texts += [f"{row['minus_6db']:.{digits}f}", _mean_sd(row["paper"], row["paper_sd"], digits)]
+    texts += [_mean_sd(row["total_stride"], row["total_stride_sd"], 1), f"{row['initial_total_stride']:g}"]
+    return [*(Cell(text) for text in texts), _cost_cell(row)]
 
 
 def _shared_cells(row: Mapping[str, Any], most: int) -> list[Cell]:
-    separate, shared = row["separate"], row["shared"]
-    best = max(separate["mean"], shared["mean"])
-    macs = f"{separate['macs_per_second'] / 1e6:.1f} / {shared['macs_per_second'] / 1e6:.1f}"
-    cells = [_accuracy_cell(side, best, most) for side in (separate, shared)]
-    return [Cell(row["task"]), Cell(separate["method"]), *cells, Cell(macs)]
+    sides = (row["separate"], row["shared"])
+    means = {side["mean"] for side in sides}
+    best = max(means) if len(means) > 1 else None
+    accuracies, costs = [_accuracy_cell(side, best, most) for side in sides], map(_cost_cell, sides)
+    return [Cell(row["task"]), Cell(row["separate"]["method"]), *accuracies, *costs]
+
+
+def _mean_sd(mean: float, sd: float | None, digits: int) -> str:
+    """A mean with its sd, which is left out where nothing varies."""
+    return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if sd else "")
 
 
 def _bar(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def _is_numeric(table: Table, column: int) -> bool:
+    """Whether a column holds numbers, which are set flush right."""
+    texts = [row[column].text for row in table.rows]
+    return all(re.fullmatch(r"[-+]?\d.*|-?", text) for text in texts) and any(map(str.strip, texts))
+
+
 def _tex(text: str) -> str:
-    for special in "_%&#{}$":
-        text = text.replace(special, "\\" + special)
-    return text.replace("±", r"$\pm$")
+    text = "".join(_TEX.get(character, character) for character in text)
+    return re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

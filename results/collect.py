@@ -19,6 +19,7 @@ import yaml
 
 from audiostride.cnn import AudioCNN
 from audiostride.compare import Run, find_runs, make_run
+from audiostride.complexity import trunk_cost
 from audiostride.cutoffs import trunk_cutoffs
 from audiostride.errors import AudiostrideError
 from audiostride.rundir import read_results
@@ -57,6 +58,9 @@ def main(paths: Sequence[Path]) -> None:
     for folder in unfinished + damaged:
         print(f"left out: {folder} is not finished", file=sys.stderr)
     rows = [row for run in runs for row in run_rows(run)]
+    for row in (known := read_rows("runs.csv")):
+        row["macs_per_second"] = f"{_macs(read_recipe(row['recipe']), read_strides(row)) or row['macs_per_second']}"
+    rows = [*known, *rows]
     _merge(HERE / "runs.csv", RUN_COLUMNS, RUN_KEY, rows)
     _merge(HERE / "images.csv", IMAGE_COLUMNS, IMAGE_KEY, [image_row(folder) for folder in images])
     print(f"collected {len(runs)} runs on sound and {len(images)} on images; now: python results/page.py")
@@ -91,7 +95,7 @@ def run_rows(run: Run) -> list[dict[str, Any]]:
                 "precision": train.get("precision", "float32"),
                 "seed": run.seed,
                 **{key: scores.get(key, "") for key in SCORES},
-                "macs_per_second": results["macs_per_second"],
+                "macs_per_second": run.results["macs_per_second"],
                 "parameters": results["parameters"],
                 "strides": _words(results["strides"]),
                 **{key: environment.get(key, "") for key in ENVIRONMENT},
@@ -151,6 +155,11 @@ def read_recipe(name: str) -> dict[str, Any]:
     return yaml.safe_load((HERE / "settings" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
+def read_strides(row: Mapping[str, str]) -> list[list[float]]:
+    """The strides of a line of `runs.csv`, as trained."""
+    return [[float(value) for value in pair.split("x")] for pair in row["strides"].split()]
+
+
 def read_runs() -> list[Run]:
     """The runs of `runs.csv`, ready for `audiostride.compare`."""
     by_run: dict[tuple[str, str], list[dict[str, str]]] = {}
@@ -159,10 +168,10 @@ def read_runs() -> list[Run]:
     runs = []
     for (name, seed), rows in by_run.items():
         first, recipe = rows[0], read_recipe(name)
-        strides = [[float(value) for value in pair.split("x")] for pair in first["strides"].split()]
+        strides = read_strides(first)
         results = {
             "tasks": {row["task"]: {key: float(row[key]) for key in SCORES if row[key]} for row in rows},
-            "macs_per_second": float(first["macs_per_second"]),
+            "macs_per_second": _macs(recipe, strides) or float(first["macs_per_second"]),
             "parameters": int(first["parameters"]),
             "strides": strides,
             "seed": int(seed),
@@ -181,13 +190,25 @@ def _unpack(row: Mapping[str, str]) -> dict[str, bool]:
 
 def _layers(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> list[Any]:
     """Cut-offs for an input of one second; they follow from strides and settings, not from the weights."""
-    model, frontend = recipe["model"], recipe["frontend"]
-    if model["name"] != "audio_cnn" or model["downsampling"] == "strided":
+    if recipe["model"]["name"] != "audio_cnn" or recipe["model"]["downsampling"] == "strided":
         return []
-    kept = {key: model[key] for key in ("downsampling", "smoothness", "shared_stride")}
-    frame_rate = 1000 / frontend["hop_ms"]
-    trunk = AudioCNN(**kept, channels=[1] * len(strides), strides=strides)
-    return trunk_cutoffs(trunk, round(frame_rate), frontend["n_mels"], frame_rate)
+    frame_rate = 1000 / recipe["frontend"]["hop_ms"]
+    return trunk_cutoffs(_trunk(recipe, strides), round(frame_rate), recipe["frontend"]["n_mels"], frame_rate)
+
+
+def _macs(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> int | None:
+    """Multiply-accumulates of one second of audio, counted by today's rule for every run alike."""
+    if recipe["model"]["name"] != "audio_cnn":
+        return None
+    frontend = recipe["frontend"]
+    return trunk_cost(_trunk(recipe, strides), round(1000 / frontend["hop_ms"]), frontend["n_mels"]).macs
+
+
+def _trunk(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> AudioCNN:
+    model = recipe["model"]
+    settings = {key: model[key] for key in ("downsampling", "channels", "smoothness", "shared_stride")}
+    whole = model["downsampling"] == "strided"
+    return AudioCNN(**settings, strides=[[int(s) for s in pair] for pair in strides] if whole else strides)
 
 
 def _merge(path: Path, columns: Sequence[str], key: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from collect import HERE, read_recipe, read_rows, read_runs
 
 from audiostride.compare import Run, compare, flatten
 from audiostride.recipe import load_recipe
-from audiostride.tables import Cell, Table, to_markdown
+from audiostride.tables import Cell, Table, points, to_markdown
 
 PAGE = HERE.parent / "docs" / "results.md"
 
@@ -50,21 +50,30 @@ PAPER_CUTOFFS = {  # Table 2: Hz, cycles per mel band
     "instrument family": (38.33, 0.2292),
     "pitch": (37.50, 0.3021),
 }
-PLANNED_TASKS = ("spoken words", "instrument family", "pitch", "instrument family (with pitch)", "pitch (with family)")
-PLANNED_SEEDS = {
-    "strided": 3,
-    "strided, widened": 3,
-    "spectral": 3,
-    "DiffStride R=1": 3,
-    "DiffStride R=2": 2,
-    "DiffStride R=4": 2,
-    "DiffStride R=1, shared strides": 1,
-}
 OURS, RIVALS = "DiffStride R=1", ("strided", "strided, widened", "spectral")
+_SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3}
+_ALONE = _SEEDS | {"DiffStride R=4": 1, f"{OURS}, shared strides": 1}
+PLANNED = {  # seeds of each method of each task
+    "spoken words": _ALONE,
+    "instrument family": _ALONE,
+    "pitch": _ALONE,
+    "instrument family (with pitch)": _SEEDS,
+    "pitch (with family)": _SEEDS,
+    "environmental sounds": {"strided": 1, "spectral": 1, OURS: 1},
+}
 STRIDES = [[2.0, 2.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
 NO_LOSS = 0.005
 """A smaller R is said to cost no accuracy where its mean loss against R = 4 is below this."""
 
+STUDIES = {
+    "train.stride_learning_rate": ("The strides' own learning rate", "Strides have a learning rate of their own."),
+    "train.stride_cost": (
+        "Cost as a term of the loss",
+        "The regulariser of the paper's Eq. 6 adds stride_cost times the sum of 1 / (stride in time x stride in mel) "
+        "over the layers to the loss, so that large strides pay; a larger weight buys cost with accuracy. The paper "
+        "draws this as its Fig. 4; `audiostride compare RUNS --plot cost.png` draws it of any runs.",
+    ),
+}
 TRUNKS = {"audio_cnn": "", "resnet": ", by a residual net", "wave_cnn": ", from the waveform"}
 KINDS = {"strided": "strided", "spectral": "spectral", "diffstride": "DiffStride"}
 
@@ -116,8 +125,8 @@ class Evidence(NamedTuple):
         """The tasks, planned ones first."""
         seen = dict.fromkeys(task for task, _ in self.cells)
         return [
-            *(task for task in PLANNED_TASKS if task in seen),
-            *(task for task in seen if task not in PLANNED_TASKS),
+            *(task for task in PLANNED if task in seen),
+            *(task for task in seen if task not in PLANNED),
         ]
 
     def names(self, task: str) -> list[str]:
@@ -179,10 +188,10 @@ HEAD = """# Results
 
 What the methods score on real sounds, at what cost, and how sure a difference is. The figures are small networks on
 small sets: they compare methods under equal conditions and are no records. Accuracy is of test clips in percent, as
-mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates (MMAC) per second of audio.
-Intervals are 95 % paired bootstrap intervals over the test clips, over the seeds that both methods have: they say how
-far another test set could move a difference, not how far other seeds could. Bold: the best of a row or column, or a
-difference whose interval leaves out zero.
+mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates (MMAC) per second of audio,
+counted by one rule for all runs. Intervals are 95 % paired bootstrap intervals over the test clips, over the seeds
+that both methods have: they say how far another test set could move a difference, not how far other seeds could.
+Bold: the best of a row or column, or a difference whose interval leaves out zero.
 """
 
 
@@ -257,16 +266,13 @@ def conditions(evidence: Evidence) -> str:
     lines.append("")
     machines = Counter(_machine(row) for row in {(row["recipe"], row["seed"]): row for row in rows}.values())
     hardware = "; ".join(f"{machine} ({n} runs)" for machine, n in machines.items())
-    (channels, epochs, batch), _ = Counter((r["channels"], r["epochs"], r["batch_size"]) for r in rows).most_common(1)[
-        0
-    ]
     text = (
-        f"Hardware and versions: {hardware}. The usual network is narrow, with {channels.replace(' ', ', ')} channels, "
-        f"trained for {epochs} epochs in batches of {batch}; the methods differ in nothing but what their names say. "
+        f"Hardware and versions: {hardware}. The usual network is narrow, with {_networks(rows)}; "
+        "the methods differ in nothing but what their names say. "
         "The model tested is that of the best validation epoch; a tenth of the training clips is for validation."
     )
     lines += [_wrap(text), ""]
-    gaps = {task: missing for task in PLANNED_TASKS if (missing := list(_gaps(evidence, task)))}
+    gaps = {task: missing for task in PLANNED if (missing := list(_gaps(evidence, task)))}
     if gaps:
         lines += ["Planned and not there yet:", ""]
         lines += [_wrap(f"- {task}: {'; '.join(missing)}", "  ") for task, missing in gaps.items()]
@@ -275,11 +281,24 @@ def conditions(evidence: Evidence) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _networks(rows: Sequence[Mapping[str, str]]) -> str:
+    """Size and training of the usual network of each data set; those that share them are named together."""
+    usual: dict[tuple[str, ...], list[str]] = {}
+    for data in dict.fromkeys(row["data"] for row in rows):
+        counted = Counter((r["channels"], r["epochs"], r["batch_size"]) for r in rows if r["data"] == data)
+        usual.setdefault(counted.most_common(1)[0][0], []).append(data)
+    said = []
+    for (channels, epochs, batch), names in usual.items():
+        where = f" on {' and '.join(names)}" if len(usual) > 1 else ""
+        said.append(f"{channels.replace(' ', ', ')} channels, trained for {epochs} epochs in batches of {batch}{where}")
+    return "; ".join(said)
+
+
 def _gaps(evidence: Evidence, task: str) -> Iterable[str]:
     if task not in evidence.tasks:
         yield "everything"
         return
-    for name, wanted in PLANNED_SEEDS.items():
+    for name, wanted in PLANNED[task].items():
         there = len(evidence.cells[task, name]["seeds"]) if (task, name) in evidence.cells else 0
         if there < wanted:
             yield f"{name} ({there} of {wanted} seeds)" if there else name
@@ -293,45 +312,35 @@ def _machine(row: Mapping[str, str]) -> str:
 
 def wins_and_losses(evidence: Evidence) -> str:
     """Where the learned strides win and where not, in sentences made from the intervals."""
-    lines = []
-    for rival in RIVALS:
-        outcomes: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
-        ratios = []
-        for task in evidence.tasks:
-            row = evidence.difference(task, OURS, rival)
-            if row is None:
-                continue
-            outcomes["better" if row["low"] > 0 else "worse" if row["high"] < 0 else "open"].append(
-                f"{task} {_interval(row)}"
-            )
-            ratios.append(
-                evidence.cells[task, OURS]["macs_per_second"] / evidence.cells[task, rival]["macs_per_second"]
-            )
-        if not ratios:
-            continue
-        words = {
-            "better": "**better** on",
-            "worse": "**worse** on",
-            "open": "not to be told apart on",
-        }
-        said = "; ".join(f"{words[key]} {', '.join(found)}" for key, found in outcomes.items() if found)
-        cost = _range([f"{ratio:.2f}" for ratio in ratios])
-        lines.append(_wrap(f"- Beside **{rival}** it is {said}; at {cost} times the multiply-accumulates.", "  "))
-    if not lines:
+    parts = []
+    for ours, remark in ((OURS, "from the usual start"), ("DiffStride R=4", "the ramp width of the paper")):
+        lines = [line for rival in RIVALS if (line := _beside(evidence, ours, rival))]
+        if lines:
+            parts += [f"{ours}, {remark}, in points of accuracy:", "", *lines, ""]
+    if not parts:
         return ""
     best = [f"{task}: {_best(evidence, task)}" for task in evidence.tasks if len(evidence.names(task)) > 1]
-    return "\n".join(
-        [
-            "## Where learned strides win, and where not",
-            "",
-            f"{OURS} from the usual start, in points of accuracy:",
-            "",
-            *lines,
-            "",
-            _wrap("The highest mean accuracy of any method tried: " + "; ".join(best) + "."),
-            "",
-        ]
-    )
+    highest = _wrap("The highest mean accuracy of any method tried: " + "; ".join(best) + ".")
+    return "\n".join(["## Where learned strides win, and where not", "", *parts, highest, ""])
+
+
+def _beside(evidence: Evidence, ours: str, rival: str) -> str:
+    """What one method is beside another on every task that both were tried on."""
+    outcomes: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    ratios = []
+    for task in evidence.tasks:
+        row = evidence.difference(task, ours, rival)
+        if row is None:
+            continue
+        outcome = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "open"
+        outcomes[outcome].append(f"{task} {_interval(row)}")
+        ratios.append(evidence.cells[task, ours]["macs_per_second"] / evidence.cells[task, rival]["macs_per_second"])
+    if not ratios:
+        return ""
+    words = {"better": "**better** on", "worse": "**worse** on", "open": "not to be told apart on"}
+    said = "; ".join(f"{words[key]} {', '.join(found)}" for key, found in outcomes.items() if found)
+    cost = _range([f"{ratio:.2f}" for ratio in ratios])
+    return _wrap(f"- Beside **{rival}** it is {said}; at {cost} times the multiply-accumulates.", "  ")
 
 
 def _best(evidence: Evidence, task: str) -> str:
@@ -343,7 +352,8 @@ def _best(evidence: Evidence, task: str) -> str:
 
 def accuracy(evidence: Evidence) -> str:
     """The paper's Table 1 with ours, and the paper's own figures beside."""
-    methods = ("strided", "strided, widened", "spectral", OURS)
+    tried = {name for _, name in evidence.cells}
+    methods = [name for name in (*RIVALS, OURS) if name in tried]
     rows = []
     for task in evidence.tasks:
         found = [evidence.cells.get((task, method)) for method in methods]
@@ -368,13 +378,29 @@ def accuracy(evidence: Evidence) -> str:
         ["task", *methods, "the paper's strided / spectral / DiffStride R=4"],
         rows,
     )
-    text = """## Accuracy
+    text = (
+        "The paper's figures stand beside for orientation; they are of other data (all 35 words, NSynth) and of a "
+        "network 16 times as large, and are no target here."
+    )
+    return f"## Accuracy\n\n{_wrap(' '.join(filter(None, [_widened(evidence), text])))}\n\n{to_markdown([table])}"
 
-*strided, widened* is the strided network with as many channels as bring its multiply-accumulates to those of
-DiffStride R=1: the baseline that the paper leaves out. The paper's figures stand beside for orientation; they are of
-other data (all 35 words, NSynth) and of a network 16 times as large, and are no target here.
-"""
-    return f"{text}\n{to_markdown([table])}"
+
+def _widened(evidence: Evidence) -> str:
+    """How far the widened strided networks come to the cost of DiffStride."""
+    said = []
+    for task in evidence.tasks:
+        wide, ours = (evidence.cells.get((task, name)) for name in ("strided, widened", OURS))
+        if wide is None:
+            continue
+        channels = evidence.runs_of(task, "strided, widened")[0].settings["model.channels"]
+        beside = f", {OURS} at {_mmac(ours)}" if ours else ""
+        said.append(f"{task} {_mmac(wide)} MMAC/s with {', '.join(map(str, channels))} channels{beside}")
+    if not said:
+        return ""
+    return (
+        "*strided, widened* is the strided network with more channels, the baseline at a like cost that the paper "
+        f"leaves out: {'; '.join(said)}."
+    )
 
 
 def each_task(evidence: Evidence) -> str:
@@ -443,10 +469,10 @@ def cutoffs(evidence: Evidence) -> str:
     rows = []
     for data, name in dict.fromkeys((data, name) for data, name, _ in found):
         time, mel = found[data, name, "time"], found[data, name, "mel"]
-        if evidence.method(name).kind != "diffstride":
-            continue
+        if evidence.method(name).kind != "diffstride" or evidence.method(name).others:
+            continue  # the studies of single settings have tables of their own
         tasks = next(list(r.tasks.values()) for r in evidence.runs.values() if r.title == data)
-        paper = PAPER_CUTOFFS.get(tasks[0]) if len(tasks) == 1 else (34.17, 0.2708)
+        paper = PAPER_CUTOFFS.get(tasks[0])
         cells = [tasks[0] if len(tasks) == 1 else " and ".join(task.partition(" (")[0] for task in tasks), name]
         cells += [
             _numbers(time["seeds"]),
@@ -508,74 +534,122 @@ def shared_strides(evidence: Evidence) -> str:
 
 def starts(evidence: Evidence) -> str:
     """Good and poor initial strides."""
-    rows = []
+    rows, said = [], []
     for task in evidence.tasks:
         names = evidence.names(task)
         for name in names:
             method = evidence.method(name)
-            usual = method._replace(start="").name
-            if not method.start or usual not in names:
+            usual = next((u for u in (method._replace(start=""), _plain(method)) if u.name in names), None)
+            if not method.start or usual is None:
                 continue
-            good, poor = evidence.cells[task, usual], evidence.cells[task, name]
-            cells = [Cell(task), Cell(usual), Cell(method.start), Cell(_percent(good["mean"], good["sd"]))]
-            cells += [Cell(_percent(poor["mean"], poor["sd"])), Cell(_numbers(poor["seeds"]))]
-            cells += [_difference_cell(evidence.difference(task, name, usual))]
-            cells += [
-                Cell(_mmac(good)),
-                Cell(_mmac(poor)),
-                Cell(_totals(evidence, task, usual)),
-                Cell(_totals(evidence, task, name)),
-            ]
-            rows.append(cells)
+            good, poor = evidence.cells[task, usual.name], evidence.cells[task, name]
+            difference = evidence.difference(task, name, usual.name)
+            for start, row, beside in (("(2, 2)", good, None), (method.start, poor, difference)):
+                run = evidence.runs_of(task, row["method"])[0]
+                first = " x ".join(f"{math.prod(axis):g}" for axis in _by_axis(run.settings["model.strides"]))
+                cells = [Cell(task), Cell(method._replace(start="").name), Cell(start)]
+                cells += [
+                    Cell(_percent(row["mean"], row["sd"])),
+                    Cell(_numbers(row["seeds"])),
+                    _difference_cell(beside),
+                ]
+                rows.append([*cells, Cell(_mmac(row)), Cell(first), Cell(_totals(evidence, task, row["method"]))])
+            if difference:
+                said.append(f"{method._replace(start='').name} on {task} {_interval(difference)}")
     if not rows:
         return ""
-    header = ["task", "method", "poor start", "usual start", "poor start", "seeds", "poor less usual"]
-    header += ["MMAC/s usual", "MMAC/s poor", "all strides, usual", "all strides, poor"]
+    header = ["task", "method", "start", "accuracy", "seeds", "less usual start", "MMAC/s"]
+    header += ["all strides, at first", "all strides, in the end"]
     text = (
-        "Does a learned stride recover from a start that throws too much away, as the "
-        "paper's Table 3 claims for images? *all strides* is the product over the layers, time x mel, in the end."
+        "Does a learned stride recover from a start that throws too much away, as the paper's Table 3 claims for "
+        "images, and do starts end in strides of the same product, as the equivalence it speaks of would have it? "
+        "*All strides* is the product over the layers, time x mel; the usual start has 1 x 1 in two of six layers."
     )
-    return (
-        f"## Poor initial strides\n\n{_wrap(text)}\n\n{to_markdown([Table('Accuracy from both starts', header, rows)])}"
+    if said:
+        text += f" The poor start changes accuracy by, in points: {'; '.join(said)}."
+    table = Table(
+        "Accuracy and strides from both starts", header, [list(row) for row in dict.fromkeys(map(tuple, rows))]
     )
+    return f"## Poor initial strides\n\n{_wrap(text)}\n\n{to_markdown([table])}"
+
+
+def _plain(method: Method) -> Method:
+    return method._replace(start="", others=())
+
+
+def _by_axis(strides: Sequence[float | Sequence[float]]) -> list[tuple[float, ...]]:
+    """Strides as a recipe writes them, one for both axes or a pair, by axis."""
+    return list(zip(*(pair if isinstance(pair, list) else [pair, pair] for pair in strides), strict=True))
 
 
 def studies(evidence: Evidence) -> str:
     """Runs that differ in a single further setting: the strides' learning rate, the regulariser, and so on."""
     parts = []
-    headings = {
-        "train.stride_learning_rate": "## The strides' own learning rate",
-        "train.stride_cost": "## Accuracy against cost: the regulariser of Eq. 6",
-    }
-    keys = list(dict.fromkeys(key for m in evidence.methods.values() if len(m.others) == 1 for key, _ in m.others))
+    keys = dict.fromkeys(key for m in evidence.methods.values() if len(m.others) == 1 for key, _ in m.others)
     for key in sorted(keys):
-        rows = []
+        rows, said = [], []
         for task in evidence.tasks:
             names = evidence.names(task)
             varied = [n for n in names if [k for k, _ in evidence.method(n).others] == [key]]
-            bases = dict.fromkeys(evidence.method(name)._replace(others=()).name for name in varied)
+            bases = dict.fromkeys(_unstudied(evidence, name) for name in varied)
             for base in bases:
-                group = [
-                    n
-                    for n in names
-                    if evidence.method(n)._replace(others=()).name == base and (n == base or n in varied)
-                ]
+                group = [n for n in names if n == base or (n in varied and _unstudied(evidence, n) == base)]
+                if len(group) < 2:
+                    continue
                 group.sort(key=lambda n: _value(evidence.runs_of(task, n)[0].settings[key]))
-                for name in group:
-                    row = evidence.cells[task, name]
-                    value = evidence.runs_of(task, name)[0].settings[key]
-                    cells = [task, base, f"{value:g}" if isinstance(value, int | float) else str(value)]
-                    cells += [
-                        _percent(row["mean"], row["sd"]),
-                        f"{row['loss']:.3f}",
-                        _numbers(row["seeds"]),
-                        _mmac(row),
-                    ]
-                    rows.append([Cell(cell) for cell in [*cells, _totals(evidence, task, name)]])
-        header = ["task", "method", key, "accuracy", "loss", "seeds", "MMAC/s", "all strides"]
-        heading = headings.get(key, f"## Other values of `{key}`")
-        parts.append(f"{heading}\n\n{to_markdown([Table(f'`{key}` alone changed', header, rows)])}")
+                rows += [_study_row(evidence, task, name, base, key) for name in group]
+                said += filter(None, (_study_words(evidence, task, name, base, key) for name in group))
+                usual = _setting(evidence, task, base, key) if base in names else ""
+        if not rows:
+            continue
+        header = ["task", "method", key.rpartition(".")[2], "accuracy", "loss", "seeds", "less the usual value"]
+        header += ["MMAC/s", "first layer: Hz", "cycles/band", "all strides"]
+        heading, text = STUDIES.get(key, (f"Other values of `{key}`", ""))
+        if said:
+            text = f"{text} Beside {usual}, in points of accuracy: {'; '.join(said)}.".strip()
+        table = Table(f"`{key}` alone changed", header, rows)
+        parts.append("\n\n".join(filter(None, [f"## {heading}", _wrap(text), to_markdown([table])])))
     return "\n".join(parts)
+
+
+def _study_row(evidence: Evidence, task: str, name: str, base: str, key: str) -> list[Cell]:
+    row = evidence.cells[task, name]
+    cells = [task, base, _setting(evidence, task, name, key), _percent(row["mean"], row["sd"]), f"{row['loss']:.3f}"]
+    found = {
+        r["axis"]: r
+        for r in evidence.found["cutoffs"]
+        if r["method"] == name and r["data"] == _data_of(evidence, task, name)
+    }
+    first = [
+        _mean_sd(found[axis]["paper"], found[axis]["paper_sd"], digits) if axis in found else "-"
+        for axis, digits in (("time", 1), ("mel", 3))
+    ]
+    shown = [Cell(cell) for cell in [*cells, _numbers(row["seeds"])]]
+    shown += [_difference_cell(evidence.difference(task, name, base))]
+    return shown + [Cell(cell) for cell in [_mmac(row), *first, _totals(evidence, task, name)]]
+
+
+def _study_words(evidence: Evidence, task: str, name: str, base: str, key: str) -> str:
+    difference = evidence.difference(task, name, base)
+    if difference is None:
+        return ""
+    value = _setting(evidence, task, name, key)
+    cost, usual = (evidence.cells[task, other]["macs_per_second"] for other in (name, base))
+    return f"{value} on {task} {_interval(difference)} at {cost / usual:.2f} times the multiply-accumulates"
+
+
+def _unstudied(evidence: Evidence, name: str) -> str:
+    """The method without its further settings."""
+    return evidence.method(name)._replace(others=()).name
+
+
+def _data_of(evidence: Evidence, task: str, name: str) -> str:
+    return evidence.runs_of(task, name)[0].title
+
+
+def _setting(evidence: Evidence, task: str, name: str, key: str) -> str:
+    value = evidence.runs_of(task, name)[0].settings[key]
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def image_section(rows: Sequence[Mapping[str, str]]) -> str:
@@ -632,8 +706,24 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
             "learned strides, by seed",
             "published",
         ]
-        parts += [_recoveries(means), to_markdown([Table(title, header, body)])]
+        macs = {key: statistics.fmean(float(row["macs"]) for row in group) for key, group in groups.items()}
+        parts += [_image_differences(means, macs), _recoveries(means), to_markdown([Table(title, header, body)])]
     return "\n".join(text) + "\n" + "\n".join(filter(None, parts))
+
+
+def _image_differences(means: Mapping[tuple[str, str], float], macs: Mapping[tuple[str, str], float]) -> str:
+    """Learned strides beside the others from the same start, in a sentence made from means."""
+    lines = []
+    for rival in dict.fromkeys(method for method, _ in means if not method.startswith("DiffStride")):
+        said = [
+            f"{points(means[method, start] - means[rival, start])} from {start} at "
+            f"{macs[method, start] / macs[rival, start]:.1f} times the multiply-accumulates"
+            for method, start in sorted(means, key=lambda key: (key[1], key[0]))
+            if method == OURS and (rival, start) in means
+        ]
+        if said:
+            lines.append(f"Beside {rival}, {OURS} is, in points: {'; '.join(said)}.")
+    return _wrap(" ".join(lines)) + "\n" if lines else ""
 
 
 def _recoveries(means: Mapping[tuple[str, str], float]) -> str:
@@ -643,7 +733,7 @@ def _recoveries(means: Mapping[tuple[str, str], float]) -> str:
         found = {start: mean for (other, start), mean in means.items() if other == method}
         if len(found) > 1:
             worst, best = (choose(found, key=found.__getitem__) for choose in (min, max))
-            falls.append(f"{method} {_points(found[worst] - found[best])} points ({worst} beside {best})")
+            falls.append(f"{method} {points(found[worst] - found[best])} points ({worst} beside {best})")
     return _wrap(f"The worst start beside the best: {', '.join(falls)}.") + "\n" if falls else ""
 
 
@@ -703,12 +793,7 @@ def _wrap(text: str, indent: str = "") -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return f"{_points(row['difference'])} ({_points(row['low'])} to {_points(row['high'])})"
-
-
-def _points(difference: float) -> str:
-    text = f"{100 * difference:+.1f}"
-    return "0.0" if text in ("-0.0", "+0.0") else text
+    return f"{points(row['difference'])} ({points(row['low'])} to {points(row['high'])})"
 
 
 def _difference_cell(row: Mapping[str, Any] | None) -> Cell:
@@ -781,7 +866,7 @@ def _method_order(name: str) -> tuple[int, int, str]:
 
 
 def _task_order(task: str) -> int:
-    return PLANNED_TASKS.index(task) if task in PLANNED_TASKS else len(PLANNED_TASKS)
+    return list(PLANNED).index(task) if task in PLANNED else len(PLANNED)
 
 
 if __name__ == "__main__":

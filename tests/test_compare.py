@@ -16,7 +16,7 @@ from audiostride.errors import ModelFileError, UsageError
 from audiostride.frontend import LogMel
 from audiostride.recipe import dump_recipe, load_recipe
 from audiostride.run import describe
-from audiostride.tables import tables, to_latex, to_markdown, write_comparison
+from audiostride.tables import Cell, Table, tables, to_latex, to_markdown, write_comparison
 
 SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
 
@@ -234,3 +234,46 @@ def test_a_figure_of_unknown_format_is_refused_before_any_work(four_runs):
     done = CliRunner().invoke(app, ["compare", str(four_runs), "--plot", "cost.xyz"])
     assert isinstance(done.exception, UsageError)
     assert ".png .svg .pdf" in str(done.exception)
+
+
+def test_every_table_of_strides_has_its_cost_and_what_varies_not_has_no_sd(four_runs):
+    made = tables(compare(find_runs([four_runs])[0]))
+    (strides,) = [table for table in made if table.title.startswith("First layer")]
+    time = dict(zip(strides.header, [cell.text for cell in strides.rows[0]], strict=True))
+    assert (time["stride"], time["all strides"], time["at first"]) == ("2.00", "4.0", "4")
+    (cost,) = [table for table in made if table.title.startswith("Cost")]
+    assert time["cost"] == cost.rows[0][cost.header.index("diffstride")].text
+
+
+def test_cost_is_counted_anew_so_that_runs_of_other_versions_compare(four_runs):
+    path = four_runs / "d0" / "results.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps(results | {"macs_per_second": 1}))
+    (run,) = find_runs([four_runs / "d0"])[0]
+    assert run.results["macs_per_second"] == results["macs_per_second"]
+
+
+def test_latex_has_minus_signs_and_no_live_special_characters():
+    cells = [Cell(r"C:\a_b^2~<x>|50 %"), Cell("-1.5"), Cell("-0.5 to +2.0"), Cell("-")]
+    text = to_latex([Table("t", ["seed-0", "-6 dB", "interval", "x"], [cells])])
+    assert r"C:\textbackslash{}a\_b\textasciicircum{}2\textasciitilde{}$<$x$>$$|$50 \%" in text
+    assert r"seed-0 & $-$6 dB" in text
+    assert r"& $-$1.5 & $-$0.5 to +2.0 & -" in text
+    assert r"\begin{tabular}{lrrr}" in text
+
+
+def test_runs_on_other_data_have_panels_of_their_own_and_a_regularisers_weights_are_joined():
+    from audiostride.plots import cost_figure, striding_figure
+
+    points = [{"epoch": e, "total_stride": [16.0 * 9**e, 16.0], "accuracy": e / 2 if e else None} for e in (0, 1)]
+    runs = [{"data": data, "method": "diffstride", "seed": 0, "points": points} for data in ("words", "notes")]
+    figure = striding_figure(runs)
+    assert len(figure.axes) == 6
+    assert [ax.get_yscale() for ax in figure.axes[:3]] == ["log", "linear", "linear"]
+
+    weights = (("0.3", 20e6), ("0.0", 50e6), ("0.1", 30e6))
+    rows = [{"task": "t", "method": f"diffstride stride_cost={w}", "macs_per_second": m} for w, m in weights]
+    rows.append({"task": "t", "method": "strided", "macs_per_second": 26e6})
+    (ax,) = cost_figure([row | {"mean": 0.5, "sd": None} for row in rows]).axes
+    joined = [line.get_xdata().tolist() for line in ax.lines if len(line.get_xdata()) > 1]
+    assert joined == [[50.0, 30.0, 20.0]]  # from the smallest weight to the largest

@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from audiostride import AudioCNN, DiffStride
+from audiostride import AudioCNN, DiffStride, SpectralPool
 from audiostride.cutoffs import axis_cutoff, paper_cutoff, summarise, trunk_cutoffs
 
 # Integer bins behind the twelve cells of Table 2: scenes, birds, instrument, pitch, commands, multi-task.
@@ -91,3 +91,10 @@ def test_runs_of_different_depth_are_not_averaged() -> None:
     runs = [trunk_cutoffs(AudioCNN(channels=(4,) * n, strides=((2, 2),) * n), 100, 64, 100.0) for n in (1, 2)]
     with pytest.raises(ValueError, match="different numbers of layers"):
         summarise(runs)
+
+
+@pytest.mark.parametrize("n", [13, 62])
+def test_spectral_pooling_that_crops_nothing_keeps_everything_in_full(n: int) -> None:
+    cutoff = axis_cutoff("spectral", n=n, stride=1.0, smoothness=4.0, per_bin=1.0)
+    assert cutoff.full_gain == cutoff.last_bin == n // 2
+    assert torch.equal(SpectralPool(1.0)(torch.eye(n)), torch.eye(n))

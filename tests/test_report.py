@@ -116,6 +116,28 @@ def test_tables_sort_by_keyboard_and_tell_screen_readers(page):
     assert recalls() == sorted(recalls(), reverse=True)
 
 
+def test_tables_with_a_second_row_of_headings_sort_by_the_heading_above_the_column(page):
+    table = page.locator("#cutoffs table.sortable").first
+    button = table.get_by_role("button", name="so far last bin")
+    column = button.evaluate("button => button.parentElement.cellIndex") + 1
+    button.click()
+    button.click()
+    assert button.locator("..").get_attribute("aria-sort") == "descending"
+    values = [float(text) for text in table.locator(f"tbody td:nth-child({column})").all_inner_texts()]
+    assert values == sorted(values, reverse=True)
+    assert column == 10
+
+
+def test_what_scrolls_sideways_on_a_phone_is_reached_by_keyboard(page):
+    from playwright.sync_api import expect
+
+    wide = page.locator("#cutoffs .wide").first
+    page.set_viewport_size({"width": 390, "height": 800})
+    expect(wide).to_have_attribute("tabindex", "0")
+    page.set_viewport_size({"width": 1100, "height": 800})
+    expect(wide).not_to_have_attribute("tabindex", "0")
+
+
 @pytest.mark.parametrize("width", [360, 768])
 def test_nothing_runs_off_a_small_screen(page, width):
     page.set_viewport_size({"width": width, "height": 800})

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -128,3 +129,44 @@ def test_the_page_names_data_and_gaps_and_no_paths(runs, collected):
     for file in [collected.parent / "docs" / "results.md", *collected.rglob("*.csv"), *collected.rglob("*.yaml")]:
         assert str(runs) not in file.read_text()
         assert "/somewhere" not in file.read_text()
+
+
+def made_up(line: dict[str, str], folder: Path, **changes: object) -> dict[str, str]:
+    """A line of runs.csv as a run with other settings would leave it."""
+    recipe = (folder / "settings" / f"{line['recipe']}.yaml").read_text()
+    for key, value in changes.items():
+        recipe = re.sub(rf"\b{key}: [^,}}\n]*", f"{key}: {value}", recipe)
+    name = f"{line['recipe']}-{'-'.join(map(str, changes.values()))}"
+    (folder / "settings" / f"{name}.yaml").write_text(recipe)
+    return line | {"recipe": name}
+
+
+@pytest.mark.slow
+def test_weights_of_the_regulariser_have_a_table_with_cost_and_intervals(collected, tmp_path):
+    folder = shutil.copytree(collected, tmp_path / "results")
+    (tmp_path / "docs").mkdir()
+    lines = rows(folder, "runs.csv")
+    learned = [line for line in lines if line["downsampling"] == "diffstride" and line["seed"] == "0"]
+    cheaper = [made_up(line, folder, stride_cost=0.3) | {"strides": "4x4 4x4"} for line in learned]
+    with (folder / "runs.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(lines[0]))
+        table.writeheader()
+        table.writerows([*lines, *cheaper])
+    command(folder / "page.py")
+    page = (tmp_path / "docs" / "results.md").read_text()
+    section = page.partition("## Cost as a term of the loss")[2].partition("\n## ")[0]
+    assert "Beside 0, in points of accuracy: 0.3 on ripples rate (with scale) 0.0 (0.0 to 0.0) at 0." in section
+    weights = [line.split(" | ")[2] for line in section.splitlines() if line.startswith("| ripples")]
+    assert weights == ["0", "0.3"] * 2
+    assert "16.0 x 16.0" in section
+
+
+@pytest.mark.slow
+def test_cost_is_counted_by_todays_rule_for_runs_of_every_version(collected, tmp_path):
+    folder = shutil.copytree(collected, tmp_path / "results")
+    before = rows(folder, "runs.csv")
+    text = (folder / "runs.csv").read_text()
+    (folder / "runs.csv").write_text(text.replace(before[0]["macs_per_second"], "123456789"))
+    (tmp_path / "docs").mkdir()
+    command(folder / "page.py")
+    assert "123.5" not in (tmp_path / "docs" / "results.md").read_text()
