@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".png", ".svg", ".pdf")
 INK, FAINT = "#2b2b2d", "#c9c9cd"
+CONFUSION = "#1d5fd0"
 PALETTE = ("#3b82f6", "#e07b27", "#1f9d76", "#b45bd6", "#dc4f6b", "#8a8f98")
 _RAMP = ("#3b82f6", "#7c6cf0", "#b45bd6", "#dc4f9f", "#ec5d63", "#e98030")
 _LABELS = {"time": "temporal modulation in Hz", "mel": "spectral modulation in cycles per mel band"}
@@ -211,13 +212,18 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
         counts: int of shape ``(true, predicted)``.
         labels: name of each class.
     """
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
     n = len(labels)
     size = min(3.2 + 0.3 * n, 9.6)
     figure = _figure(size, size * 0.85)
+    figure.set_layout_engine("compressed")  # square cells: the labels would be cut without it
     ax = figure.subplots()
     ax.grid(False)
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    image = ax.imshow(np.ma.masked_equal(share, 0), vmin=0, vmax=100, cmap="Blues", interpolation="nearest")
+    # From clear to blue, so that nothing is the page's ground, light or dark.
+    colours = LinearSegmentedColormap.from_list("share", [to_rgba(CONFUSION, 0.0), to_rgba(CONFUSION, 1.0)])
+    image = ax.imshow(share, vmin=0, vmax=100, cmap=colours, interpolation="nearest")
     step = -(-n // 60)
     font = 9 if n <= 15 else 6
     ax.set_xticks(range(0, n, step), labels[::step], rotation=90, fontsize=font)
@@ -229,7 +235,7 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
             dark = share[row, column] > 55
             ax.text(
                 column, row, str(counts[row, column]), ha="center", va="center", fontsize=font,
-                color="#ffffff" if dark else "#1a2a44",
+                color="#ffffff" if dark else INK,
             )  # fmt: skip
     figure.colorbar(image, ax=ax, label="% of the true class", fraction=0.04)
     return figure
