@@ -251,7 +251,7 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
     """
     tasks = list(dict.fromkeys(point["task"] for point in points))
     methods = list(dict.fromkeys(point["method"] for point in points))
-    figure = _figure(max(4.8, 3.4 * len(tasks)), 3.4)
+    figure = _figure(max(6.0, 3.4 * len(tasks)), 3.4)
     for ax, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
         for point in points:
             if point["task"] == task:
@@ -407,7 +407,9 @@ def _one_legend(figure: "Figure") -> None:
     for ax in figure.axes:
         handles, labels = ax.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
-    columns = max(1, min(4, 110 // max(len(label) + 6 for label in named)))
+    longest = max(len(label) + 6 for label in named)
+    columns = max(1, min(4, round(11 * figure.get_figwidth()) // longest))
+    figure.set_figheight(figure.get_figheight() + 0.18 * (-(-len(named) // columns) - 1))
     figure.legend(list(named.values()), list(named), loc="outside upper left", ncols=columns)
 
 
