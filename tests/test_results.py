@@ -155,8 +155,9 @@ def test_weights_of_the_regulariser_have_a_table_with_cost_and_intervals(collect
     command(folder / "page.py")
     page = (tmp_path / "docs" / "results.md").read_text()
     section = page.partition("## Cost as a term of the loss")[2].partition("\n## ")[0]
-    assert "Beside 0, in points of accuracy: 0.3 on ripples rate (with scale) 0.0 (0.0 to 0.0) at 0." in " ".join(
-        section.split()
+    assert (
+        "Beside 0, in points of accuracy: 0.3 on ripples rate (with ripples scale) 0.0 (0.0 to 0.0) at 0."
+        in " ".join(section.split())
     )
     weights = [line.split(" | ")[2] for line in section.splitlines() if line.startswith("| ripples")]
     assert weights == ["0", "0.3"] * 2
