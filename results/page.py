@@ -70,8 +70,8 @@ STUDIES = {
     "train.stride_cost": (
         "Cost as a term of the loss",
         "The regulariser of the paper's Eq. 6 adds stride_cost times the sum of 1 / (stride in time x stride in mel) "
-        "over the layers to the loss, so that large strides pay; a larger weight buys cost with accuracy. The paper "
-        "draws this as its Fig. 4; `audiostride compare RUNS --plot cost.png` draws it of any runs.",
+        "over the layers to the loss, so that large strides pay; a larger weight buys a lower cost with accuracy. The "
+        "paper draws this as its Fig. 4; `audiostride compare RUNS --plot cost.png` draws it of any runs.",
     ),
 }
 TRUNKS = {"audio_cnn": "", "resnet": ", by a residual net", "wave_cnn": ", from the waveform"}
