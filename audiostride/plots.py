@@ -124,10 +124,11 @@ def plane_figure(ripples: RippleResponse, layers: Sequence[Mapping[str, Any]]) -
         if box is not None:
             time, mel = (row["cumulative"] for row in box)
             corner = [c["continuous"] if c["minus_6db"] is None else c["minus_6db"] for c in (time, mel)]
+            which = "f/2S" if time["minus_6db"] is None else "-6 dB"
             ax.plot([corner[0], corner[0], 0], [0, corner[1], corner[1]], color="white", lw=2.6, clip_on=True)
             ax.plot([corner[0], corner[0], 0], [0, corner[1], corner[1]], color="#d6204e", lw=1.4, ls="--")
             ax.text(
-                0.97, 0.95, f"box: layer {box[0]['layer']}, -6 dB", color="white", transform=ax.transAxes,
+                0.97, 0.95, f"box: layer {box[0]['layer']}, {which}", color="white", transform=ax.transAxes,
                 ha="right", va="top", fontsize=8,
             )  # fmt: skip
         ax.set_xlim(_cell_edges(ripples.rates_hz)[[0, -1]])
