@@ -1,9 +1,9 @@
 """torch.compile while strides move: step times and recompilations, over steps that change an output size or not.
 
-    python benchmarks/compile.py [--steps 30] [--out compile.csv]
+    python benchmarks/compile.py [--steps 20] [--out compile.csv]
 
-The narrow network, batch 16. Strides move by 0.02 a step, so every few steps a map has another size; with
-crop=False sizes are constant. "first s" is the first step, which compiles.
+The first two blocks of the narrow network, batch 16. Strides move by 0.02 a step, so every few steps a map has
+another size; with crop=False sizes are constant. "first s" is the first step, which compiles.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import torch
-from timing import make_trunk, publish
+from timing import NETWORKS, publish
 
+from audiostride.cnn import STRIDES, AudioCNN
 from audiostride.downsampling import diffstride_layers
 
 BATCH = 16
@@ -22,7 +23,8 @@ BATCH = 16
 def measure(mode: str, crop: bool, moves: bool, steps: int) -> dict[str, object]:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    trunk = make_trunk("narrow", "diffstride", 1.0)
+    torch.manual_seed(0)
+    trunk = AudioCNN("diffstride", channels=NETWORKS["narrow"][:2], strides=STRIDES[:2], smoothness=1)
     for layer in diffstride_layers(trunk):
         layer.crop = crop
     run = trunk if mode == "eager" else torch.compile(trunk, dynamic=None if mode == "compiled" else True)
@@ -52,7 +54,7 @@ def measure(mode: str, crop: bool, moves: bool, steps: int) -> dict[str, object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("compile.csv"))
     args = parser.parse_args()
     cases = [("eager", True, True), ("compiled", True, False), ("compiled", True, True), ("dynamic", True, True)]
