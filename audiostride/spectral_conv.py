@@ -125,11 +125,8 @@ class _ConvCrop(torch.autograd.Function):
         ramp = ramp_rows(n, crop, mask)
         grad_x = x.new_empty(x.shape)
         grad_factors = mask.new_zeros(3 * k, c_in, c_out)
-        grad_weight, grad_bias, grad_ramp = (
-            mask.new_zeros(weight.shape),
-            mask.new_zeros(c_out),
-            mask.new_zeros(len(ramp)),
-        )
+        grad_weight, grad_bias = mask.new_zeros(weight.shape), mask.new_zeros(c_out)
+        grad_ramp = mask.new_zeros(len(ramp))
         for part in _parts(x, c_out):
             length = part.stop - part.start
             bins = _by_bin((analysis @ x[part].flatten(2)).view(length, 2 * k, inner, c_in))
