@@ -86,8 +86,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "layer": lambda: plain("layer.csv"),
     "log_mel": lambda: plain("log_mel.csv"),
     "one_hour": lambda: plain("one_hour.csv"),
-    "compile": lambda: plain("compile.csv"),
-    "conv_resolution": lambda: plain("conv_resolution.csv"),
     "bfloat16": lambda: plain(
         "step_bfloat16.csv", ["what", "method", "R", "ms", "time / strided", "peak MB", "memory / strided"]
     ),
