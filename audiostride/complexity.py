@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .cnn import AudioCNN
-from .downsampling import DiffStride, SpectralPool, diffstride_layers, pools_first
+from .downsampling import DiffStride, SpectralPool, conv_macs, diffstride_layers, pools_first
 
 
 class Cost(NamedTuple):
@@ -61,10 +61,10 @@ def trunk_cost(trunk: AudioCNN, time: int, mel: int, full_resolution: bool = Fal
             if block.pool is None or crop is None or block.pool.is_identity(crop):
                 macs += others * taps * c_in * c_out * m
             elif not full_resolution and pools_first(c_in, c_out, taps, crop):
-                macs += others * (taps * c_in * n * m + taps * c_in * c_out * m)
+                macs += others * conv_macs(c_in, c_out, taps, crop)[1]
                 activations += others * taps * c_in * m
             else:
-                macs += others * (taps * c_in * c_out * n + c_out * n * m)
+                macs += others * conv_macs(c_in, c_out, taps, crop)[0]
                 activations += others * c_out * n
             activations += others * c_out * m
         n_time, n_mel = m_time, m_mel

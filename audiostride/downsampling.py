@@ -149,7 +149,7 @@ def pools_first(in_channels: int, out_channels: int, taps: int, crop: Crop) -> b
         >>> pools_first(1, 64, 3, crop), pools_first(64, 64, 3, crop), pools_first(512, 512, 3, crop)
         (True, False, True)
     """
-    full, pooled = _macs(in_channels, out_channels, taps, crop)
+    full, pooled = conv_macs(in_channels, out_channels, taps, crop)
     return pooled < 0.75 * full
 
 
@@ -179,7 +179,7 @@ def convolves_in_spectrum(columns: int, in_channels: int, out_channels: int, tap
     if columns < max(in_channels, out_channels) or columns * products < 12_000_000:
         return False
     spectrum = crop.n_bins * (2 * crop.n * in_channels + 3 * products + 2 * crop.m * out_channels)
-    return spectrum < 0.75 * min(_macs(in_channels, out_channels, taps, crop))
+    return spectrum < 0.75 * min(conv_macs(in_channels, out_channels, taps, crop))
 
 
 def _on_cpu(x: Tensor) -> bool:
@@ -187,8 +187,13 @@ def _on_cpu(x: Tensor) -> bool:
     return channels_last and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _macs(in_channels: int, out_channels: int, taps: int, crop: Crop) -> tuple[int, int]:
-    """Multiply-accumulates of a column, by convolving before and after the pooling."""
+def conv_macs(in_channels: int, out_channels: int, taps: int, crop: Crop) -> tuple[int, int]:
+    """Multiply-accumulates of a column by convolving before a pooling, and after it on pooled copies.
+
+    Example:
+        >>> conv_macs(1, 64, 3, spectral.diffstride_crop(100, 2.0, 1.0))
+        (345600, 25092)
+    """
     full = taps * in_channels * out_channels * crop.n + crop.m * crop.n * out_channels
     pooled = taps * in_channels * out_channels * crop.m + crop.m * crop.n * in_channels * taps
     return full, pooled

@@ -37,7 +37,13 @@ def norm_recomputably(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def with_recipe(value: Tensor, make: Callable[[], Tensor]) -> Tensor:
-    """Say how to make a tensor again; `make` must not hold on to the tensor itself."""
+    """Say how to make a tensor again; `make` must not hold on to the tensor itself.
+
+    Example:
+        >>> zeros = with_recipe(torch.zeros(2), lambda: torch.zeros(2))
+        >>> recipe(zeros)().tolist(), recipe(torch.zeros(2))
+        ([0.0, 0.0], None)
+    """
     setattr(value, _RECIPE, make)
     return value
 

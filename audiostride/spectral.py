@@ -282,7 +282,7 @@ class _PoolByMatrix(torch.autograd.Function):
         matrix = shift_columns(pooling_matrix(mask, crop), taps).to(x.dtype)
         ctx.crop, ctx.taps, ctx.mask = crop, taps, (mask.shape, mask.dtype)
         learns = ctx.needs_input_grad[1]
-        ctx.save_for_backward(matrix, shift_columns(ramp_rows(crop.n, crop, x), taps) @ x if learns else None)
+        ctx.save_for_backward(matrix, shift_columns(basis_rows(crop.n, *crop.ramp, x), taps) @ x if learns else None)
         return matrix @ x
 
     @staticmethod
@@ -296,7 +296,9 @@ class _PoolByMatrix(torch.autograd.Function):
             first, last = crop.ramp
             # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x, and analysis_k @ x was kept.
             by_tap = grad.reshape(grad.shape[0], crop.m, -1)
-            product = (ramp_rows(crop.m, crop, grad) @ by_tap) * coefficients.view(grad.shape[0], -1, by_tap.shape[2])
+            product = (basis_rows(crop.m, first, last, grad) @ by_tap) * coefficients.view(
+                grad.shape[0], -1, by_tap.shape[2]
+            )
             per_row = product.sum(dim=(0, 2), dtype=dtype)
             weights = bin_weights(crop.n, dtype, grad.device)
             grad_mask = torch.zeros(shape, dtype=dtype, device=grad.device)
@@ -304,9 +306,16 @@ class _PoolByMatrix(torch.autograd.Function):
         return grad_x, grad_mask, None, None
 
 
-def ramp_rows(n: int, crop: Crop, like: Tensor) -> Tensor:
-    """Cosine and sine rows of the ramp's bins on an axis of length `n`, shape ``(2 * ramp bins, n)``."""
-    first, last = crop.ramp
+def basis_rows(n: int, first: int, last: int, like: Tensor) -> Tensor:
+    """Cosine rows of the bins from `first` to before `last`, then their sine rows, for a tensor like this one.
+
+    Returns:
+        Tensor of shape ``(2 * (last - first), n)``.
+
+    Example:
+        >>> basis_rows(4, 1, 2, torch.zeros(1)).round().int().tolist()
+        [[1, 0, -1, 0], [0, 1, 0, -1]]
+    """
     return fourier_basis(n, like.dtype, like.device)[:, first:last].flatten(0, 1)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .spectral import LONG_AXIS, Crop, bin_weights, cached, fourier_basis, ramp_rows
+from .spectral import LONG_AXIS, Crop, basis_rows, bin_weights, cached, fourier_basis
 
 TAPS = 3
 CACHE_NUMBERS = 2_000_000
@@ -96,7 +96,7 @@ class _ConvCrop(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, crop: Crop) -> Tensor:
         outer, n, inner, c_in = x.shape
         c_out, k = len(weight), crop.n_bins
-        analysis, synthesis = _rows(n, crop, x), _synthesis(mask, crop).to(x.dtype)
+        analysis, synthesis = basis_rows(n, 0, k, x), _synthesis(mask, crop).to(x.dtype)
         factors = _factors(weight, mask, crop)
         y = x.new_empty(outer, crop.m, inner, c_out)
         for part in _parts(x, c_out):
@@ -120,9 +120,10 @@ class _ConvCrop(torch.autograd.Function):
         x, weight, mask, synthesis = ctx.saved_tensors
         crop, (_, n, inner, c_in) = ctx.crop, x.shape
         c_out, k = len(weight), crop.n_bins
-        analysis, synthesis = _rows(n, crop, grad), synthesis.T.contiguous()
+        analysis, synthesis = basis_rows(n, 0, k, grad), synthesis.T.contiguous()
         factors, left, right = _factors(weight, mask, crop).transpose(1, 2), weight[..., 0], weight[..., 2]
-        ramp = ramp_rows(n, crop, mask)
+        begin, end = crop.ramp
+        ramp = basis_rows(n, begin, end, mask)
         grad_x = x.new_empty(x.shape)
         grad_factors = mask.new_zeros(3 * k, c_in, c_out)
         grad_weight, grad_bias = mask.new_zeros(weight.shape), mask.new_zeros(c_out)
@@ -146,7 +147,6 @@ class _ConvCrop(torch.autograd.Function):
             grad_weight[..., 2] += wrapped_first.flatten(0, 1).T @ x[part, 0].flatten(0, 1)
             grad_bias += columns[:, -1].sum((0, 1))
             if ctx.needs_input_grad[3]:
-                begin, end = crop.ramp
                 on_ramp = torch.cat([columns[:, begin:end], columns[:, k + begin : k + end]], 1)
                 for ends, sample in ((x[part, -1] @ left.T, 0), (x[part, 0] @ right.T, -1)):
                     grad_ramp -= ramp[:, sample] * (on_ramp * ends[:, None]).sum((0, 2, 3), dtype=mask.dtype)
@@ -156,7 +156,6 @@ class _ConvCrop(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             by_tap = grad_factors @ weight.permute(2, 1, 0).reshape(TAPS, -1).T.to(mask.dtype)
             grad_mask = (turns * by_tap).view(3, k, TAPS).sum((0, 2))
-            begin, end = crop.ramp
             grad_mask[begin:end] += grad_ramp.view(2, -1).sum(0)
             grad_mask[:begin] = 0
             grad_mask[end:] = 0
@@ -170,16 +169,11 @@ def _factors(weight: Tensor, mask: Tensor, crop: Crop) -> Tensor:
     return (turns.to(weight.dtype) @ taps).view(-1, weight.shape[1], weight.shape[0])
 
 
-def _rows(n: int, crop: Crop, like: Tensor) -> Tensor:
-    """Cosine rows of the kept bins on an axis of length `n`, then their sine rows, ``(2 * n_bins, n)``."""
-    return fourier_basis(n, like.dtype, like.device)[:, : crop.n_bins].flatten(0, 1)
-
-
 def _synthesis(mask: Tensor, crop: Crop) -> Tensor:
     """What makes the pooled axis of columns, ``(m, 2 * n_bins + 3)``."""
     weights = bin_weights(crop.n, mask.dtype, mask.device)[: crop.n_bins]
-    bins = _rows(crop.m, crop, mask).T * weights.repeat(2)
-    wrapped = bins @ (mask.repeat(2)[:, None] * _rows(crop.n, crop, mask)[:, [0, -1]])
+    bins = basis_rows(crop.m, 0, crop.n_bins, mask).T * weights.repeat(2)
+    wrapped = bins @ (mask.repeat(2)[:, None] * basis_rows(crop.n, 0, crop.n_bins, mask)[:, [0, -1]])
     return torch.cat([bins, -wrapped, bins.new_ones(crop.m, 1)], 1)
 
 

@@ -1,6 +1,6 @@
 """Convolution before pooling, after it, or in the cropped spectrum? Times them for every layer, forward and backward.
 
-    python benchmarks/conv_resolution.py [--batch 16] [--smoothness 1 4] [--repeats 15] [--out conv_resolution.csv]
+    python benchmarks/conv_resolution.py [--batch 16] [--smoothness 1] [--repeats 15] [--out conv_resolution.csv]
 
 On the layers of two networks. The forms run in turn; the table shows medians, the ratio of the first two beside
 that of their multiply-accumulates, and which of the three runs on a CPU
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiostride.cnn import STRIDES
-from audiostride.downsampling import DiffStride, StridedConv, convolves_in_spectrum, pools_first
+from audiostride.downsampling import DiffStride, StridedConv, conv_macs, convolves_in_spectrum, pools_first
 from audiostride.spectral_conv import conv_crop_spectrum
 
 
@@ -52,8 +52,7 @@ def measure(
         chosen = "in the spectrum"
     else:
         chosen = "after" if pools_first(c_in, c_out, 3, crop) else "before"
-    macs_before = 3 * c_in * c_out * crop.n + crop.m * crop.n * c_out
-    macs_after = 3 * crop.m * crop.n * c_in + 3 * c_in * c_out * crop.m
+    macs_before, macs_after = conv_macs(c_in, c_out, 3, crop)
     return {
         "network": network,
         "R": f"{pool.smoothness:g}",
