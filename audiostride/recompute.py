@@ -11,17 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+KEPT_NUMBERS = 250_000
+"""Maps of up to this many numbers, 1 MB, are kept: small batches have memory to spare, and time is what they lack."""
+
 _RECIPE = "_audiostride_recipe"
 
 
 def norm_recomputably(norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(x)``, with a recipe if it is a batch norm and a backward may come.
+    """``norm(x)``, with a recipe if it is a batch norm of a large map and a backward may come.
 
     The recipe gives bit for bit what `norm` gave: in training by the statistics of the same batch, which
     are not counted a second time; in eval by the running ones.
 
     Example:
-        >>> norm, x = nn.BatchNorm2d(3), torch.randn(2, 3, 4, 4, requires_grad=True)
+        >>> norm, x = nn.BatchNorm2d(3), torch.randn(20, 3, 80, 80, requires_grad=True)
         >>> y = norm_recomputably(norm, x)
         >>> torch.equal(recipe(y)(), y), norm.num_batches_tracked.item()
         (True, 1)
@@ -29,6 +32,8 @@ def norm_recomputably(norm: nn.Module, x: Tensor) -> Tensor:
     y: Tensor = norm(x)
     # A norm over several processes would have to talk to them again; a compiler decides for itself what to keep.
     if type(norm) is not nn.BatchNorm2d or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return y
+    if x.numel() <= KEPT_NUMBERS:
         return y
     own = norm.training or norm.running_mean is None
     mean, var = (None, None) if own else (norm.running_mean, norm.running_var)

@@ -101,8 +101,9 @@ class _ConvCrop(torch.autograd.Function):
         y = x.new_empty(outer, crop.m, inner, c_out)
         for part in _parts(x, c_out):
             length = part.stop - part.start
-            bins = _by_bin((analysis @ x[part].flatten(2)).view(length, 2 * k, inner, c_in))
-            common, sine, cosine = torch.bmm(_with_sum(bins), factors).view(3, k, length, inner, c_out)
+            cosine, sine = _by_bin((analysis @ x[part].flatten(2)).view(length, 2 * k, inner, c_in))
+            terms = _terms(cosine, sine, sine, cosine)
+            common, sine, cosine = torch.bmm(terms, factors).view(3, k, length, inner, c_out)
             columns = x.new_empty(length, 2 * k + 3, inner, c_out)
             torch.add(common, sine, out=columns[:, :k].transpose(0, 1))
             torch.sub(common, cosine, out=columns[:, k : 2 * k].transpose(0, 1))
@@ -130,11 +131,15 @@ class _ConvCrop(torch.autograd.Function):
         grad_ramp = mask.new_zeros(len(ramp))
         for part in _parts(x, c_out):
             length = part.stop - part.start
-            bins = _by_bin((analysis @ x[part].flatten(2)).view(length, 2 * k, inner, c_in))
+            cosine, sine = _by_bin((analysis @ x[part].flatten(2)).view(length, 2 * k, inner, c_in))
+            terms = _terms(cosine, sine, sine, cosine)
             columns = (synthesis @ grad[part].reshape(length, crop.m, -1)).view(length, 2 * k + 3, inner, c_out)
-            by_bin = _by_bin(columns[:, : 2 * k])
-            products = torch.cat([by_bin[:k] + by_bin[k:], by_bin[:k], -by_bin[k:]])
-            grad_factors += torch.bmm(_with_sum(bins).transpose(1, 2), products)
+            cosine, sine = _by_bin(columns[:, : 2 * k])
+            products = _terms(cosine, sine, cosine, -sine)
+            if grad.dtype == mask.dtype:
+                grad_factors.baddbmm_(terms.transpose(1, 2), products)
+            else:
+                grad_factors += torch.bmm(terms.transpose(1, 2), products)
             common, sine, cosine = torch.bmm(products, factors).view(3, k, length, inner, c_in)
             coefficients = grad.new_empty(length, 2 * k, inner, c_in)
             torch.add(common, cosine, out=coefficients[:, :k].transpose(0, 1))
@@ -177,15 +182,18 @@ def _synthesis(mask: Tensor, crop: Crop) -> Tensor:
     return torch.cat([bins, -wrapped, bins.new_ones(crop.m, 1)], 1)
 
 
-def _by_bin(rows: Tensor) -> Tensor:
-    """``(outer, rows, inner, channels)`` to ``(rows, outer * inner, channels)``."""
-    return rows.transpose(0, 1).flatten(1, 2)
+def _by_bin(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine rows of ``(outer, rows, inner, channels)`` as views ``(n_bins, outer, inner, channels)``."""
+    cosine, sine = rows.transpose(0, 1).chunk(2)
+    return cosine, sine
 
 
-def _with_sum(bins: Tensor) -> Tensor:
-    """Sums of cosine and sine coefficients, the sine and the cosine coefficients."""
-    cosine, sine = bins.chunk(2)
-    return torch.cat([cosine + sine, sine, cosine])
+def _terms(cosine: Tensor, sine: Tensor, second: Tensor, third: Tensor) -> Tensor:
+    """Sums of cosine and sine rows and two more of their size, ``(3 * n_bins, outer * inner, channels)``."""
+    terms = cosine.new_empty(3, *cosine.shape)
+    torch.add(cosine, sine, out=terms[0])
+    terms[1], terms[2] = second, third
+    return terms.flatten(2, 3).flatten(0, 1)
 
 
 def _parts(x: Tensor, c_out: int) -> Iterator[slice]:

@@ -9,6 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import audiostride.cnn
 import audiostride.downsampling
+import audiostride.recompute
 from audiostride import AudioCNN
 from audiostride.recompute import keep_recipe, norm_recomputably, recipe, with_recipe
 
@@ -37,6 +38,7 @@ def test_a_trunk_learns_bit_for_bit_as_one_that_keeps_everything(
 ) -> None:
     trunk = AudioCNN(kind, channels=(4, 8, 8, 8, 256, 256), smoothness=1)  # type: ignore[arg-type]
     trunk.train(mode != "eval")
+    monkeypatch.setattr(audiostride.recompute, "KEPT_NUMBERS", 0)
     twin, x = copy.deepcopy(trunk), torch.randn(2, 1, 60, 40)
     if mode == "spectrum":  # for wide layers and large batches only, as it is
         monkeypatch.setattr(audiostride.downsampling, "convolves_in_spectrum", lambda *_: True)
@@ -50,13 +52,16 @@ def test_a_trunk_learns_bit_for_bit_as_one_that_keeps_everything(
 
 def test_it_holds_little_more_than_half(monkeypatch: pytest.MonkeyPatch) -> None:
     trunk, x = AudioCNN("diffstride", channels=(8, 16, 16), strides=((2, 2),) * 3), torch.randn(4, 1, 100, 64)
+    monkeypatch.setattr(audiostride.recompute, "KEPT_NUMBERS", 0)
     ours = held_after_forward(trunk, x)
     monkeypatch.setattr(audiostride.cnn, "norm_recomputably", lambda norm, x: norm(x))
     assert ours < 0.65 * held_after_forward(trunk, x)
 
 
-def test_a_norm_over_processes_and_other_norms_are_left_alone() -> None:
-    x = torch.randn(2, 4, 3, 3, requires_grad=True)
+def test_small_maps_a_norm_over_processes_and_other_norms_are_left_alone() -> None:
+    x = torch.randn(5, 4, 125, 101, requires_grad=True)
+    assert recipe(norm_recomputably(nn.BatchNorm2d(4), x)) is not None
+    assert recipe(norm_recomputably(nn.BatchNorm2d(4), x[..., :100])) is None  # 250,000 numbers
     assert recipe(norm_recomputably(nn.GroupNorm(2, 4), x)) is None
     assert recipe(norm_recomputably(nn.SyncBatchNorm(4).eval(), x)) is None
     with torch.no_grad():
