@@ -58,7 +58,7 @@ class SeparableBlock(nn.Module):
         else:
             self.pool = DiffStride(stride, smoothness, shared_stride)
 
-    def forward(self, x: Tensor, host_strides: Sequence[float] | None = None) -> Tensor:
+    def forward(self, x: Tensor, host_strides: Tensor | None = None) -> Tensor:
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
         for axis, (conv, norm) in enumerate(((self.time_conv, self.time_norm), (self.mel_conv, self.mel_norm))):
             host_stride = None if host_strides is None else host_strides[axis]
@@ -152,7 +152,8 @@ class AudioCNN(nn.Module):
         x = log_mel.contiguous(memory_format=torch.channels_last)
         pools = [block.pool for block in self.separable_blocks if isinstance(block.pool, DiffStride)]
         # One transfer from the device for all layers, where each would wait for it on its own.
-        strides: Sequence[Sequence[float] | None] = read_strides(pools) or [None] * len(self.blocks)
+        learned = bool(pools) and not pools[0].frozen
+        strides: Sequence[Tensor | None] = read_strides(pools) if learned else [None] * len(self.blocks)
         for block, host_strides in zip(self.separable_blocks, strides, strict=True):
             x = block(x, host_strides)
         return x

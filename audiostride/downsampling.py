@@ -22,6 +22,9 @@ from .spectral import Crop
 from .spectral_conv import conv_crop_spectrum
 
 _FUNCTIONAL = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+HostStride = float | Tensor | None
+"""A stride on the host: a number or, so that a compiler does not take it for a constant, a tensor on the CPU."""
+
 _CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -72,7 +75,7 @@ class _SpectralDownsampling(nn.Module):
 
     n_axes: int
 
-    def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> Crop:
+    def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         """Sizes of an axis of `n` samples at its current stride."""
         raise NotImplementedError
 
@@ -88,18 +91,18 @@ class _SpectralDownsampling(nn.Module):
         """Length of an axis of `n` samples after pooling."""
         return self.axis_crop(n, axis).m
 
-    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None, taps: int = 1) -> Tensor:
+    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
         """Pool one axis; axis 0 is the first of the last ``n_axes`` dimensions.
 
         Args:
             x: tensor whose last dimensions are the axes.
             axis: which of them to pool.
-            host_stride: the axis' stride as a number, where the caller has read all strides at once.
+            host_stride: the axis' stride on the host, where the caller has read all strides at once.
             taps: see `spectral.crop_spectrum`.
         """
         raise NotImplementedError
 
-    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
+    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
         """``pool_axis(conv(x), axis)`` for a convolution along that axis, in the cheapest of three forms.
 
         Pooling and convolution are both linear, so the shifted copies of the input that the
@@ -224,7 +227,7 @@ class SpectralPool(_SpectralDownsampling):
     def extra_repr(self) -> str:
         return f"stride={self.stride}"
 
-    def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> Crop:
+    def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         return spectral.spectral_crop(n, self.stride[axis])
 
     def axis_mask(self, crop: Crop, axis: int) -> Tensor:
@@ -233,7 +236,7 @@ class SpectralPool(_SpectralDownsampling):
     def is_identity(self, crop: Crop) -> bool:
         return crop.m == crop.n
 
-    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None, taps: int = 1) -> Tensor:
+    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
         if taps == 1 and self.is_identity(crop):
@@ -327,8 +330,8 @@ class DiffStride(_SpectralDownsampling):
             del self.stride
             self.register_buffer("stride", values)
 
-    def axis_crop(self, n: int, axis: int, host_stride: float | None = None) -> Crop:
-        stride = self.strides()[axis] if host_stride is None else host_stride
+    def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
+        stride = self.strides()[axis] if host_stride is None else float(host_stride)
         return spectral.diffstride_crop(n, stride, self.smoothness, self.crop)
 
     def axis_mask(self, crop: Crop, axis: int) -> Tensor:
@@ -336,11 +339,22 @@ class DiffStride(_SpectralDownsampling):
             self.input_lengths[axis] = crop.n
         return spectral.diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
 
-    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None, taps: int = 1) -> Tensor:
+    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
+        if self._frozen is None:
+            return _eagerly(self._pool_learned, x, axis, host_stride, taps)
+        dim = x.dim() - self.n_axes + axis
+        crop = self.axis_crop(x.shape[dim], axis)
+        return spectral.crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps)
+
+    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
+        pool_conv = super().pool_conv
+        if self._frozen is None:
+            return _eagerly(pool_conv, conv, x, axis, host_stride)
+        return pool_conv(conv, x, axis)
+
+    def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, taps: int) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
-        if self._frozen is not None:
-            return spectral.crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps)
         return spectral.crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps)
 
 
@@ -362,18 +376,18 @@ def diffstride_layers(model: nn.Module) -> list[DiffStride]:
     return [module for module in model.modules() if isinstance(module, DiffStride)]
 
 
-def read_strides(layers: Sequence[DiffStride]) -> list[list[float]]:
-    """Strides of several layers as numbers, in one transfer from the device.
+def read_strides(layers: Sequence[DiffStride]) -> list[Tensor]:
+    """Strides of several layers on the CPU, in one transfer from the device: for each a tensor ``(n_axes,)``.
 
     Example:
         >>> read_strides([DiffStride(2.0), DiffStride((3.0, 3.0), shared_stride=True)])
-        [[2.0], [3.0, 3.0]]
+        [tensor([2.]), tensor([3., 3.])]
     """
-    if all(layer.frozen for layer in layers):
-        return [layer.strides() for layer in layers]
-    values = iter(torch.cat([layer.stride.detach() for layer in layers]).tolist())
-    own = [[next(values) for _ in layer.stride] for layer in layers]
-    return [v * layer.n_axes if len(v) == 1 else v for v, layer in zip(own, layers, strict=True)]
+    if not layers:
+        return []
+    together = torch.cat([layer.stride.detach() for layer in layers]).cpu()
+    own = together.split([len(layer.stride) for layer in layers])
+    return [strides.expand(layer.n_axes) for strides, layer in zip(own, layers, strict=True)]
 
 
 @torch.no_grad()
@@ -423,6 +437,15 @@ def parameter_groups(model: nn.Module, lr: float, stride_lr: float) -> list[dict
     if strides:
         groups.append({"params": strides, "lr": stride_lr, "weight_decay": 0.0})
     return groups
+
+
+def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """What follows learned strides is left out of compiled graphs, which would be made anew with each new size."""
+    if torch.compiler.is_compiling():
+        from .uncompiled import run_uncompiled
+
+        return run_uncompiled(function, *args)
+    return function(*args)
 
 
 def _axes(stride: float | Sequence[float]) -> tuple[float, ...]:

@@ -1,65 +1,84 @@
-"""torch.compile while strides move: step times and recompilations, over steps that change an output size or not.
+"""torch.compile while strides move: step times, and how many graphs it compiles.
 
-    python benchmarks/compile.py [--steps 20] [--out compile.csv]
+    python benchmarks/compile.py [--network narrow] [--batch 64] [--steps 30] [--out compile.csv]
 
-The first two blocks of the narrow network, batch 16. Strides move by 0.02 a step, so every few steps a map has
-another size; with crop=False sizes are constant. "first s" is the first step, which compiles.
+Strides move by 0.02 a step, so that every few steps a map has another size. The forms run in turn; "first s" is the
+first step, which compiles, and the median leaves it out. Inference has its strides frozen.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timing import NETWORKS, publish
+from timing import NETWORKS, make_trunk, publish
 
-from audiostride.cnn import STRIDES, AudioCNN
-from audiostride.downsampling import diffstride_layers
-
-BATCH = 16
+from audiostride.cnn import AudioCNN
+from audiostride.downsampling import diffstride_layers, freeze_strides
 
 
-def measure(mode: str, crop: bool, moves: bool, steps: int) -> dict[str, object]:
+def training_step(trunk: AudioCNN, run: Callable[..., torch.Tensor], x: torch.Tensor) -> None:
+    run(x).square().mean().backward()
+    with torch.no_grad():
+        for layer in diffstride_layers(trunk):
+            layer.stride += 0.02
+
+
+def measure(what: str, method: str, args: argparse.Namespace) -> list[dict[str, object]]:
+    """Rows for a network as it is and compiled."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    torch.manual_seed(0)
-    trunk = AudioCNN("diffstride", channels=NETWORKS["narrow"][:2], strides=STRIDES[:2], smoothness=1)
-    for layer in diffstride_layers(trunk):
-        layer.crop = crop
-    run = trunk if mode == "eager" else torch.compile(trunk, dynamic=None if mode == "compiled" else True)
-    x, times, sizes = torch.randn(BATCH, 1, 100, 64), [], set()
-    for _ in range(steps):
-        began = time.perf_counter()
-        run(x).square().mean().backward()
-        times.append(time.perf_counter() - began)
-        sizes.add(tuple(trunk.map_sizes(100, 64)))
-        if moves:
-            with torch.no_grad():
-                for layer in diffstride_layers(trunk):
-                    layer.stride += 0.02
+    x, forms, times = torch.randn(args.batch, 1, 100, 64), {}, {}
+    for mode in ("eager", "compiled"):
+        trunk = make_trunk(args.network, method, 1)
+        if what == "inference":
+            freeze_strides(trunk.eval())
+        forms[mode] = (trunk, torch.compile(trunk) if mode == "compiled" else trunk)
+        times[mode] = []
+    sizes = set()
+    for _ in range(args.steps + 1):
+        for mode, (trunk, run) in forms.items():
+            sizes.add(tuple(trunk.map_sizes(100, 64)))
+            began = time.perf_counter()
+            if what == "training":
+                training_step(trunk, run, x)
+            else:
+                with torch.no_grad():
+                    run(x)
+            times[mode].append(time.perf_counter() - began)
+    medians = {mode: statistics.median(values[1:]) for mode, values in times.items()}
     graphs = torch._dynamo.utils.counters["stats"].get("unique_graphs", 0)
-    return {
-        "mode": mode,
-        "crop": crop,
-        "strides move": moves,
-        "steps": steps,
-        "sets of sizes": len(sizes),
-        "graphs compiled": graphs,
-        "first s": f"{times[0]:.1f}",
-        "median ms": f"{1000 * statistics.median(times):.0f}",
-        "all steps s": f"{sum(times):.1f}",
-    }
+    return [
+        {
+            "network": args.network,
+            "batch": args.batch,
+            "what": what,
+            "method": method,
+            "mode": mode,
+            "sets of sizes": len(sizes),
+            "graphs": graphs if mode == "compiled" else "",
+            "first s": f"{times[mode][0]:.1f}",
+            "median ms": f"{1000 * medians[mode]:.1f}",
+            "time / eager": f"{medians[mode] / medians['eager']:.2f}",
+        }
+        for mode in forms
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--network", choices=NETWORKS, default="narrow")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("compile.csv"))
     args = parser.parse_args()
-    cases = [("eager", True, True), ("compiled", True, False), ("compiled", True, True), ("dynamic", True, True)]
-    cases += [("eager", False, True), ("compiled", False, True)]
-    publish([measure(*case, args.steps) for case in cases], args.out)
+    rows = []
+    for what in ("training", "inference"):
+        for method in ("strided", "diffstride"):
+            rows += measure(what, method, args)
+    publish(rows, args.out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ NETWORKS = {"paper": CHANNELS, "narrow": (16, 32, 64, 64, 128, 128)}
 class FftBlock(SeparableBlock):
     """DiffStride as it is usually written: convolve at full resolution, FFT, mask, crop, inverse FFT; all is kept."""
 
-    def forward(self, x: Tensor, host_strides: Sequence[float] | None = None) -> Tensor:
+    def forward(self, x: Tensor, host_strides: Tensor | None = None) -> Tensor:
         pool = self.pool
         assert isinstance(pool, DiffStride)
         for axis, (conv, norm) in enumerate(((self.time_conv, self.time_norm), (self.mel_conv, self.mel_norm))):

@@ -1,10 +1,13 @@
 """Facts about the trunk."""
 
+import copy
+
 import pytest
 import torch
 
 from audiostride import AudioCNN, DiffStride
 from audiostride.cnn import SeparableBlock
+from audiostride.downsampling import diffstride_layers, freeze_strides
 from audiostride.spectral import crop_spectrum_fft, diffstride_mask
 
 SMALL = {"channels": (4, 8, 8), "strides": ((2, 2), (1, 1), (2, 2)), "smoothness": 1}
@@ -101,3 +104,32 @@ def test_training_under_autocast_gives_the_strides_a_finite_gradient() -> None:
 def test_arguments_out_of_range_are_refused_by_name(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AudioCNN(**arguments)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at all
+def test_a_compiled_trunk_is_not_compiled_again_when_strides_move() -> None:
+    trunk = AudioCNN("diffstride", channels=(8, 8), strides=((2, 2),) * 2, smoothness=1)
+    twin, x, sizes = copy.deepcopy(trunk), torch.randn(4, 1, 100, 64), set()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    graphs = torch._dynamo.utils.counters["stats"]
+    compiled = torch.compile(trunk, backend="aot_eager")
+    for step in range(6):
+        y, expected = compiled(x), twin(x)
+        y.square().sum().backward()
+        expected.square().sum().backward()
+        torch.testing.assert_close(y, expected)
+        for mine, theirs in zip(diffstride_layers(trunk), diffstride_layers(twin), strict=True):
+            torch.testing.assert_close(mine.stride.grad, theirs.stride.grad)
+        if step == 0:
+            first = graphs["unique_graphs"]
+        sizes.add(tuple(trunk.map_sizes(100, 64)))
+        with torch.no_grad():
+            for layer in diffstride_layers(trunk) + diffstride_layers(twin):
+                layer.stride += 0.1
+    assert len(sizes) == 6
+    assert graphs["unique_graphs"] == first
+
+    freeze_strides(trunk)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(trunk, backend="aot_eager", fullgraph=True)(x), twin(x))

@@ -116,9 +116,9 @@ def test_strides_have_their_own_rate_and_no_weight_decay() -> None:
 
 def test_reading_all_strides_at_once_gives_what_each_layer_says() -> None:
     layers = [DiffStride((2.0, 1.5)), DiffStride((3.0, 3.0), shared_stride=True), DiffStride(4.0)]
-    assert read_strides(layers) == [layer.strides() for layer in layers]
+    assert [strides.tolist() for strides in read_strides(layers)] == [layer.strides() for layer in layers]
     layers[1].freeze_strides()
-    assert read_strides(layers) == [layer.strides() for layer in layers]
+    assert [strides.tolist() for strides in read_strides(layers)] == [layer.strides() for layer in layers]
     assert read_strides([]) == []
 
 
