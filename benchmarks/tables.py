@@ -1,6 +1,6 @@
-"""Write the tables of docs/cost.md from the CSV files beside this script: python benchmarks/tables.py [FILE]
+"""Write the tables of documents from the CSV files beside this script: python benchmarks/tables.py [FILE...]
 
-A table follows each line `<!-- table: NAME -->` of the page and is replaced; the text around it is not touched.
+A table follows each line `<!-- table: NAME -->` of a page and is replaced; the text around it is not touched.
 """
 
 import csv
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "cost.md"
+PAGES = [HERE.parent / "docs" / name for name in ("cost.md", "data.md")]
 
 FORMS = {
     "spectral": ("spectral", ""),
@@ -21,10 +21,11 @@ FORMS = {
 }
 
 
-def main(page: Path) -> None:
-    """Rewrite the tables of a page."""
-    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {page}")
+def main(pages: Sequence[Path]) -> None:
+    """Rewrite the tables of pages."""
+    for page in pages:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"wrote {page}")
 
 
 def with_tables(text: str) -> str:
@@ -47,6 +48,15 @@ def plain(name: str, columns: Sequence[str] = ()) -> str:
     rows = read(name)
     columns = columns or [column for column in rows[0] if column != "machine"]
     return _markdown(columns, [[row[column] for column in columns] for row in rows])
+
+
+def input_wait() -> str:
+    """What of a training run is waiting for data, with and without cache and decoding processes."""
+    rows = [
+        [row["cache"], row["workers"], f"{float(row['wait_percent']):.1f} %", row["clips_per_s"], row["run_to_bare"]]
+        for row in read("input_wait.csv")
+    ]
+    return _markdown(["decoded cache", "decoding processes", "waiting", "clips/s", "of the bare step's"], rows)
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -86,6 +96,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "layer": lambda: plain("layer.csv"),
     "log_mel": lambda: plain("log_mel.csv"),
     "one_hour": lambda: plain("one_hour.csv"),
+    "compile": lambda: plain("compile.csv"),
+    "input_wait": input_wait,
     "bfloat16": lambda: plain(
         "step_bfloat16.csv", ["what", "method", "R", "ms", "time / strided", "peak MB", "memory / strided"]
     ),
@@ -93,4 +105,4 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE)
+    main([Path(name) for name in sys.argv[1:]] or PAGES)
