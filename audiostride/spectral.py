@@ -146,6 +146,11 @@ def cached(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     A tensor made while tracing belongs to the graph; one made under inference_mode could not take
     part in a later training step.
+
+    Example:
+        >>> ones = cached(torch.ones)
+        >>> ones(3) is ones(3)
+        True
     """
     remembered = lru_cache(maxsize=512)(function)
 

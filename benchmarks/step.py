@@ -8,6 +8,7 @@ that of their medians. Memory is the largest amount a step holds beyond paramete
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,7 +94,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=12, help="three for the largest")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("step.csv"))
     args = parser.parse_args()
-    rows = [row for network in args.networks for batch in args.batches for row in measure(network, batch, args)]
+    rows = []
+    for network in args.networks:
+        for batch in args.batches:
+            print(f"{network}, batch {batch}", file=sys.stderr, flush=True)
+            rows += measure(network, batch, args)
     publish(rows, args.out)
 
 
