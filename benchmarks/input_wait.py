@@ -91,8 +91,8 @@ def bare_step(recipe: Recipe, sets: Any, labels: dict[str, list[str]], steps: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path, help="folder of clips of about a second")
-    parser.add_argument("--epochs", type=int, default=4, help="two or more")
-    parser.add_argument("--bare-steps", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=2, help="two or more")
+    parser.add_argument("--bare-steps", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     arguments = parser.parse_args()
     results = []

@@ -52,11 +52,9 @@ def plain(name: str, columns: Sequence[str] = ()) -> str:
 
 def input_wait() -> str:
     """What of a training run is waiting for data, with and without cache and decoding processes."""
-    rows = [
-        [row["cache"], row["workers"], f"{float(row['wait_percent']):.1f} %", row["clips_per_s"], row["run_to_bare"]]
-        for row in read("input_wait.csv")
-    ]
-    return _markdown(["decoded cache", "decoding processes", "waiting", "clips/s", "of the bare step's"], rows)
+    shown = ("cache", "workers", "wait_percent", "clips_per_s", "bare_clips_per_s_before", "bare_clips_per_s_after")
+    head = ["decoded cache", "decoding processes", "waiting, %", "clips/s", "bare step's before", "after", "run / bare"]
+    return _markdown(head, [[row[name] for name in (*shown, "run_to_bare")] for row in read("input_wait.csv")])
 
 
 def read(name: str) -> list[dict[str, str]]:
