@@ -22,10 +22,10 @@ from .spectral import Crop
 from .spectral_conv import conv_crop_spectrum
 
 _FUNCTIONAL = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
 HostStride = float | Tensor | None
 """A stride on the host: a number or, so that a compiler does not take it for a constant, a tensor on the CPU."""
-
-_CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class StridedConv(nn.Module):
@@ -347,10 +347,9 @@ class DiffStride(_SpectralDownsampling):
         return spectral.crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps)
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
-        pool_conv = super().pool_conv
         if self._frozen is None:
-            return _eagerly(pool_conv, conv, x, axis, host_stride)
-        return pool_conv(conv, x, axis)
+            return _eagerly(super().pool_conv, conv, x, axis, host_stride)
+        return super().pool_conv(conv, x, axis)
 
     def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, taps: int) -> Tensor:
         dim = x.dim() - self.n_axes + axis

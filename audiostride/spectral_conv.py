@@ -94,15 +94,14 @@ class _ConvCrop(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, crop: Crop) -> Tensor:
-        outer, n, inner, c_in = x.shape
+        outer, n, inner, _ = x.shape
         c_out, k = len(weight), crop.n_bins
         analysis, synthesis = basis_rows(n, 0, k, x), _synthesis(mask, crop).to(x.dtype)
         factors = _factors(weight, mask, crop)
         y = x.new_empty(outer, crop.m, inner, c_out)
         for part in _parts(x, c_out):
             length = part.stop - part.start
-            cosine, sine = _by_bin((analysis @ x[part].flatten(2)).view(length, 2 * k, inner, c_in))
-            terms = _terms(cosine, sine, sine, cosine)
+            terms = _input_terms(analysis, x[part])
             common, sine, cosine = torch.bmm(terms, factors).view(3, k, length, inner, c_out)
             columns = x.new_empty(length, 2 * k + 3, inner, c_out)
             torch.add(common, sine, out=columns[:, :k].transpose(0, 1))
@@ -131,8 +130,7 @@ class _ConvCrop(torch.autograd.Function):
         grad_ramp = mask.new_zeros(len(ramp))
         for part in _parts(x, c_out):
             length = part.stop - part.start
-            cosine, sine = _by_bin((analysis @ x[part].flatten(2)).view(length, 2 * k, inner, c_in))
-            terms = _terms(cosine, sine, sine, cosine)
+            terms = _input_terms(analysis, x[part])
             columns = (synthesis @ grad[part].reshape(length, crop.m, -1)).view(length, 2 * k + 3, inner, c_out)
             cosine, sine = _by_bin(columns[:, : 2 * k])
             products = _terms(cosine, sine, cosine, -sine)
@@ -186,6 +184,12 @@ def _by_bin(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine rows of ``(outer, rows, inner, channels)`` as views ``(n_bins, outer, inner, channels)``."""
     cosine, sine = rows.transpose(0, 1).chunk(2)
     return cosine, sine
+
+
+def _input_terms(analysis: Tensor, x: Tensor) -> Tensor:
+    """What the three products multiply, of ``(outer, n, inner, in_channels)``: cosine + sine, sine and cosine rows."""
+    cosine, sine = _by_bin((analysis @ x.flatten(2)).unflatten(2, x.shape[2:]))
+    return _terms(cosine, sine, sine, cosine)
 
 
 def _terms(cosine: Tensor, sine: Tensor, second: Tensor, third: Tensor) -> Tensor:

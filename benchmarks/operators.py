@@ -17,6 +17,7 @@ NAMES = {
     "aten::mkldnn_convolution": "convolution",
     "aten::convolution_backward": "convolution, backward",
     "aten::bmm": "matrix products, of many",
+    "aten::baddbmm_": "matrix products, of many",
     "aten::mm": "matrix products",
     "aten::addmm": "matrix products",
     "aten::native_batch_norm": "batch norm",
