@@ -15,55 +15,55 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "AudioCNN": "cnn",
-    "AudioClassifier": "classifier",
+    "AudioCNN": "models.audio_cnn",
+    "AudioClassifier": "models.classifier",
     "AudiostrideError": "errors",
-    "DiffStride": "downsampling",
-    "LogMel": "frontend",
-    "Prediction": "classifier",
-    "RawWaveform": "wave_cnn",
-    "ResNet": "resnet",
-    "SpectralPool": "downsampling",
-    "StridedConv": "downsampling",
-    "WaveCNN": "wave_cnn",
-    "clamp_strides_": "downsampling",
-    "create_model": "models",
-    "find_downsampling": "convert",
-    "list_models": "models",
-    "load": "classifier",
-    "parameter_groups": "downsampling",
-    "read_audio": "audio",
-    "replace_downsampling": "convert",
-    "resnet18": "resnet",
-    "restore_downsampling": "convert",
-    "stride_cost": "complexity",
+    "DiffStride": "layers.downsampling",
+    "LogMel": "models.log_mel",
+    "Prediction": "models.network",
+    "RawWaveform": "models.wave_cnn",
+    "ResNet": "models.resnet",
+    "SpectralPool": "layers.downsampling",
+    "StridedConv": "layers.downsampling",
+    "WaveCNN": "models.wave_cnn",
+    "clamp_strides_": "layers.downsampling",
+    "create_model": "models.registry",
+    "find_downsampling": "layers.conversion",
+    "list_models": "models.registry",
+    "load": "models.classifier",
+    "parameter_groups": "layers.downsampling",
+    "read_audio": "data.decoding",
+    "replace_downsampling": "layers.conversion",
+    "resnet18": "models.resnet",
+    "restore_downsampling": "layers.conversion",
+    "stride_cost": "models.cost",
 }
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from .audio import read_audio as read_audio
-    from .classifier import AudioClassifier as AudioClassifier
-    from .classifier import Prediction as Prediction
-    from .classifier import load as load
-    from .cnn import AudioCNN as AudioCNN
-    from .complexity import stride_cost as stride_cost
-    from .convert import find_downsampling as find_downsampling
-    from .convert import replace_downsampling as replace_downsampling
-    from .convert import restore_downsampling as restore_downsampling
-    from .downsampling import DiffStride as DiffStride
-    from .downsampling import SpectralPool as SpectralPool
-    from .downsampling import StridedConv as StridedConv
-    from .downsampling import clamp_strides_ as clamp_strides_
-    from .downsampling import parameter_groups as parameter_groups
+    from .data.decoding import read_audio as read_audio
     from .errors import AudiostrideError as AudiostrideError
-    from .frontend import LogMel as LogMel
-    from .models import create_model as create_model
-    from .models import list_models as list_models
-    from .resnet import ResNet as ResNet
-    from .resnet import resnet18 as resnet18
-    from .wave_cnn import RawWaveform as RawWaveform
-    from .wave_cnn import WaveCNN as WaveCNN
+    from .layers.conversion import find_downsampling as find_downsampling
+    from .layers.conversion import replace_downsampling as replace_downsampling
+    from .layers.conversion import restore_downsampling as restore_downsampling
+    from .layers.downsampling import DiffStride as DiffStride
+    from .layers.downsampling import SpectralPool as SpectralPool
+    from .layers.downsampling import StridedConv as StridedConv
+    from .layers.downsampling import clamp_strides_ as clamp_strides_
+    from .layers.downsampling import parameter_groups as parameter_groups
+    from .models.audio_cnn import AudioCNN as AudioCNN
+    from .models.classifier import AudioClassifier as AudioClassifier
+    from .models.classifier import load as load
+    from .models.cost import stride_cost as stride_cost
+    from .models.log_mel import LogMel as LogMel
+    from .models.network import Prediction as Prediction
+    from .models.registry import create_model as create_model
+    from .models.registry import list_models as list_models
+    from .models.resnet import ResNet as ResNet
+    from .models.resnet import resnet18 as resnet18
+    from .models.wave_cnn import RawWaveform as RawWaveform
+    from .models.wave_cnn import WaveCNN as WaveCNN
 
 
 def __getattr__(name: str) -> Any:

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from audiostride import AudioClassifier, AudioCNN, LogMel
-from audiostride.preparation import prepare_data
-from audiostride.recipe import load_recipe
-from audiostride.train import train
+from audiostride.training.loop import train
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import read_data
 
 BATCH = 64
 
@@ -29,7 +29,7 @@ BATCH = 64
 def train_all(folder: Path, seeds: int, steps: int) -> None:
     """Train with each seed; to be called in every process of a job."""
     clips = [f"tasks.{task}.data.n_clips=250" for task in ("rate", "scale")]
-    sets, labels, _ = prepare_data(load_recipe("ripples", clips))
+    sets, labels, _ = read_data(load_recipe("ripples", clips))
     for seed in range(seeds):
         torch.manual_seed(seed)
         trunk = AudioCNN("diffstride", channels=(8, 8), strides=((3, 3), (2, 2)), smoothness=1)

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from timing import NETWORKS, make_trunk, publish
 
-from audiostride.cnn import AudioCNN
-from audiostride.downsampling import diffstride_layers, freeze_strides
+from audiostride.layers.downsampling import diffstride_layers, freeze_strides
+from audiostride.models.audio_cnn import AudioCNN
 
 
 def training_step(trunk: AudioCNN, run: Callable[..., torch.Tensor], x: torch.Tensor) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/export_formats.py runs/words [--clips PATH] [--rounds 40] [--out benchmarks/export_formats.csv]
 
-Every file is made and checked by `audiostride.export.export_model`. Then all of them, and the model itself
+Every file is made and checked by `audiostride.inference.export.export_model`. Then all of them, and the model itself
 in PyTorch, take turns on one and the same second of sound, one thread each, and the medians are written:
 the time on the clock, and the CPU time of the process, which is what counts on a busy machine.
 """
@@ -21,8 +21,8 @@ import torch
 from timing import publish
 
 from audiostride import load
-from audiostride.export import ENDINGS, export_model, run_exported
-from audiostride.run import check_windows
+from audiostride.inference.export import ENDINGS, export_model, run_exported
+from audiostride.training.run import check_windows
 
 FILES = [
     *[(format, input, None) for format in ENDINGS for input in ("waveform", "log_mel")],

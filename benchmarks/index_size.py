@@ -28,15 +28,15 @@ def measure(rows: int, folder: Path) -> dict[str, float]:
     import torch
 
     from audiostride.data.batches import training_batches
-    from audiostride.preparation import prepare_data
-    from audiostride.recipe import load_recipe
+    from audiostride.training.recipe import load_recipe
+    from audiostride.training.run import read_data
 
     torch.set_num_threads(1)
     before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     data = f"{{source: manifest, path: {folder / f'{rows}.csv'}, check: none, group: speaker}}"
     recipe = load_recipe("folder", [f"tasks.label.data={data}", "tasks.label.column=word"])
     began, cpu_began = time.perf_counter(), time.process_time()
-    sets, _, _ = prepare_data(recipe)
+    sets, _, _ = read_data(recipe)
     indexed, cpu_indexed = time.perf_counter(), time.process_time()
     next(training_batches(sets, 16000, 16000, 64, "uniform", 0, 0, workers=0))
     return {

@@ -22,13 +22,12 @@ from typing import Any
 import torch
 
 from audiostride import clamp_strides_, parameter_groups
-from audiostride import train as training
-from audiostride.classifier import AudioClassifier
 from audiostride.data.batches import TrainingBatch, training_batches
-from audiostride.evaluate import task_loss
-from audiostride.preparation import make_augmentation, prepare_data
-from audiostride.recipe import Recipe, load_recipe
-from audiostride.run import make_frontend, make_trunk
+from audiostride.models.classifier import AudioClassifier
+from audiostride.training import loop as training
+from audiostride.training.evaluation import task_loss
+from audiostride.training.recipe import Recipe, load_recipe
+from audiostride.training.run import make_frontend, make_transforms, make_trunk, read_data
 
 
 def fresh_model(recipe: Recipe, labels: dict[str, list[str]]) -> AudioClassifier:
@@ -62,7 +61,7 @@ def whole_run(recipe: Recipe, sets: Any, labels: dict[str, list[str]], out: Path
     training.training_batches = timed  # the loop itself is the one that users run
     try:
         settings = recipe.train.model_dump(exclude={"optimizer", "validation_fraction"})
-        training.train(fresh_model(recipe, labels), sets, out, **settings, augmentation=make_augmentation(recipe))
+        training.train(fresh_model(recipe, labels), sets, out, **settings, augmentation=make_transforms(recipe))
     finally:
         training.training_batches = training_batches
     return {"clips": clips, "loop_s": total, "wait_s": waited}
@@ -102,7 +101,7 @@ def main() -> None:
             overrides += ["train.stride_learning_rate=1e-9"]
             overrides += [f"train.workers={workers}", *([f"cache={scratch}/cache"] if cached else [])]
             recipe = load_recipe("folder", overrides)
-            sets, labels, _ = prepare_data(recipe)
+            sets, labels, _ = read_data(recipe)
             bare = [bare_step(recipe, sets, labels, arguments.bare_steps)]
             out = Path(scratch, f"run-{cached}-{workers}")
             out.mkdir()

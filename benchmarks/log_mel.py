@@ -17,7 +17,7 @@ import torch
 from timing import interleaved, publish
 from torch import Tensor
 
-from audiostride.frontend import LogMel
+from audiostride.models.log_mel import LogMel
 
 BANDS = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "n_mels": 64, "f_min": 60.0, "f_max": 7800.0}
 

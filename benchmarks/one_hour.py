@@ -15,9 +15,9 @@ import soundfile
 import torch
 from timing import NETWORKS, interleaved, make_trunk, publish
 
-from audiostride.classifier import AudioClassifier
-from audiostride.frontend import LogMel
-from audiostride.predict import open_sounds, predict_sounds
+from audiostride.inference.predict import open_sounds, predict_sounds
+from audiostride.models.classifier import AudioClassifier
+from audiostride.models.log_mel import LogMel
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ import torch
 from timing import interleaved, make_trunk, peak_megabytes, publish
 from torch import Tensor
 
-from audiostride.cnn import AudioCNN
-from audiostride.complexity import trunk_cost
-from audiostride.downsampling import freeze_strides
+from audiostride.layers.downsampling import freeze_strides
+from audiostride.models.audio_cnn import AudioCNN
+from audiostride.models.cost import trunk_cost
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from audiostride.cnn import AudioCNN
-from audiostride.compare import Run, find_runs, make_run
-from audiostride.complexity import trunk_cost
-from audiostride.cutoffs import trunk_cutoffs
+from audiostride.analysis.comparison import Run, find_runs, make_run
+from audiostride.analysis.run_directory import read_results
 from audiostride.errors import AudiostrideError
-from audiostride.rundir import read_results
+from audiostride.models.audio_cnn import AudioCNN
+from audiostride.models.cost import trunk_cost
+from audiostride.models.cutoffs import trunk_cutoffs
 
 HERE = Path(__file__).parent
 RUN_KEY, IMAGE_KEY = ("recipe", "task", "seed"), ("recipe", "seed")
@@ -161,7 +161,7 @@ def read_strides(row: Mapping[str, str]) -> list[list[float]]:
 
 
 def read_runs() -> list[Run]:
-    """The runs of `runs.csv`, ready for `audiostride.compare`."""
+    """The runs of `runs.csv`, ready for `audiostride.analysis.comparison`."""
     by_run: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in read_rows("runs.csv"):
         by_run.setdefault((row["recipe"], row["seed"]), []).append(row)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from collect import HERE, read_recipe, read_rows, read_runs
 
-from audiostride.compare import Run, compare, flatten
-from audiostride.recipe import load_recipe
-from audiostride.tables import Cell, Table, points, to_markdown
+from audiostride.analysis.comparison import Run, compare, flatten
+from audiostride.analysis.tables import Cell, Table, points, to_markdown
+from audiostride.training.recipe import load_recipe
 
 PAGE = HERE.parent / "docs" / "results.md"
 
@@ -111,7 +111,7 @@ class Evidence(NamedTuple):
     Attributes:
         runs: every run by name.
         methods: the method of every run, by the run's name.
-        found: what `audiostride.compare` says of them.
+        found: what `audiostride.analysis.comparison` says of them.
         cells: the rows of found["accuracy"] by task and method.
     """
 

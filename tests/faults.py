@@ -29,13 +29,14 @@ from typing import Any
 import torch
 from hostile_audio import measure_all
 
-import audiostride.preparation
-import audiostride.run
-import audiostride.train
-from audiostride.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
-from audiostride.classifier import AudioClassifier, load
+import audiostride.data.preparation
+import audiostride.data.ripples
+import audiostride.training.loop
+import audiostride.training.run
 from audiostride.errors import AudiostrideError, ModelFileError
-from audiostride.recipe import load_recipe
+from audiostride.models.classifier import AudioClassifier, load
+from audiostride.training.checkpoints import list_checkpoints, load_checkpoint, newest_checkpoint
+from audiostride.training.recipe import load_recipe
 
 TINY = [
     "tasks.rate.data.n_clips=250",
@@ -54,7 +55,7 @@ TINY = [
 PHASES = ("start-up", "stepping", "saving", "rotating", "evaluating", "testing")
 
 # Children are forked from a process that has the clips already: it is the training that is under test.
-audiostride.preparation.make_ripples = functools.lru_cache(audiostride.preparation.make_ripples)
+audiostride.data.ripples.make_ripples = functools.lru_cache(audiostride.data.ripples.make_ripples)
 
 
 def warm_up() -> None:
@@ -65,7 +66,7 @@ def warm_up() -> None:
 
 def tiny_run(out: Path, *overrides: str, resume: bool = True) -> None:
     """A whole run of about a second, to be called in a child process."""
-    audiostride.run.run(load_recipe("ripples", [*TINY, *overrides]), out, resume=resume, notify=lambda _: None)
+    audiostride.training.run.run(load_recipe("ripples", [*TINY, *overrides]), out, resume=resume, notify=lambda _: None)
 
 
 def start_child(work: Callable[[], None]) -> int:
@@ -124,13 +125,13 @@ def marked_phases() -> Iterator[Callable[[], str]]:
 
         setattr(owner, name, marked)
 
-    mark(audiostride.train, "schedule_factor", "stepping")
-    mark(audiostride.train, "save_checkpoint", "saving")
+    mark(audiostride.training.loop, "schedule_factor", "stepping")
+    mark(audiostride.training.loop, "save_checkpoint", "saving")
     mark(AudioClassifier, "save", "saving")
-    mark(audiostride.train, "prune_checkpoints", "rotating")
-    mark(audiostride.train, "evaluate", "evaluating")
-    mark(audiostride.run, "evaluate", "testing")
-    mark(audiostride.run, "prepare_data", "start-up")
+    mark(audiostride.training.loop, "prune_checkpoints", "rotating")
+    mark(audiostride.training.loop, "evaluate", "evaluating")
+    mark(audiostride.training.run, "evaluate", "testing")
+    mark(audiostride.training.run, "read_data", "start-up")
     try:
         yield lambda: PHASES[shared[0]]
     finally:
@@ -257,7 +258,7 @@ def mutate_headers(folder: Path, mutations: int, seed: int) -> tuple[int, list[E
     for _ in range(mutations):
         changed = _mutated_header(content, rng)
         weights.write_bytes(changed)
-        audiostride.model_files.save_config(config, json.loads(settings), changed)
+        audiostride.models.files.save_config(config, json.loads(settings), changed)
         try:
             load(folder)
             silent += 1

@@ -42,13 +42,19 @@ with (
 
     import torch
 
-    from audiostride import checkpoint, classifier, model_files, resume
-    from audiostride.cnn import AudioCNN
-    from audiostride.data import read_annotated, read_folder, read_manifest, read_shards
+    from audiostride.data.annotations import read_annotated
     from audiostride.data.download import extract
+    from audiostride.data.folder import read_folder
+    from audiostride.data.manifest import read_manifest
+    from audiostride.data.shards import read_shards
     from audiostride.errors import AudiostrideError, DataError, ModelFileError, RecipeError
-    from audiostride.frontend import LogMel
-    from audiostride.recipe import load_recipe, shipped_recipes
+    from audiostride.models import classifier
+    from audiostride.models import files as model_files
+    from audiostride.models.audio_cnn import AudioCNN
+    from audiostride.models.log_mel import LogMel
+    from audiostride.training import checkpoints as checkpoint
+    from audiostride.training import resuming as resume
+    from audiostride.training.recipe import load_recipe, shipped_recipes
 
 
 def _scratch_folder() -> Path:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from audiostride.audio import read_audio
+from audiostride.data.decoding import read_audio
 from audiostride.errors import DataError
 
 OK = ""

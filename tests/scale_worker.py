@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from small_training import freeze_batch_norm, small_model, train_small
 
-from audiostride.distributed import gather, process_count, process_index
+from audiostride.training.processes import gather, process_count, process_index
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from audiostride import AudioClassifier, AudioCNN, LogMel
-from audiostride.data import ArrayClips
 from audiostride.data.batches import LabelledClips
-from audiostride.train import train
+from audiostride.data.clips import ArrayClips
+from audiostride.training.loop import train
 
 SETTINGS: dict[str, Any] = {
     "epochs": 3,

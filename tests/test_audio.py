@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiostride.audio import audio_info, read_audio
+from audiostride.data.decoding import audio_info, read_audio
 from audiostride.errors import DataError
 from conftest import tone
 

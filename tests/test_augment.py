@@ -7,7 +7,6 @@ import pytest
 import soundfile
 import torch
 
-from audiostride.data import ArrayClips
 from audiostride.data.augment import (
     Augmentation,
     Gain,
@@ -21,10 +20,11 @@ from audiostride.data.augment import (
     noise_files,
 )
 from audiostride.data.batches import LabelledClips, training_batches
+from audiostride.data.clips import ArrayClips
 from audiostride.errors import DataError
-from audiostride.frontend import LogMel
-from audiostride.recipe import load_recipe
-from audiostride.run import run
+from audiostride.models.log_mel import LogMel
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
 from conftest import tone
 
 RATE = 16000

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiostride.data import cached, read_folder
+from audiostride.data.cache import cached
+from audiostride.data.folder import read_folder
 from audiostride.errors import DataError
 
 RATE = 16000
@@ -93,7 +94,8 @@ def test_bad_files_are_remembered(sounds: Path, tmp_path: Path) -> None:
 
 BUILD = """
 import sys, time
-from audiostride.data import cached, read_folder
+from audiostride.data.cache import cached
+from audiostride.data.folder import read_folder
 decoded = []
 def progress(what, done, total):
     decoded.append(done)
@@ -141,8 +143,8 @@ def test_workers_map_the_file_instead_of_copying_it(sounds: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_training_run_with_and_without_the_cache_takes_the_same_steps(sounds: Path, tmp_path: Path) -> None:
-    from audiostride.recipe import load_recipe
-    from audiostride.run import run
+    from audiostride.training.recipe import load_recipe
+    from audiostride.training.run import run
 
     (sounds / "b").mkdir()
     for i in range(30):

@@ -10,7 +10,7 @@ import torch
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, load
 from audiostride.errors import ModelFileError
-from audiostride.evaluate import clip_logits, score
+from audiostride.training.evaluation import clip_logits, score
 from audiostride.windows import split_windows
 
 
@@ -120,7 +120,7 @@ def test_a_damaged_model_is_a_named_error(how: str, tmp_path: Path) -> None:
 
 
 def test_logits_of_clips_in_one_batch_are_those_of_each_alone() -> None:
-    from audiostride.data import ArrayClips
+    from audiostride.data.clips import ArrayClips
 
     model = small_model()
     waveforms = np.random.RandomState(0).standard_normal((5, 40000)).astype(np.float32)

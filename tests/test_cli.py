@@ -92,7 +92,7 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
         "import sys\n"
         "from audiostride.cli import app\n"
         "app(['train', '--help'], standalone_mode=False)\n"
-        "sys.exit(bool({'torch', 'numpy', 'soundfile', 'audiostride.recipe'} & set(sys.modules)))\n"
+        "sys.exit(bool({'torch', 'numpy', 'soundfile', 'audiostride.training.recipe'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0

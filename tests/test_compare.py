@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from audiostride.classifier import AudioClassifier
+from audiostride.analysis.comparison import bootstrap_interval, compare, find_runs, striding_runs
+from audiostride.analysis.tables import Cell, Table, tables, to_latex, to_markdown, write_comparison
 from audiostride.cli import app
-from audiostride.cnn import AudioCNN
-from audiostride.compare import bootstrap_interval, compare, find_runs, striding_runs
 from audiostride.errors import ModelFileError, UsageError
-from audiostride.frontend import LogMel
-from audiostride.recipe import dump_recipe, load_recipe
-from audiostride.run import describe
-from audiostride.tables import Cell, Table, tables, to_latex, to_markdown, write_comparison
+from audiostride.models.audio_cnn import AudioCNN
+from audiostride.models.classifier import AudioClassifier
+from audiostride.models.log_mel import LogMel
+from audiostride.training.recipe import dump_recipe, load_recipe
+from audiostride.training.run import describe
 
 SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
 
@@ -263,7 +263,7 @@ def test_latex_has_minus_signs_and_no_live_special_characters():
 
 
 def test_runs_on_other_data_have_panels_of_their_own_and_a_regularisers_weights_are_joined():
-    from audiostride.plots import cost_figure, striding_figure
+    from audiostride.analysis.plots import cost_figure, striding_figure
 
     points = [{"epoch": e, "total_stride": [16.0 * 9**e, 16.0], "accuracy": e / 2 if e else None} for e in (0, 1)]
     runs = [{"data": data, "method": "diffstride", "seed": 0, "points": points} for data in ("words", "notes")]

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride import AudioCNN, stride_cost
-from audiostride.complexity import trunk_cost
-from audiostride.spectral import Crop
+from audiostride.layers.spectrum import Crop
+from audiostride.models.cost import trunk_cost
 
 
 @pytest.mark.parametrize("kind", ["strided", "spectral", "diffstride"])

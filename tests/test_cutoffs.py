@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audiostride import AudioCNN, DiffStride, SpectralPool
-from audiostride.cutoffs import axis_cutoff, paper_cutoff, summarise, trunk_cutoffs
+from audiostride.models.cutoffs import axis_cutoff, paper_cutoff, summarise, trunk_cutoffs
 
 # Integer bins behind the twelve cells of Table 2: scenes, birds, instrument, pitch, commands, multi-task.
 TABLE_2 = [

@@ -9,11 +9,13 @@ import pytest
 import soundfile
 import torch
 
-from audiostride.data import ArrayClips, Clips, assign_splits, class_names, drop_bad_files, make_ripples, read_folder
 from audiostride.data.batches import LabelledClips, plan_epoch, random_window, training_batches
-from audiostride.data.ripples import RATES_HZ, ripple
+from audiostride.data.clips import ArrayClips, Clips, class_names, drop_bad_files
+from audiostride.data.folder import read_folder
+from audiostride.data.ripples import RATES_HZ, make_ripples, ripple
+from audiostride.data.splits import assign_splits
 from audiostride.errors import DataError
-from audiostride.frontend import LogMel
+from audiostride.models.log_mel import LogMel
 from conftest import tone
 
 

@@ -15,8 +15,8 @@ import soundfile
 from hub_server import Hub
 from PIL import Image
 
-from audiostride.recipe import load_recipe
-from audiostride.run import run
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
 from conftest import tone
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from audiostride import DiffStride, SpectralPool, StridedConv, clamp_strides_, parameter_groups
-from audiostride.downsampling import freeze_strides, pools_first, read_strides
-from audiostride.spectral import diffstride_crop
+from audiostride.layers.downsampling import freeze_strides, pools_first, read_strides
+from audiostride.layers.spectrum import diffstride_crop
 
 
 def test_two_axes_are_pooled_one_after_the_other_in_any_order() -> None:

@@ -6,7 +6,7 @@ import scipy.signal
 import torch
 
 from audiostride import DiffStride, SpectralPool, clamp_strides_
-from audiostride.spectral import diffstride_crop, diffstride_mask, spectral_crop
+from audiostride.layers.spectrum import diffstride_crop, diffstride_mask, spectral_crop
 
 SIZES = {1: (90,), 2: (40, 33), 3: (12, 20, 17)}
 """Time; time and mel; frames, height and width of a short video. Even and odd lengths."""

@@ -12,9 +12,9 @@ import soundfile
 import torch
 
 from audiostride import AudioClassifier, create_model, read_audio
-from audiostride import export as export_module
 from audiostride.errors import ExportError, UsageError
-from audiostride.export import ENDINGS, export_model, metadata, run_exported
+from audiostride.inference import export as export_module
+from audiostride.inference.export import ENDINGS, export_model, metadata, run_exported
 from audiostride.windows import split_windows
 from conftest import tone
 

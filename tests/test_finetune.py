@@ -7,8 +7,8 @@ import torch
 
 from audiostride import load
 from audiostride.errors import ModelFileError, RecipeError
-from audiostride.recipe import load_recipe
-from audiostride.run import run
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
 
 SMALL = [
     "model.channels=[4,8]",

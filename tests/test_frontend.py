@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from audiostride import LogMel
-from audiostride.frontend import log_mel, mel_filters
+from audiostride.models.log_mel import log_mel, mel_filters
 
 
 def librosa_log_mel(waveform: np.ndarray) -> np.ndarray:

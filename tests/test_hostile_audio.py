@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiostride import read_audio
-from audiostride.audio import MAX_SAMPLES, printable
+from audiostride.data.decoding import MAX_SAMPLES, printable
 from audiostride.errors import DataError
 
 

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, load
-from audiostride.data import read_folder
 from audiostride.data.download import extract
+from audiostride.data.folder import read_folder
 from audiostride.errors import AudiostrideError, DataError, ModelFileError, RecipeError
-from audiostride.model_files import save_config
-from audiostride.recipe import Recipe, load_recipe, shipped_recipes
-from audiostride.run import make_frontend, make_trunk
+from audiostride.models.files import save_config
+from audiostride.training.recipe import Recipe, load_recipe, shipped_recipes
+from audiostride.training.run import make_frontend, make_trunk
 
 _RELAXED = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiostride.data import read_hub
+from audiostride.data.hub import read_hub
 from audiostride.errors import DataError
 
 RATE = 16000
@@ -168,7 +168,7 @@ def serve(handler: type[Hub]) -> Iterator[str]:
 
 READ = """
 import sys, time
-from audiostride.data import read_hub
+from audiostride.data.hub import read_hub
 from audiostride.errors import DataError
 began = time.monotonic()
 try:

@@ -11,22 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from audiostride.display import images_table
+from audiostride.analysis.run_directory import read_answers
+from audiostride.cli.display import images_table
+from audiostride.data.images import Views, centre, random_part, read_images, shift_and_flip
 from audiostride.errors import DataError, RecipeError, UsageError
-from audiostride.images import (
-    ImageClassifier,
-    Views,
-    image_logits,
-    load_image_recipe,
-    plan_runs,
-    read_images,
-    run_images,
-    summarise_images,
-)
-from audiostride.images.data import centre, random_part, shift_and_flip
-from audiostride.recipe import copy_recipe, load_recipe, shipped_recipes
-from audiostride.resnet import ResNet
-from audiostride.rundir import read_answers
+from audiostride.models.resnet import ResNet
+from audiostride.training.image_loop import ImageClassifier, image_logits
+from audiostride.training.image_recipe import load_image_recipe, plan_runs
+from audiostride.training.image_run import run_images, summarise_images
+from audiostride.training.recipe import copy_recipe, load_recipe, shipped_recipes
 
 SMALL = [
     "model.channels=[4,8]",

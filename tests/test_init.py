@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from audiostride.cli import app
 from audiostride.data.manifest import write_manifest
 from audiostride.errors import DataError, RecipeError, UsageError
-from audiostride.recipe import load_recipe
+from audiostride.training.recipe import load_recipe
 
 
 def call(*arguments: str) -> str:

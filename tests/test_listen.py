@@ -5,13 +5,13 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from audiostride.classifier import AudioClassifier
+from audiostride.analysis.listening import keep, through_mel, trunk_gain
 from audiostride.cli import app
-from audiostride.cnn import AudioCNN
-from audiostride.cutoffs import trunk_cutoffs
 from audiostride.errors import UsageError
-from audiostride.frontend import LogMel
-from audiostride.listen import keep, through_mel, trunk_gain
+from audiostride.models.audio_cnn import AudioCNN
+from audiostride.models.classifier import AudioClassifier
+from audiostride.models.cutoffs import trunk_cutoffs
+from audiostride.models.log_mel import LogMel
 
 
 def model_that_keeps(time_stride: float, mel_stride: float) -> AudioClassifier:

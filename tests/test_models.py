@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from audiostride import AudioClassifier, AudioCNN, LogMel, create_model, hear, list_models, load
+from audiostride import AudioClassifier, AudioCNN, LogMel, create_model, list_models, load
+from audiostride.analysis.listening import keep
+from audiostride.analysis.report import write_report
 from audiostride.errors import ModelFileError, UsageError
-from audiostride.export import ExportedClip, ExportedWindow, export_model
-from audiostride.listen import keep
-from audiostride.models import MODELS
-from audiostride.report import write_report
+from audiostride.inference import hear
+from audiostride.inference.export import ExportedClip, ExportedWindow, export_model
+from audiostride.models.registry import MODELS
 from audiostride.windows import split_windows
 from conftest import tone
 
@@ -205,5 +206,5 @@ def test_hear_passes_its_public_validator_itself(tmp_path, monkeypatch):
     validate = importlib.import_module("hearvalidator.validate")
     create_model("audio_cnn_small_diffstride", heads={"word": 2}).save(tmp_path)
     with pytest.warns(UserWarning, match="rounding errors accumulating over longer audio") as warned:
-        validate.ValidateModel("audiostride.hear", str(tmp_path), device="cpu")()
+        validate.ValidateModel("audiostride.inference.hear", str(tmp_path), device="cpu")()
     assert len(warned) == 1  # it gives this advice to everybody

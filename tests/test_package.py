@@ -27,5 +27,5 @@ def test_every_public_name_exists_and_is_documented() -> None:
 
 
 def test_training_modules_do_not_load_the_terminal_libraries() -> None:
-    code = "import sys, audiostride.run\nassert not {'typer', 'rich', 'librosa'} & set(sys.modules)\n"
+    code = "import sys, audiostride.training.run\nassert not {'typer', 'rich', 'librosa'} & set(sys.modules)\n"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -18,9 +18,10 @@ import torch
 
 from audiostride import AudioClassifier, create_model, read_audio
 from audiostride.cli import main
+from audiostride.data.sounds import find_sounds
 from audiostride.errors import DataError, UsageError
-from audiostride.pipe import pipe_blocks, windows_of
-from audiostride.predict import CSV_HEADER, RowFile, find_sounds, open_sounds, predict_sounds
+from audiostride.inference.predict import CSV_HEADER, RowFile, open_sounds, predict_sounds
+from audiostride.inference.streams import pipe_blocks, windows_of
 from audiostride.windows import split_windows
 from conftest import tone
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-import audiostride.cnn
-import audiostride.downsampling
-import audiostride.recompute
+import audiostride.layers.downsampling
+import audiostride.layers.recomputation
+import audiostride.models.audio_cnn
 from audiostride import AudioCNN
-from audiostride.recompute import keep_recipe, norm_recomputably, recipe, with_recipe
+from audiostride.layers.recomputation import keep_recipe, norm_recomputably, recipe, with_recipe
 
 
 def gradients(trunk: AudioCNN, x: Tensor, bfloat16: bool = False) -> list[Tensor]:
@@ -38,12 +38,12 @@ def test_a_trunk_learns_bit_for_bit_as_one_that_keeps_everything(
 ) -> None:
     trunk = AudioCNN(kind, channels=(4, 8, 8, 8, 256, 256), smoothness=1)  # type: ignore[arg-type]
     trunk.train(mode != "eval")
-    monkeypatch.setattr(audiostride.recompute, "KEPT_NUMBERS", 0)
+    monkeypatch.setattr(audiostride.layers.recomputation, "KEPT_NUMBERS", 0)
     twin, x = copy.deepcopy(trunk), torch.randn(2, 1, 60, 40)
     if mode == "spectrum":  # for wide layers and large batches only, as it is
-        monkeypatch.setattr(audiostride.downsampling, "convolves_in_spectrum", lambda *_: True)
+        monkeypatch.setattr(audiostride.layers.downsampling, "convolves_in_spectrum", lambda *_: True)
     ours = gradients(trunk, x, mode == "bfloat16")
-    monkeypatch.setattr(audiostride.cnn, "norm_recomputably", lambda norm, x: norm(x))
+    monkeypatch.setattr(audiostride.models.audio_cnn, "norm_recomputably", lambda norm, x: norm(x))
     for mine, theirs in zip(ours, gradients(twin, x, mode == "bfloat16"), strict=True):
         assert torch.equal(mine, theirs)
     for name, value in trunk.state_dict().items():  # running statistics count a batch once
@@ -52,9 +52,9 @@ def test_a_trunk_learns_bit_for_bit_as_one_that_keeps_everything(
 
 def test_it_holds_little_more_than_half(monkeypatch: pytest.MonkeyPatch) -> None:
     trunk, x = AudioCNN("diffstride", channels=(8, 16, 16), strides=((2, 2),) * 3), torch.randn(4, 1, 100, 64)
-    monkeypatch.setattr(audiostride.recompute, "KEPT_NUMBERS", 0)
+    monkeypatch.setattr(audiostride.layers.recomputation, "KEPT_NUMBERS", 0)
     ours = held_after_forward(trunk, x)
-    monkeypatch.setattr(audiostride.cnn, "norm_recomputably", lambda norm, x: norm(x))
+    monkeypatch.setattr(audiostride.models.audio_cnn, "norm_recomputably", lambda norm, x: norm(x))
     assert ours < 0.65 * held_after_forward(trunk, x)
 
 

@@ -19,7 +19,9 @@ from small_training import small_model, train_small
 from torch.nn import functional as F
 
 from audiostride import load
-from audiostride.checkpoint import (
+from audiostride.errors import Interrupted, ModelFileError, WriteError
+from audiostride.files import JsonLines, replace_file
+from audiostride.training.checkpoints import (
     Checkpoint,
     checkpoint_name,
     list_checkpoints,
@@ -27,8 +29,6 @@ from audiostride.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from audiostride.errors import Interrupted, ModelFileError, WriteError
-from audiostride.files import JsonLines, replace_file
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def _set_position(key: str, value: Any) -> Any:
 
 
 def _fresh_generator(kind: str) -> Any:
-    from audiostride.resume import generator_states
+    from audiostride.training.resuming import generator_states
 
     def damage(checkpoint: Checkpoint) -> None:
         torch.manual_seed(1)

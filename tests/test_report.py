@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from audiostride.classifier import load
-from audiostride.dynamics import over_training, read_metrics, state_at
+from audiostride.analysis.learning_dynamics import over_training, read_metrics
+from audiostride.analysis.report import MAX_BYTES, write_report
 from audiostride.errors import ModelFileError
-from audiostride.recipe import load_recipe
-from audiostride.report import MAX_BYTES, write_report
-from audiostride.run import run
+from audiostride.models.classifier import load
+from audiostride.models.state import state_at
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +160,7 @@ def test_the_sound_on_the_page_is_the_clip(run_dir, page, tmp_path):
 
     import numpy as np
 
-    from audiostride.rundir import task_clips
+    from audiostride.analysis.run_directory import task_clips
 
     name = page.locator(".mistakes .file").first.inner_text()
     clips = task_clips(run_dir, "rate")

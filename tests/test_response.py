@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from audiostride.classifier import AudioClassifier
-from audiostride.cnn import AudioCNN
-from audiostride.cutoffs import summarise, survival, trunk_cutoffs
-from audiostride.frontend import LogMel
-from audiostride.response import layer_responses, noise_log_mel, ripple_response
+from audiostride.analysis.measured_response import layer_responses, noise_log_mel, ripple_response
+from audiostride.models.audio_cnn import AudioCNN
+from audiostride.models.classifier import AudioClassifier
+from audiostride.models.cutoffs import summarise, survival, trunk_cutoffs
+from audiostride.models.log_mel import LogMel
 
 NARROW = {"channels": (8, 8, 8), "strides": ((2.3, 1.7), (1.6, 2.9), (1.0, 1.2))}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from audiostride.recipe import load_recipe
-from audiostride.run import run
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
 
 RESULTS = Path(__file__).parents[1] / "results"
 TINY = [
@@ -101,12 +101,12 @@ def test_collecting_again_changes_nothing(runs, collected):
 
 @pytest.mark.slow
 def test_intervals_from_the_csv_are_those_of_the_run_directories(runs, collected):
-    from audiostride.compare import compare, find_runs
+    from audiostride.analysis.comparison import compare, find_runs
 
     direct = compare(find_runs([runs / f"{kind}-{seed}" for kind in ("strided", "diffstride") for seed in (0, 1)])[0])
     code = (
         f"import sys, json; sys.path.insert(0, {str(collected)!r}); from collect import read_runs; "
-        "from audiostride.compare import compare; print(json.dumps(compare(read_runs())))"
+        "from audiostride.analysis.comparison import compare; print(json.dumps(compare(read_runs())))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     again = json.loads(done.stdout)

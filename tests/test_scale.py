@@ -13,12 +13,11 @@ import pytest
 import torch
 from small_training import small_data, small_model, train_small
 
-from audiostride import distributed
-from audiostride.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from audiostride.data.batches import training_batches
 from audiostride.errors import TrainingError
-from audiostride.evaluate import task_loss
-from audiostride.train import share_of_mean
+from audiostride.training.checkpoints import list_checkpoints, load_checkpoint, newest_checkpoint
+from audiostride.training.evaluation import task_loss
+from audiostride.training.loop import share_of_mean
 
 WORKER = Path(__file__).with_name("scale_worker.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -188,24 +187,18 @@ def test_a_stride_that_drifts_on_one_process_stops_the_job(tmp_path: Path, monke
     def with_a_drifted_neighbour(numbers: list[float], device: torch.device) -> list[list[float]]:
         return [numbers, [*numbers[:-1], numbers[-1] + 1e-9]]
 
-    monkeypatch.setattr("audiostride.train.gather_numbers", with_a_drifted_neighbour)
+    monkeypatch.setattr("audiostride.training.loop.gather_numbers", with_a_drifted_neighbour)
     with pytest.raises(TrainingError, match="strides of process 1 differ from those of process 0 at step 0"):
         train_small(small_model(), tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_processes_and_their_workers_share_every_batch_without_overlap(
-    monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    def batches() -> list:
-        return list(training_batches(small_data(43), 16000, 3200, 8, "uniform", seed=0, epoch=0, workers=workers))
+def test_processes_and_their_workers_share_every_batch_without_overlap(workers: int) -> None:
+    def batches(process: tuple[int, int] = (0, 1)) -> list:
+        data = small_data(43)
+        return list(training_batches(data, 16000, 3200, 8, "uniform", 0, 0, workers=workers, process=process))
 
-    whole = batches()
-    monkeypatch.setattr(distributed, "process_count", lambda: 4)
-    shares = []
-    for index in range(4):
-        monkeypatch.setattr(distributed, "process_index", lambda index=index: index)
-        shares.append(batches())
+    whole, shares = batches(), [batches((index, 4)) for index in range(4)]
     for batch, *parts in zip(whole, *shares, strict=True):
         assert sorted(name for part in parts if part.share for name in part.names) == sorted(batch.names)
         assert sum(part.share for part in parts) == 1.0
@@ -217,8 +210,8 @@ def test_the_shares_of_a_weighted_mean_are_those_of_its_weights(monkeypatch: pyt
     logits = torch.randn(5, 3)
     parts = [slice(0, 2), slice(2, 5)]
     sums = [[weights[labels[part]].sum().item()] for part in parts]
-    monkeypatch.setattr("audiostride.train.process_count", lambda: 2)
-    monkeypatch.setattr("audiostride.train.gather_numbers", lambda own, device: sums)
+    monkeypatch.setattr("audiostride.training.loop.process_count", lambda: 2)
+    monkeypatch.setattr("audiostride.training.loop.gather_numbers", lambda own, device: sums)
     means = [task_loss(logits[part], labels[part], class_weights=weights) for part in parts]
     shares = [share_of_mean(labels[part], 0.5, weights) for part in parts]
     together = sum(share * mean for share, mean in zip(shares, means, strict=True))

@@ -15,7 +15,7 @@ from hub_server import Hub
 
 from audiostride import AudioClassifier, create_model, load
 from audiostride.errors import ModelFileError
-from audiostride.hub import model_card
+from audiostride.models.model_card import model_card
 
 
 @pytest.fixture

@@ -10,19 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiostride.data import (
-    ArrayClips,
-    assign_splits,
-    read_annotated,
-    read_folder,
-    read_manifest,
-    read_shards,
-    resplit,
-    shared_groups,
-)
-from audiostride.data.annotations import Segment, read_labels, write_audacity, write_raven
-from audiostride.data.manifest import write_manifest
-from audiostride.data.texts import Texts, class_numbers
+from audiostride.data.annotations import Segment, read_annotated, read_labels, write_audacity, write_raven
+from audiostride.data.clips import ArrayClips
+from audiostride.data.folder import read_folder
+from audiostride.data.manifest import read_manifest, write_manifest
+from audiostride.data.shards import read_shards
+from audiostride.data.splits import assign_splits, resplit, shared_groups
+from audiostride.data.text_column import Texts, class_numbers
 from audiostride.errors import DataError
 
 RATE = 8000

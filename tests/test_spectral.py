@@ -8,7 +8,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from audiostride.spectral import (
+from audiostride.layers.spectrum import (
     Crop,
     bin_weights,
     crop_spectrum,

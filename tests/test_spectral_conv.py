@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audiostride import DiffStride, SpectralPool, StridedConv, clamp_strides_, spectral_conv
-from audiostride.downsampling import convolves_in_spectrum, freeze_strides
-from audiostride.spectral import Crop, crop_spectrum, diffstride_crop, diffstride_mask, spectral_crop
-from audiostride.spectral_conv import conv_crop_spectrum
+from audiostride import DiffStride, SpectralPool, StridedConv, clamp_strides_
+from audiostride.layers import spectral_conv
+from audiostride.layers.downsampling import convolves_in_spectrum, freeze_strides
+from audiostride.layers.spectral_conv import conv_crop_spectrum
+from audiostride.layers.spectrum import Crop, crop_spectrum, diffstride_crop, diffstride_mask, spectral_crop
 
 
 def one_after_the_other(x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:

@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiostride import distributed
-from audiostride.data import Clips, read_hub, read_shards
 from audiostride.data.batches import LabelledClips, plan_epoch, training_batches
 from audiostride.data.cache import cached
+from audiostride.data.clips import Clips
+from audiostride.data.hub import read_hub
+from audiostride.data.inspection import same_content
+from audiostride.data.shards import read_shards
 from audiostride.data.streaming import Blocks, StreamedClips, shuffled
 from audiostride.errors import DataError
-from audiostride.inspection import same_content
-from audiostride.recipe import load_recipe
-from audiostride.run import check_recipe, run
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import check_recipe, run
 
 RATE = 16000
 TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=2", "train.batch_size=8"]
@@ -151,13 +152,11 @@ def test_an_epoch_of_several_workers_fetches_every_block_once(server: str) -> No
     assert len(Server.ranges) == len(set(Server.ranges)) == 20
 
 
-def test_ranks_share_the_clips_of_every_batch_without_overlap(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_the_clips_of_every_batch_without_overlap(server: str) -> None:
     data = labelled(read_shards(addresses(server)))
-    monkeypatch.setattr(distributed, "process_count", lambda: 3)
     shares = []
     for index in range(3):
-        monkeypatch.setattr(distributed, "process_index", lambda index=index: index)
-        batches = training_batches(data, RATE, RATE, 8, "uniform", 0, 0, workers=0)
+        batches = training_batches(data, RATE, RATE, 8, "uniform", 0, 0, workers=0, process=(index, 3))
         shares.append([name for batch in batches for name in batch.names])
     assert sorted(len(share) for share in shares) == [20, 30, 30]
     assert len(set().union(*shares)) == 80

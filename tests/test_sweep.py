@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from audiostride.cli import app
 from audiostride.errors import RecipeError, UsageError
-from audiostride.recipe import load_recipe
-from audiostride.run import run
-from audiostride.sweep import plan_sweep
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
+from audiostride.training.sweep import plan_sweep
 
 TINY = [
     "tasks.rate.data.n_clips=250",

@@ -11,17 +11,25 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-from audiostride.classifier import AudioClassifier, load
-from audiostride.cnn import AudioCNN
-from audiostride.cutoffs import model_cutoffs
 from audiostride.data.batches import plan_epoch
 from audiostride.data.manifest import write_manifest
+from audiostride.data.preparation import make_class_weights
 from audiostride.errors import DataError, RecipeError
-from audiostride.evaluate import best_thresholds, score, task_loss
-from audiostride.frontend import LogMel
-from audiostride.preparation import make_augmentation, make_class_weights, prepare_data
-from audiostride.recipe import load_recipe, shipped_recipes
-from audiostride.run import check_recipe, make_frontend, make_trunk, predicted_label, run
+from audiostride.models.audio_cnn import AudioCNN
+from audiostride.models.classifier import AudioClassifier, load
+from audiostride.models.cutoffs import model_cutoffs
+from audiostride.models.log_mel import LogMel
+from audiostride.training.evaluation import best_thresholds, score, task_loss
+from audiostride.training.recipe import load_recipe, shipped_recipes
+from audiostride.training.run import (
+    check_recipe,
+    make_frontend,
+    make_transforms,
+    make_trunk,
+    predicted_label,
+    read_data,
+    run,
+)
 
 TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=8", "train.workers=0"]
 
@@ -140,11 +148,11 @@ def folder_recipe(folder: Path, *overrides: str):
 def test_class_weights_are_balanced_or_as_given(tone_folder: Path) -> None:
     for given, wanted in (("balanced", [1.0, 1.0]), ("{high: 3}", [3.0, 1.0])):
         recipe = folder_recipe(tone_folder, f"tasks.label.class_weights={given}")
-        sets, labels, _ = prepare_data(recipe)
-        torch.testing.assert_close(make_class_weights(recipe, sets, labels)["label"], torch.tensor(wanted))
+        sets, labels, _ = read_data(recipe)
+        torch.testing.assert_close(make_class_weights(recipe.tasks, sets, labels)["label"], torch.tensor(wanted))
     recipe = folder_recipe(tone_folder, "tasks.label.class_weights={hihg: 3}")
     with pytest.raises(RecipeError, match="no class 'hihg' among high, low"):
-        make_class_weights(recipe, sets, labels)
+        make_class_weights(recipe.tasks, sets, labels)
 
 
 @pytest.mark.parametrize(
@@ -167,14 +175,14 @@ def test_class_weights_are_balanced_or_as_given(tone_folder: Path) -> None:
 )
 def test_a_typo_in_the_new_sections_is_named(tone_folder: Path, override: str, wrong: str) -> None:
     with pytest.raises(RecipeError, match=wrong.replace("[", r"\[")):
-        make_augmentation(folder_recipe(tone_folder, override))
+        make_transforms(folder_recipe(tone_folder, override))
 
 
 def test_a_binary_task_needs_two_classes(tone_folder: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path / "t.csv", [{"file": f"high/{i:02d}.wav", "label": str(i % 3)} for i in range(30)])
     data = f"tasks.label.data={{source: manifest, path: {tmp_path / 't.csv'}, root: {tone_folder}}}"
     with pytest.raises(DataError, match="is binary, but 'label' has 3 classes"):
-        prepare_data(folder_recipe(tone_folder, data, "tasks.label.kind=binary"))
+        read_data(folder_recipe(tone_folder, data, "tasks.label.kind=binary"))
 
 
 def test_a_group_on_two_sides_is_an_error_unless_allowed(tone_folder: Path, tmp_path: Path) -> None:
@@ -185,8 +193,8 @@ def test_a_group_on_two_sides_is_an_error_unless_allowed(tone_folder: Path, tmp_
     write_manifest(tmp_path / "t.csv", rows)
     data = f"source: manifest, path: {tmp_path / 't.csv'}, root: {tone_folder}, group: who"
     with pytest.raises(DataError, match="1 of the groups in 'who' have clips in more than one split, such as 's1'"):
-        prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}}}"))
-    prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}, allow_shared_groups: true}}"))
+        read_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}}}"))
+    read_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}, allow_shared_groups: true}}"))
 
 
 def test_a_copy_of_a_training_clip_in_the_test_set_fails_the_check(tone_folder: Path, tmp_path: Path) -> None:
@@ -202,24 +210,24 @@ def test_a_copy_of_a_training_clip_in_the_test_set_fails_the_check(tone_folder: 
 
 def test_errors_name_the_whole_key_to_set(tone_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^tasks\.label\.column: .*'lable'.*did you mean 'label'"):
-        prepare_data(folder_recipe(tone_folder, "tasks.label.column=lable"))
+        read_data(folder_recipe(tone_folder, "tasks.label.column=lable"))
     (tmp_path / "x" / "low").mkdir(parents=True)
     (tmp_path / "x" / "low" / "a.wav").touch()
     for cache in ("cache=null", f"cache={tmp_path / 'cache'}"):
         with pytest.raises(DataError, match=r"or set tasks\.label\.data\.on_bad_file=skip"):
-            prepare_data(folder_recipe(tmp_path / "x", cache))
+            read_data(folder_recipe(tmp_path / "x", cache))
     archive = "{source: archive, layout: folder, path: y, archives: [z.zip]}"
     with pytest.raises(DataError, match=r"\(tasks\.label\.data\.path=DIR\)"):
-        prepare_data(folder_recipe(tmp_path, f"tasks.label.data={archive.replace('path: y', f'path: {tmp_path}/y')}"))
+        read_data(folder_recipe(tmp_path, f"tasks.label.data={archive.replace('path: y', f'path: {tmp_path}/y')}"))
 
 
 def test_check_none_opens_nothing_and_check_all_finds_what_is_bad(tone_folder: Path, tmp_path: Path) -> None:
     rows = [{"file": f"{c}/{i:02d}.wav", "label": c} for c in ("high", "low") for i in range(30)]
     write_manifest(tmp_path / "t.csv", [*rows, {"file": "nowhere.wav", "label": "low"}])
     data = f"source: manifest, path: {tmp_path / 't.csv'}, root: {tone_folder}"
-    assert len(prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}, check: none}}"))[0][0].clips) == 61
+    assert len(read_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}, check: none}}"))[0][0].clips) == 61
     with pytest.raises(DataError, match=r"1 of 61 audio files cannot be used(?s:.)*nowhere\.wav"):
-        prepare_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}}}"))
+        read_data(folder_recipe(tone_folder, f"tasks.label.data={{{data}}}"))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +310,7 @@ def test_every_shipped_recipe_opens_with_what_it_is_and_builds(name: str) -> Non
     assert recipe.name == name
     make_frontend(recipe)
     make_trunk(recipe)
-    make_augmentation(recipe)
+    make_transforms(recipe)
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("paper_")])

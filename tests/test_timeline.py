@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 
 from audiostride import AudioClassifier, create_model
 from audiostride.cli import app
-from audiostride.data import read_annotated
-from audiostride.data.annotations import Segment, read_labels, write_raven
+from audiostride.data.annotations import Segment, read_annotated, read_labels, write_raven
 from audiostride.errors import DataError, PartialError, UsageError
-from audiostride.predict import Row, open_sounds, predict_sounds
-from audiostride.timeline import segments, write_label_files
+from audiostride.inference.label_files import segments, write_label_files
+from audiostride.inference.predict import Row, open_sounds, predict_sounds
 
 
 @pytest.fixture(scope="module")

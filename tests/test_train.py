@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, load, read_audio
-from audiostride.data import ArrayClips
 from audiostride.data.batches import LabelledClips
+from audiostride.data.clips import ArrayClips
 from audiostride.errors import DataError, RecipeError, TrainingError, UsageError
-from audiostride.recipe import Recipe, load_recipe
-from audiostride.run import evaluate_run, run, run_directory
-from audiostride.train import schedule_factor, train
+from audiostride.training.loop import schedule_factor, train
+from audiostride.training.recipe import Recipe, load_recipe
+from audiostride.training.run import evaluate_run, run, run_directory
 
 TINY = ["model.channels=[4,8]", "model.strides=[[2,2],[2,2]]", "train.batch_size=8", "train.workers=0"]
 

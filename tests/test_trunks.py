@@ -9,15 +9,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, RawWaveform, ResNet, WaveCNN, load
-from audiostride.classifier import TRUNKS
+from audiostride.analysis.listening import keep
 from audiostride.cli import app
-from audiostride.complexity import count_parameters, model_cost
-from audiostride.cutoffs import model_cutoffs, summarise, trunk_cutoffs
 from audiostride.errors import RecipeError, UsageError
-from audiostride.listen import keep
-from audiostride.recipe import dump_recipe, load_recipe
-from audiostride.run import make_frontend, make_trunk
-from audiostride.wave_cnn import WaveBlock
+from audiostride.models.classifier import TRUNKS
+from audiostride.models.cost import count_parameters, model_cost
+from audiostride.models.cutoffs import model_cutoffs, summarise, trunk_cutoffs
+from audiostride.models.wave_cnn import WaveBlock
+from audiostride.training.recipe import dump_recipe, load_recipe
+from audiostride.training.run import make_frontend, make_trunk
 
 KINDS = pytest.mark.parametrize("kind", ["strided", "spectral", "diffstride"])
 

@@ -24,7 +24,7 @@ def recipes(
 
       audiostride recipes speech_commands --out mine.yaml
     """
-    from ..recipe import copy_recipe, shipped_recipes, summary_of
+    from ..training.recipe import copy_recipe, shipped_recipes, summary_of
 
     if name is not None:
         typer.echo(str(copy_recipe(name, out or Path(f"{name}.yaml"))))
@@ -34,7 +34,7 @@ def recipes(
     if as_json:
         print_json(summaries)
         return
-    from ..display import plain_table
+    from .display import plain_table
 
     print_table(plain_table("Shipped recipes", ("name", "what it trains"), list(summaries.items())))
 
@@ -64,10 +64,10 @@ def init(
 
       audiostride init calls.csv --column species --out calls.yaml
     """
-    from ..data import read_path
-    from ..display import ProgressDisplay, findings_table
+    from ..data.inspection import inspect, make_recipe
+    from ..data.manifest import read_path
     from ..errors import UsageError
-    from ..inspection import inspect, make_recipe
+    from .display import ProgressDisplay, findings_table
 
     if out.exists():
         raise UsageError(f"{out}: is there already; give another --out, or remove it first")
@@ -94,11 +94,11 @@ def validate(
 
       audiostride validate folder tasks.label.data.path=my_sounds --json
     """
-    from ..recipe import load_recipe
+    from ..training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    from ..display import ProgressDisplay, plain_table
-    from ..run import check_recipe
+    from ..training.run import check_recipe
+    from .display import ProgressDisplay, plain_table
 
     with ProgressDisplay() as display:
         checked = check_recipe(loaded, display.progress)

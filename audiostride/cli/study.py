@@ -26,8 +26,8 @@ def evaluate(
 
       audiostride evaluate runs/mine --data other_sounds --task label --json
     """
-    from ..display import ProgressDisplay, scores_table
-    from ..run import evaluate_run
+    from ..training.run import evaluate_run
+    from .display import ProgressDisplay, scores_table
 
     with ProgressDisplay() as display:
         scores = evaluate_run(run_dir, data, task, display.progress)
@@ -59,10 +59,10 @@ def cutoffs(
 
       audiostride cutoffs runs/mine --seconds 10 --csv cutoffs.csv --plot cutoffs.png
     """
-    from ..cutoffs import write_cutoffs
-    from ..display import cutoff_tables
-    from ..plots import check_ending, cutoff_figure, save
-    from ..rundir import describe_cutoffs
+    from ..analysis.plots import check_ending, cutoff_figure, save
+    from ..analysis.run_directory import describe_cutoffs
+    from ..models.cutoffs import write_cutoffs
+    from .display import cutoff_tables
 
     if plot:
         check_ending(plot)
@@ -99,10 +99,10 @@ def compare(
 
       audiostride compare runs/strided runs/diffstride --out tables --plot cost.png --strides strides.png
     """
-    from ..compare import compare as compare_runs
-    from ..compare import find_runs, striding_runs
-    from ..plots import check_ending, cost_figure, save, striding_figure
-    from ..tables import tables, to_markdown, write_comparison
+    from ..analysis.comparison import compare as compare_runs
+    from ..analysis.comparison import find_runs, striding_runs
+    from ..analysis.plots import check_ending, cost_figure, save, striding_figure
+    from ..analysis.tables import tables, to_markdown, write_comparison
 
     for file in filter(None, (plot, strides)):
         check_ending(file)
@@ -137,8 +137,8 @@ def report(
 
       audiostride report runs/mine -o mine.html
     """
-    from ..display import ProgressDisplay
-    from ..report import write_report
+    from ..analysis.report import write_report
+    from .display import ProgressDisplay
 
     file = out or run_dir / "report.html"
     with ProgressDisplay() as display:
@@ -165,9 +165,9 @@ def listen(
 
       audiostride listen runs/mine clip.wav -o kept.wav --layers 1 --plain plain.wav
     """
-    from ..audio import read_audio
-    from ..classifier import load
-    from ..listen import check_sound_file, keep, through_mel, write_sound
+    from ..analysis.listening import check_sound_file, keep, through_mel, write_sound
+    from ..data.decoding import read_audio
+    from ..models.classifier import load
 
     for file in filter(None, (out, compare_with)):
         check_sound_file(file)

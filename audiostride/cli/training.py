@@ -35,13 +35,13 @@ def train(
 
       audiostride train folder tasks.label.data.path=my_sounds --out runs/mine --resume
     """
-    from ..recipe import load_recipe
+    from ..training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    from ..display import ProgressDisplay, scores_table
-    from ..distributed import is_main
-    from ..evaluate import Score
-    from ..run import run, run_directory
+    from ..training.evaluation import Score
+    from ..training.processes import is_main
+    from ..training.run import run, run_directory
+    from .display import ProgressDisplay, scores_table
 
     run_dir = run_directory(loaded, out, resume)
     with ProgressDisplay(quiet=not is_main()) as display:
@@ -89,16 +89,16 @@ def sweep(
       audiostride sweep ripples --set train.stride_cost=0,0.1,1 --set model.smoothness=1,4 train.epochs=3
     """
     from ..errors import UsageError
-    from ..recipe import load_recipe
-    from ..sweep import plan_sweep, run_sweep
+    from ..training.recipe import load_recipe
+    from ..training.sweep import plan_sweep, run_sweep
 
     if seeds is not None and not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise UsageError(f"--seeds {seeds}: whole numbers divided by commas are needed, such as 0,1,2")
     numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
     folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-sweep")
     planned = plan_sweep(recipe, folder, grid or [], numbers, overrides or [])
-    from ..display import ProgressDisplay
-    from ..run import run
+    from ..training.run import run
+    from .display import ProgressDisplay
 
     with ProgressDisplay() as display:
         outcomes = run_sweep(
@@ -140,10 +140,11 @@ def train_images(
 
       audiostride train-images cifar10_quick data.path=my_cifar10 train.epochs=1 'sweep={seed: [0, 1]}'
     """
-    from ..images import load_image_recipe, run_images, summarise_images
+    from ..training.image_recipe import load_image_recipe
+    from ..training.image_run import run_images, summarise_images
 
     loaded = load_image_recipe(recipe, overrides or [])
-    from ..display import ProgressDisplay, images_table
+    from .display import ProgressDisplay, images_table
 
     run_dir = out or Path("runs", loaded.name)
     with ProgressDisplay() as display:

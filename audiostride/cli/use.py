@@ -66,24 +66,23 @@ def predict(
         raise UsageError("--resume continues a file; name it with --out")
     if stream and (inputs != ["-"] or out):
         raise UsageError("--stream reads stdin and prints: its only input is -, without --out")
-    from ..classifier import load
-    from ..display import ProgressDisplay, predictions_table, stream_line
-    from ..predict import (
+    from ..data.sounds import STDIN, find_sounds
+    from ..inference.predict import (
         CSV_HEADER,
-        STDIN,
         RowFile,
-        find_sounds,
         fingerprint,
         format_rows,
         open_sounds,
         predict_sounds,
         stream_latency_ms,
     )
+    from ..models.classifier import load
+    from .display import ProgressDisplay, predictions_table, stream_line
 
     names = find_sounds(inputs)
     model = load(run_dir)
     if label_format:
-        from ..timeline import write_label_files
+        from ..inference.label_files import write_label_files
 
         assert out is not None
         sounds = list(open_sounds(names, model.frontend.sample_rate, pcm_rate))
@@ -149,10 +148,11 @@ def embed(
 
       audiostride embed runs/mine sounds/ -o embeddings.parquet
     """
-    from ..classifier import load
-    from ..display import ProgressDisplay
+    from ..data.sounds import STDIN, find_sounds
     from ..errors import DataError, PartialError
-    from ..predict import STDIN, find_sounds, open_sounds, write_embeddings
+    from ..inference.predict import open_sounds, write_embeddings
+    from ..models.classifier import load
+    from .display import ProgressDisplay
 
     names = find_sounds(inputs)
     model = load(run_dir)
@@ -202,11 +202,12 @@ def export(
 
       audiostride export runs/mine --quantize int8 --out small.onnx --clips sounds/
     """
-    from ..classifier import HUB_PREFIX, load
-    from ..display import ProgressDisplay, export_table
     from ..errors import UsageError
-    from ..export import ENDINGS, export_model
-    from ..run import check_windows
+    from ..inference.export import ENDINGS, export_model
+    from ..models.classifier import load
+    from ..models.hub import HUB_PREFIX
+    from ..training.run import check_windows
+    from .display import ProgressDisplay, export_table
 
     if quantize not in (None, "int8"):
         raise UsageError(f"--quantize {quantize}: only int8 is there")

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..audio import EXTENSIONS
 from ..errors import DataError
 from ..files import replace_file
 from .clips import FileClips
-from .texts import Texts
+from .decoding import EXTENSIONS
+from .text_column import Texts
 
 _RAVEN_LABELS = ("annotation", "species", "label", "class", "common name")
 

@@ -11,14 +11,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..audio import EXTENSIONS
 from ..errors import DataError
 from .cache import exclusive
 from .clips import FileClips, Progress
+from .decoding import EXTENSIONS
 from .download import extract, fetch, parse_link
 from .folder import append_row, read_folder
 from .manifest import label_text
-from .texts import Texts
+from .text_column import Texts
 
 _STATE = ".audiostride"  # holds downloads and a stamp for each archive that is unpacked
 

@@ -16,8 +16,8 @@ import soxr
 import torch
 from torch import Tensor, nn
 
-from ..audio import EXTENSIONS, audio_info, read_audio
 from ..errors import DataError
+from .decoding import EXTENSIONS, audio_info, read_audio
 
 WaveformTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 LogMelTransform = Callable[[Tensor, np.random.Generator], Tensor]

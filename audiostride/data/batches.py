@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..distributed import share_of
 from ..errors import DataError
 from ..windows import split_windows
 from .augment import Augmentation, change_speed, mix_pairs
@@ -156,10 +155,11 @@ def training_batches(
     workers: int,
     augmentation: Augmentation | None = None,
     first: int = 0,
+    process: tuple[int, int] = (0, 1),
 ) -> Iterator[TrainingBatch]:
     """The batches of one epoch from number `first` on: a random window of each training clip.
 
-    Where several processes train together, each gets its share of every batch.
+    Where several processes train together, `process` is (index, count) and each gets its share of every batch.
 
     Raises:
         DataError: if a file cannot be read.
@@ -169,9 +169,10 @@ def training_batches(
         None if b is None else b[t] for b, t in zip((data.clips.block_numbers() for data in sets), train, strict=True)
     ]
     plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch, blocks)[first:]
+    index, count = process
     jobs = []
     for number, rows in plan:
-        mine = share_of(train[number][rows])
+        mine = train[number][rows][index::count]
         # A process without a clip of its own takes part with weight 0: the others wait for it.
         jobs.append((number, mine if len(mine) else train[number][rows[:1]], len(mine) / len(rows)))
     yield from _load(_TrainingWindows(sets, sample_rate, window_length, seed, epoch, jobs, augmentation), workers)

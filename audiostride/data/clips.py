@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import audio_info, read_audio, resampled_length
 from ..errors import DataError
-from .texts import Texts
+from .decoding import audio_info, read_audio, resampled_length
+from .text_column import Texts
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""

@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..audio import EXTENSIONS
 from ..errors import DataError
 from .clips import FileClips
-from .texts import Texts
+from .decoding import EXTENSIONS
+from .text_column import Texts
 
 SPLIT_FOLDERS = {
     "train": "train",

@@ -20,7 +20,7 @@ from .clips import EncodedClips, Progress
 from .folder import SPLIT_FOLDERS
 from .manifest import label_text
 from .streaming import Blocks, StreamedClips
-from .texts import Texts
+from .text_column import Texts
 
 
 @dataclass

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import DataError
 from .clips import Clips, class_names
-from .texts import Texts, class_numbers
+from .text_column import Texts, class_numbers
 
 SEPARATOR = "|"
 """Stands between the labels of a clip in a multilabel column."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import DataError
 from .clips import FileClips
-from .folder import SPLIT_FOLDERS
-from .texts import Texts
+from .folder import SPLIT_FOLDERS, read_folder
+from .text_column import Texts
 
 FILE_COLUMNS = ("file", "file_name", "filename", "path")
 """The column with the audio file's path has one of these names."""
@@ -216,3 +216,8 @@ def _seconds(block: dict[str, list[str]], column: str, default: float, path: Pat
             raise DataError(f"{path}, line {line}: {column} is {text!r}, not a number of seconds from 0 on")
         values.append(value)
     return values
+
+
+def read_path(path: str | os.PathLike[str]) -> FileClips:
+    """The clips of a folder or of a table, whichever the path is."""
+    return read_manifest(path) if Path(path).suffix.lower() in SUFFIXES else read_folder(path)

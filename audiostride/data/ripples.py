@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..frontend import hz_to_mel
+from ..mel_scale import hz_to_mel
 from .clips import ArrayClips
 
 RATES_HZ = (2.0, 4.0, 8.0, 16.0, 24.0)

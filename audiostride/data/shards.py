@@ -24,15 +24,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..audio import EXTENSIONS
 from ..errors import DataError
 from ..files import replace_file
 from .clips import EncodedClips, Progress
+from .decoding import EXTENSIONS
 from .download import UNSOUND
 from .folder import SPLIT_FOLDERS, append_row
 from .manifest import label_text
 from .streaming import Blocks, StreamedClips, open_url, read_range
-from .texts import Texts
+from .text_column import Texts
 
 BLOCK_BYTES = 8 << 20
 """What is fetched from a web server at once, at most (or one clip, if that is larger)."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DataError
 from .clips import Clips
-from .texts import Texts
+from .text_column import Texts
 
 TEST_FRACTION = 0.1
 """Share of a data set without split folders that is set aside for the test."""

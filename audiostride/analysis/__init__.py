@@ -1,0 +1,1 @@
+"""What finished runs say: measured responses, comparisons, tables, plots, the report, listening. Trains nothing."""

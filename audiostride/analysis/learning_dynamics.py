@@ -1,0 +1,74 @@
+"""Strides, cut-offs and cost over training, from the lines of `metrics.jsonl`."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFileError
+from ..models.classifier import AudioClassifier
+from ..models.state import state_at
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, one an epoch and split.
+
+    Raises:
+        ModelFileError: if the file is missing or damaged.
+    """
+    path = run_dir / METRICS_FILE
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: no such file; it holds the training curves of a run") from error
+    except ValueError as error:
+        raise ModelFileError(f"{path}: is not a file of JSON lines ({error})") from error
+    if not lines:
+        raise ModelFileError(f"{path}: is empty; the run has not finished an epoch")
+    return lines
+
+
+def over_training(model: AudioClassifier, metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`state_at` the initial strides (epoch 0) and after every epoch.
+
+    Args:
+        model: the trained model.
+        metrics: from `read_metrics`.
+    """
+    points = [state_at(model, model.trunk.settings["strides"]) | {"epoch": 0}]
+    for line in metrics:
+        if line["epoch"] != points[-1]["epoch"]:
+            points.append(state_at(model, line["strides"]) | {"epoch": line["epoch"]})
+    return points
+
+
+def striding(run_dir: Path, initial: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """Total striding factor and validation accuracy of a run at its start and after every epoch.
+
+    Args:
+        run_dir: the run directory.
+        initial: (time, mel) stride of each block at the start.
+
+    Returns:
+        Rows with "epoch" (0: the start), "total_stride": products of the strides of each axis, and
+        "accuracy": mean over the tasks, None at the start.
+    """
+
+    def products(strides: Sequence[Sequence[float]]) -> list[float]:
+        return [math.prod(stride[axis] for stride in strides) for axis in (0, 1)]
+
+    points = [{"epoch": 0, "total_stride": products(initial), "accuracy": None}]
+    for line in read_metrics(run_dir):
+        if line["split"] == "validation":
+            accuracy = [scores["accuracy"] for scores in line["tasks"].values()]
+            points.append(
+                {
+                    "epoch": line["epoch"],
+                    "total_stride": products(line["strides"]),
+                    "accuracy": sum(accuracy) / len(accuracy),
+                }
+            )
+    return points

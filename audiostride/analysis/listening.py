@@ -1,0 +1,176 @@
+"""What is left of a sound after the learned cut-offs, made audible.
+
+The log-mel spectrogram is low-passed along both axes by the masks of all layers, turned back into a
+linear spectrogram and, with phases found by Griffin & Lim's algorithm (1984), into sound. A network
+past its first non-linearity is no filter, so this is the resolution of its features, not what it hears.
+"""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..layers.downsampling import DiffStride
+from ..layers.spectrum import diffstride_mask
+from ..models.audio_cnn import AudioCNN
+from ..models.classifier import AudioClassifier
+from ..models.log_mel import LOG_OFFSET, LogMel
+from ..models.network import spectrogram_cnn
+
+ENDINGS = (".wav", ".flac", ".ogg")
+
+
+def trunk_gain(trunk: AudioCNN, n_frames: int, n_mels: int, layers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """What all layers together keep of each DFT bin of an input: the product of their masks.
+
+    Bins mean the same modulation in every layer, so the masks multiply bin by bin.
+
+    Args:
+        trunk: a trunk that pools; strided convolutions have no mask.
+        n_frames: input length in frames.
+        n_mels: number of mel bands.
+        layers: only the first so many; None: all.
+
+    Returns:
+        Gains of ``n_frames // 2 + 1`` and of ``n_mels // 2 + 1`` bins, 0 to 1.
+
+    Raises:
+        UsageError: if the trunk has no masks, or not so many layers.
+
+    Example:
+        >>> trunk = AudioCNN(channels=(4, 4), strides=((2, 2), (2, 1)), smoothness=1)
+        >>> time, mel = trunk_gain(trunk, 100, 64)
+        >>> int(time.sum()), int(mel.sum())          # bins 0 to 12 and 0 to 16 are kept
+        (13, 17)
+    """
+    if layers is not None and not 1 <= layers <= len(trunk.separable_blocks):
+        raise UsageError(f"the network has layers 1 to {len(trunk.separable_blocks)}, got {layers}")
+    gains = (np.ones(n_frames // 2 + 1), np.ones(n_mels // 2 + 1))
+    sizes = trunk.map_sizes(n_frames, n_mels)
+    for block, lengths in list(zip(trunk.separable_blocks, sizes, strict=False))[:layers]:
+        if block.pool is None:
+            raise UsageError("strided convolutions have no cut-off: what lies above it is folded back, not removed")
+        for axis, gain in enumerate(gains):
+            crop = block.pool.axis_crop(lengths[axis], axis)
+            mask = np.ones(crop.n_bins)
+            if isinstance(block.pool, DiffStride):
+                stride = block.pool.stride[axis % len(block.pool.stride)].detach()
+                mask = diffstride_mask(crop, stride, block.pool.smoothness).cpu().double().numpy()
+            gain[: crop.n_bins] *= mask[: len(gain)]
+            gain[crop.n_bins :] = 0
+    return gains
+
+
+@torch.inference_mode()
+def keep(model: AudioClassifier, waveform: np.ndarray, layers: int | None = None) -> np.ndarray:
+    """A sound as it is after the model's cut-offs.
+
+    Args:
+        model: a classifier whose trunk pools.
+        waveform: shape ``(samples,)`` at the frontend's sample rate, any length from one hop on.
+        layers: apply the cut-offs of the first so many layers only; None: of all.
+
+    Returns:
+        Float32 of the same length.
+
+    Raises:
+        UsageError: if the trunk has no cut-offs or the sound is shorter than a hop.
+
+    Example:
+        >>> from audiostride.models.audio_cnn import AudioCNN
+        >>> trunk = AudioCNN(channels=(4,), strides=((4, 4),))
+        >>> model = AudioClassifier(LogMel(), trunk, {"word": 2})
+        >>> keep(model, np.random.RandomState(0).standard_normal(8000).astype(np.float32)).shape
+        (8000,)
+    """
+    frontend, trunk = spectrogram_cnn(model, "listening")
+    log_mel = _log_mel(frontend, waveform)
+    gains = trunk_gain(trunk, model.window_length // frontend.hop_length, frontend.n_mels, layers)
+    for axis, gain in enumerate(gains):
+        log_mel = _low_pass(log_mel, gain, axis)
+    return invert(frontend, log_mel, len(waveform))
+
+
+@torch.inference_mode()
+def through_mel(model: AudioClassifier, waveform: np.ndarray) -> np.ndarray:
+    """A sound through the mel spectrogram and back, without any cut-off: what `keep` is to be compared with."""
+    frontend, _ = spectrogram_cnn(model, "listening")
+    return invert(frontend, _log_mel(frontend, waveform), len(waveform))
+
+
+def invert(frontend: LogMel, log_mel: Tensor, n_samples: int) -> np.ndarray:
+    """Turn a log-mel spectrogram ``(time, mel)`` back into sound.
+
+    Source:
+        Griffin & Lim 1984, in the fast form of Perraudin et al. 2013, by librosa.
+    """
+    import librosa
+
+    settings = frontend.settings
+    power = (log_mel.double().exp() - LOG_OFFSET).clamp(min=0).cpu().numpy().T
+    magnitude = librosa.feature.inverse.mel_to_stft(
+        power, sr=frontend.sample_rate, n_fft=settings["n_fft"], power=2.0, fmin=settings["f_min"],
+        fmax=settings["f_max"], htk=True, norm=None,
+    )  # fmt: skip
+    window = len(frontend.window)
+    # librosa centres its frames, ours begin at t * hop: the sound comes out half a window late.
+    late = librosa.griffinlim(
+        magnitude,
+        n_iter=48,
+        hop_length=frontend.hop_length,
+        win_length=window,
+        n_fft=settings["n_fft"],
+        random_state=0,
+    )
+    sound = np.zeros(n_samples)
+    part = late[: n_samples - window // 2]
+    sound[window // 2 : window // 2 + len(part)] = part
+    return np.clip(sound, -1, 1).astype(np.float32)
+
+
+def check_sound_file(path: Path) -> None:
+    """Refuse a file to which no sound can be written, before any work.
+
+    Raises:
+        UsageError: if its ending is none of those in `ENDINGS`, or its folder does not exist.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(f"{path}: a sound's file must end in one of {' '.join(ENDINGS)}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
+
+
+def write_sound(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
+    """Write a sound; the ending decides the format.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    try:
+        soundfile.write(path, waveform, sample_rate)
+    except soundfile.SoundFileError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
+
+
+def _log_mel(frontend: LogMel, waveform: np.ndarray) -> Tensor:
+    if len(waveform) < frontend.hop_length:
+        raise UsageError(f"the sound has {len(waveform)} samples, fewer than one hop of {frontend.hop_length}")
+    return frontend(torch.from_numpy(np.ascontiguousarray(waveform)).to(frontend.window))[0]
+
+
+def _low_pass(log_mel: Tensor, gain: np.ndarray, axis: int) -> Tensor:
+    """Weight an axis' spectrum; `gain` runs from zero to that axis' Nyquist frequency, at any resolution.
+
+    The axis is mirrored at its end, so that its circular spectrum does not join the last sample to the first.
+    """
+    n = log_mel.shape[axis]
+    mirrored = torch.cat([log_mel, log_mel.flip(axis)], dim=axis).double()
+    spectrum = torch.fft.rfft(mirrored, dim=axis)
+    points = np.linspace(0, 1, spectrum.shape[axis])
+    weights = torch.from_numpy(np.interp(points, np.linspace(0, 1, len(gain)), gain)).to(spectrum.device)
+    weighted = spectrum * (weights[:, None] if axis == 0 else weights)
+    return torch.fft.irfft(weighted, n=2 * n, dim=axis).narrow(axis, 0, n)

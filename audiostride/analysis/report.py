@@ -1,0 +1,291 @@
+"""One self-contained HTML page on one run: what it scored, what it learned, where it is wrong."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from ..data.clips import Clips, Progress
+from ..errors import DataError
+from ..models.audio_cnn import AudioCNN
+from ..models.classifier import AudioClassifier, load
+from ..models.cost import cost_per_second, trunk_cost
+from ..models.network import spectrogram_cnn
+from ..training.run import RECIPE_FILE
+from . import plots
+from .learning_dynamics import over_training, read_metrics
+from .measured_response import ripple_response, takes_ripples
+from .run_directory import Answers, describe_cutoffs, read_answers, read_results, task_clips
+from .wording import reference_cells, ripple_sentence
+
+MAX_BYTES = 3_000_000
+"""A report is never larger: it goes by mail."""
+
+_MISTAKES = 12  # all tasks together
+_SOUND_BYTES = 96_000  # of one mistake: 3 s at 16 kHz
+
+
+def write_report(run_dir: Path, out: Path, progress: Progress | None = None) -> None:
+    """Write the report of a finished run.
+
+    Args:
+        run_dir: its directory.
+        out: the HTML file.
+        progress: called while data is made and the network measured.
+
+    Raises:
+        ModelFileError: if a file of the run is missing or damaged.
+    """
+    page = gather(run_dir, progress)
+    html = _render(page)
+    while len(html.encode()) > MAX_BYTES and any(task["mistakes"] for task in page["tasks"]):
+        max(page["tasks"], key=lambda task: len(task["mistakes"]))["mistakes"].pop()
+        html = _render(page)
+    out.write_text(html, encoding="utf-8")
+
+
+def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Everything the page shows: figures as SVG, tables as rows, sounds as data URIs."""
+    model = load(run_dir)
+    frontend, _ = spectrogram_cnn(model, "the report")
+    results = read_results(run_dir)
+    metrics = read_metrics(run_dir)
+    cutoffs, responses = describe_cutoffs([run_dir])
+    learned = model.trunk.settings["downsampling"] == "diffstride"
+    plane = ripple_response(model, progress=progress) if takes_ripples(frontend) else None
+    answers = read_answers(run_dir)
+    each = max(2, _MISTAKES // len(answers))
+    return {
+        "name": run_dir.resolve().name,
+        "model": model,
+        "results": results,
+        "lead": _lead(model, results),
+        "summary": _summary(model, results, metrics),
+        "curves": plots.svg(plots.curves_figure(metrics), "Loss and accuracy over the epochs"),
+        "curve_rows": [line for line in metrics if line["split"] == "validation"],
+        "dynamics": _dynamics(model, metrics) if learned else None,
+        "cutoffs": cutoffs,
+        "downsampling": model.trunk.settings["downsampling"],
+        "cutoff_figure": plots.svg(
+            plots.cutoff_figure(cutoffs["layers"], cutoffs["references"], responses, cutoffs["ripples"]),
+            "Modulations kept after each layer, beside reference ranges; masks and measured gains",
+        ),
+        "references": [reference_cells(row) for row in cutoffs["references"]],
+        "ripples": [f"{row['modulation']:g} {row['unit']}: {ripple_sentence(row)}" for row in cutoffs["ripples"]],
+        "plane": plane
+        and plots.svg(
+            plots.plane_figure(plane, cutoffs["layers"]),
+            "Responses to ripples over rate and scale, with the pass-bands of the first and last layer",
+        ),
+        "tasks": [_task(run_dir, model, task, found, each, progress) for task, found in answers.items()],
+        "recipe": (run_dir / RECIPE_FILE).read_text(encoding="utf-8"),
+        "environment": results.get("environment", {}),
+    }
+
+
+def is_multilabel(answers: Answers, labels: Sequence[str]) -> bool:
+    """Whether a clip has any number of classes, written as "dog|rain", instead of one."""
+    return not set(answers.truth + answers.label) <= set(labels)
+
+
+def class_scores(answers: Answers, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class.
+
+    Args:
+        answers: of one task.
+        labels: the classes in order.
+
+    Returns:
+        Rows with "label", "clips", "precision", "recall", "f1" (None where undefined) and "taken_for":
+        what its clips are most often mistaken for, or "".
+
+    Example:
+        >>> answers = Answers(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
+        >>> first, _ = class_scores(answers, ["no", "yes"])
+        >>> first["recall"], first["precision"], first["taken_for"]
+        (0.5, 1.0, 'yes')
+    """
+    truth, said = (_classes(column, answers, labels) for column in (answers.truth, answers.label))
+    rows = []
+    for i, label in enumerate(labels):
+        right, n_true, n_said = int((truth[:, i] & said[:, i]).sum()), int(truth[:, i].sum()), int(said[:, i].sum())
+        wrong = [answers.label[row] for row in np.flatnonzero(truth[:, i] & ~said[:, i])]
+        rows.append(
+            {
+                "label": label,
+                "clips": n_true,
+                "precision": right / n_said if n_said else None,
+                "recall": right / n_true if n_true else None,
+                "f1": 2 * right / (n_true + n_said) if n_true + n_said else None,
+                "taken_for": max(sorted(set(wrong)), key=wrong.count, default=""),
+            }
+        )
+    return rows
+
+
+def confusion(answers: Answers, labels: Sequence[str]) -> np.ndarray:
+    """Counts ``(true, predicted)`` of a task whose clips have one class each.
+
+    Example:
+        >>> answers = Answers(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
+        >>> confusion(answers, ["no", "yes"]).tolist()
+        [[1, 1], [0, 1]]
+    """
+    truth, said = (_classes(column, answers, labels).astype(int) for column in (answers.truth, answers.label))
+    return truth.T @ said
+
+
+def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool, list[dict[str, Any]]]:
+    """The clips with the largest loss: mistakes, or where there are none the least certain right answers.
+
+    Args:
+        answers: of one task.
+        labels: the classes in order.
+        n: how many at most.
+
+    Returns:
+        Whether they are mistakes, and for each its file, truth, label and the probabilities of both.
+
+    Example:
+        >>> answers = Answers(["a", "b"], ["no", "no"], ["no", "yes"], np.array([[1.0, 0.0], [0.0, 3.0]]))
+        >>> mistakes, (worst,) = worst_answers(answers, ["no", "yes"], 5)
+        >>> mistakes, worst["file"], round(worst["p_truth"], 2)
+        (True, 'b', 0.05)
+    """
+    logits = torch.from_numpy(answers.logits)
+    truth, said = (torch.from_numpy(_classes(column, answers, labels)) for column in (answers.truth, answers.label))
+    if is_multilabel(answers, labels):  # the classes are independent: the probability of this very set
+        p_truth, p_label = (torch.where(of, logits, -logits).sigmoid().prod(1).numpy() for of in (truth, said))
+    else:
+        p_truth, p_label = ((logits.softmax(-1) * of).sum(1).numpy() for of in (truth, said))
+    wrong = np.array(answers.truth) != np.array(answers.label)
+    among = np.flatnonzero(wrong) if wrong.any() else np.arange(len(wrong))
+    worst = among[np.argsort(p_truth[among], kind="stable")][:n]
+    return bool(wrong.any()), [
+        {
+            "file": answers.files[i],
+            "truth": answers.truth[i],
+            "label": answers.label[i],
+            "p_truth": float(p_truth[i]),
+            "p_label": float(p_label[i]),
+        }
+        for i in worst
+    ]
+
+
+def _classes(column: Sequence[str], answers: Answers, labels: Sequence[str]) -> np.ndarray:
+    """Which classes each clip has, bool of shape ``(n_clips, n_classes)``."""
+    split = is_multilabel(answers, labels)
+    has = [set(value.split("|")) if split else {value} for value in column]
+    return np.array([[label in classes for label in labels] for classes in has])
+
+
+def _lead(model: AudioClassifier, results: dict[str, Any]) -> str:
+    """What this is, in a sentence or two."""
+    settings = model.trunk.settings
+    kinds = {
+        "strided": "whose strided convolutions have no strides to learn",
+        "spectral": "with spectral pooling at fixed strides",
+        "diffstride": "that learned its strides (DiffStride, R = {smoothness:g}{shared})",
+    }
+    shared = ", one for both axes" if settings["shared_stride"] else ""
+    kind = kinds[settings["downsampling"]].format(smoothness=settings["smoothness"], shared=shared)
+    tasks = ", ".join(f"{task} ({len(labels)} classes)" for task, labels in model.labels.items())
+    clips = sum(score["n"] for score in results["tasks"].values()) // len(results["tasks"])
+    return (
+        f"A mel-spectrogram network {kind}, trained for {tasks}. Scores below are of {clips:,} test clips that "
+        "neither training nor the choice of the best epoch has seen."
+    )
+
+
+def _summary(
+    model: AudioClassifier, results: dict[str, Any], metrics: Sequence[dict[str, Any]]
+) -> list[tuple[str, str, str]]:
+    """Tiles of heading, value and remark."""
+    tiles = [
+        (f"test accuracy, {task}", f"{100 * score['accuracy']:.1f} %", f"{score['n']:,} clips")
+        for task, score in results["tasks"].items()
+    ]
+    remark = ""
+    settings = model.trunk.settings
+    if settings["downsampling"] != "strided" and all(s == int(s) for pair in settings["strides"] for s in pair):
+        strided = AudioCNN("strided", settings["channels"], settings["strides"])
+        frontend, _ = spectrogram_cnn(model, "the report")
+        macs = trunk_cost(strided, frontend.sample_rate // frontend.hop_length, frontend.n_mels).macs
+        remark = f"with strided convolutions {macs / 1e6:.3g} million"
+    cost = cost_per_second(model).macs
+    tiles.append(("multiply-accumulates per second of audio", f"{cost / 1e6:.3g} million", remark))
+    tiles.append(("parameters", f"{results['parameters']:,}", settings["downsampling"]))
+    kept = [
+        line["epoch"] for line in metrics if line["split"] == "validation" and line["strides"] == results["strides"]
+    ]
+    which = f"; the model is of epoch {kept[0]}" if len(kept) == 1 else ""
+    tiles.append(("epochs", str(metrics[-1]["epoch"]), f"{metrics[-1]['step']:,} steps, seed {results['seed']}{which}"))
+    return tiles
+
+
+def _dynamics(model: AudioClassifier, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    points = over_training(model, metrics)
+    return {
+        "figure": plots.svg(plots.dynamics_figure(points), "Strides, cut-offs, striding factor and cost over training"),
+        "first": points[0],
+        "last": points[-1],
+    }
+
+
+def _task(
+    run_dir: Path, model: AudioClassifier, task: str, answers: Answers, n_mistakes: int, progress: Progress | None
+) -> dict[str, Any]:
+    labels = model.labels[task]
+    mistakes, worst = worst_answers(answers, labels, n_mistakes)
+    missing = ""
+    try:
+        clips = task_clips(run_dir, task, progress)
+        number = {name: i for i, name in enumerate(clips.names)}
+        for entry in worst:
+            if entry["file"] in number:
+                entry |= _show_clip(clips, number[entry["file"]], model, entry)
+    except DataError as error:
+        missing = str(error)
+    return {
+        "task": task,
+        "confusion": None
+        if is_multilabel(answers, labels)
+        else plots.svg(plots.confusion_figure(confusion(answers, labels), labels), f"Confusion matrix of {task}"),
+        "classes": class_scores(answers, labels),
+        "are_mistakes": mistakes,
+        "mistakes": worst,
+        "missing": missing,
+    }
+
+
+@torch.inference_mode()
+def _show_clip(clips: Clips, index: int, model: AudioClassifier, entry: dict[str, Any]) -> dict[str, Any]:
+    rate = model.frontend.sample_rate
+    waveform = clips.read(index, rate)
+    log_mel = model.frontend(torch.from_numpy(np.ascontiguousarray(waveform)).to(model.frontend.window))
+    picture = plots.spectrogram_figure(log_mel[0].cpu().numpy(), model.frontend.frame_rate)
+    part = waveform[: _SOUND_BYTES // 2]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(part, -1, 1), rate, format="WAV", subtype="PCM_16")
+    return {
+        "spectrogram": plots.svg(picture, f"Log-mel spectrogram of {entry['file']}"),
+        "sound": "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode(),
+        "seconds": len(waveform) / rate,
+        "cut_s": len(part) / rate if len(part) < len(waveform) else None,
+    }
+
+
+def _render(page: dict[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("audiostride", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html").render(page)

@@ -1,0 +1,299 @@
+"""What the terminal shows: progress on stderr, tables on stdout. Only the CLI imports this module."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..analysis.wording import reference_cells, ripple_sentence
+
+if TYPE_CHECKING:
+    from ..data.batches import LabelledClips
+    from ..data.inspection import Findings
+    from ..inference.export import Check
+    from ..inference.predict import Row
+    from ..models.classifier import AudioClassifier
+    from ..training.evaluation import Score
+    from ..training.sweep import Outcome, Planned
+
+_STRIDES_EVERY_S = 0.5
+
+
+class ProgressDisplay:
+    """Progress bars on a terminal; without one a line when each step of the work is done.
+
+    Use it as a context manager and hand its methods to `run` and `evaluate` as callbacks.
+
+    Args:
+        quiet: show nothing, as one of several processes is enough.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.bars = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
+        self.tasks: dict[str, TaskID] = {}
+        self.model: AudioClassifier | None = None
+        self.strides = ""
+        self.strides_read = 0.0
+
+    def __enter__(self) -> "ProgressDisplay":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def print(self, text: str) -> None:
+        """Print a line above the progress bars."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` steps of some work are done."""
+        if what not in self.tasks:
+            self.tasks[what] = self.bars.add_task(what, total=total, note=note)
+        self.bars.update(self.tasks[what], completed=done, total=total, note=note)
+        if done == total:
+            self.bars.remove_task(self.tasks.pop(what))
+
+    def on_start(self, model: "AudioClassifier", sets: Sequence["LabelledClips"], bad_files: Sequence[str]) -> None:
+        """Say what is going to be trained on what."""
+        self.model = model
+        for line in bad_files:
+            self.print(f"left out: {line}")
+        for data in sets:
+            sizes = ", ".join(f"{len(data.indexes(split))} {split}" for split in ("train", "validation", "test"))
+            tasks = ", ".join(f"{task} ({len(model.labels[task])} classes)" for task in data.labels)
+            self.print(f"{tasks}: {sizes} clips")
+
+    def on_step(self, step: int, n_steps: int, loss: float, clips_per_s: float) -> None:
+        """Move the bar; show loss, speed and the strides as they move."""
+        if self.model and time.monotonic() - self.strides_read > _STRIDES_EVERY_S:
+            self.strides, self.strides_read = format_strides(self.model.trunk.strides()), time.monotonic()
+        self.progress("training", step, n_steps, f"loss {loss:.3f}  {clips_per_s:.0f} clips/s  {self.strides}")
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        """Print a line for each epoch, with the validation accuracy of every task."""
+        if record["split"] != "validation":
+            return
+        accuracy = "  ".join(f"{task} {100 * s['accuracy']:.1f} %" for task, s in record["tasks"].items())
+        loss = sum(s["loss"] for s in record["tasks"].values())
+        speed, strides = record["clips_per_s"], format_strides(record["strides"])
+        self.print(f"epoch {record['epoch']}: validation {accuracy}  loss {loss:.3f}  {speed:.0f} clips/s  {strides}")
+
+    def on_run(self, run: "Outcome | Planned") -> None:
+        """Say which run of a sweep begins, and what became of it."""
+        state = getattr(run, "state", "begins")
+        self.print(f"{run.path}: {state}")
+        if error := getattr(run, "error", ""):
+            self.print(f"  {error}")
+
+    def on_image_epoch(self, record: dict[str, Any]) -> None:
+        """Print a line for each epoch of an image run."""
+        accuracy, speed = 100 * record["test_accuracy"], record["images_per_s"]
+        self.print(
+            f"epoch {record['epoch']}: test {accuracy:.1f} %  loss {record['train_loss']:.3f}  "
+            f"{speed:.0f} images/s  {format_strides(record['strides'])}"
+        )
+
+
+def _image_strides(strides: Sequence[float | Sequence[float]]) -> str:
+    return " ".join(f"{s:g}" if isinstance(s, int | float) else "x".join(f"{v:.2f}" for v in s) for s in strides)
+
+
+def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """Accuracy of image runs beside their cost and the published scores."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("downsampling")
+    table.add_column("first strides")
+    for heading in ("accuracy", "runs", "MMAC an image", "published"):
+        table.add_column(heading, justify="right")
+    table.add_column("strides in the end")
+    for row in rows:
+        sd = "" if row["accuracy_sd"] is None else f" ± {row['accuracy_sd']:.1f}"
+        published = "-" if row["published"] is None else f"{row['published']:.1f} %"
+        table.add_row(
+            row["downsampling"],
+            _image_strides(row["initial_strides"]),
+            f"{row['accuracy']:.1f}{sd} %",
+            str(row["n"]),
+            f"{row['mmacs']:.0f}",
+            published,
+            _image_strides(row["strides"]),
+        )
+    return table
+
+
+def format_strides(strides: Sequence[Sequence[float]]) -> str:
+    """Strides of all blocks in one line.
+
+    Example:
+        >>> format_strides([[2.0, 2.0], [1.25, 1.0]])
+        'strides 2.00x2.00 1.25x1.00'
+    """
+    return "strides " + " ".join("x".join(f"{s:.2f}" for s in block) for block in strides)
+
+
+def scores_table(scores: dict[str, "Score"], title: str) -> Table:
+    """Accuracy, loss and whatever else each kind of task is scored by."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    extra = {"auc": "AUC", "mean_average_precision": "mAP", "macro_f1": "macro-F1"}
+    used = [name for name in extra if any(name in score.metrics() for score in scores.values())]
+    table.add_column("task")
+    for heading in ("accuracy", *(extra[name] for name in used), "loss", "clips"):
+        table.add_column(heading, justify="right")
+    for task, score in scores.items():
+        metrics = score.metrics()
+        others = [f"{metrics[name]:.3f}" if name in metrics else "" for name in used]
+        table.add_row(task, f"{100 * score.accuracy:.1f} %", *others, f"{score.loss:.4f}", str(score.n))
+    return table
+
+
+def plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of text; the first column is the name of the row."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def findings_table(found: "Findings", path: str) -> Table:
+    """What `init` saw in a folder or table."""
+    rows = [("clips", str(found.clips))]
+    rows.append(
+        ("splits", ", ".join(f"{n} {split}" for split, n in found.splits.items()) or "none, 80/10/10 are drawn")
+    )
+    if found.seconds:
+        low, middle, high, total = found.seconds.values()
+        rows.append(("length", f"{low:.2f} to {high:.2f} s, median {middle:.2f} s, {total / 3600:.2f} h in all"))
+    rows.append(("sample rates", ", ".join(f"{n} at {rate} Hz" for rate, n in found.sample_rates.items())))
+    rows.append(("channels", ", ".join(f"{n} with {channels}" for channels, n in found.channels.items())))
+    for name, counts in found.columns.items():
+        distinct, use = found.distinct[name], {found.label: " (classes)", found.group: " (kept together)"}.get(name, "")
+        shown = ", ".join(f"{value or '(empty)'} {n}" for value, n in list(counts.items())[:12])
+        if distinct > 60:
+            shown = f"{distinct} values, such as {next(iter(counts))}"
+        elif distinct > 12:
+            shown += f", ... {distinct} values"
+        rows.append((f"column {name}{use}", shown))
+    rows.append(("bad files", "\n".join([str(len(found.bad_files)), *found.bad_files[:5]])))
+    copies = [" = ".join(names[:3]) for names in found.duplicates[:5]]
+    rows.append(("duplicates", "\n".join([str(len(found.duplicates)), *copies])))
+    rows.append(("on two sides", "\n".join(found.leaks) or "nothing"))
+    return plain_table(path, ("", "found"), rows)
+
+
+def predictions_table(rows: Sequence["Row"]) -> Table:
+    """Answers of `predict`; columns that would say nothing are left out."""
+    table = Table(box=box.SIMPLE_HEAD)
+    tasks = {row.task for row in rows if row.task}
+    windows = any(row.start_s for row in rows)
+    table.add_column("file", overflow="fold")
+    if windows:
+        table.add_column("seconds", justify="right")
+    if len(tasks) > 1:
+        table.add_column("task")
+    table.add_column("label")
+    table.add_column("score", justify="right")
+    for row in rows:
+        time = [_span(row)] if windows else []
+        task = [row.task or ""] if len(tasks) > 1 else []
+        label = Text(row.label) if row.error is None and row.label else Text(row.error or "", style="red")
+        score = "" if row.score is None else f"{row.score:.3f}"
+        table.add_row(Text(row.file), *time, *task, label, score)
+    return table
+
+
+def stream_line(row: "Row") -> str:
+    r"""An answer of `predict --stream`.
+
+    Example:
+        >>> from audiostride.inference.predict import Row
+        >>> stream_line(Row("-", "word", 3.0, 4.0, 1, "yes", 0.98))
+        '3.0-4.0 s  word: yes 0.980\n'
+    """
+    return f"{row.error}\n" if row.error else f"{_span(row)} s  {row.task}: {row.label} {row.score:.3f}\n"
+
+
+def export_table(path: str, check: "Check") -> Table:
+    """How an exported file compares with its model."""
+    lengths = " and ".join(f"{seconds:.1f} s" for seconds in check.other_lengths_s)
+    on = f"{check.windows} windows" + (f" and on clips of {lengths}" if lengths else "")
+    table = Table(title=f"{path}, checked on {on}", box=box.SIMPLE_HEAD, title_justify="left")
+    for heading in ("size", "largest error of a logit", "labels agree", "ms a window", "in PyTorch"):
+        table.add_column(heading, justify="right")
+    table.add_row(
+        f"{check.size_bytes / 1e6:.2f} MB",
+        f"{check.max_error:.1e}",
+        f"{100 * check.labels_agree:.1f} %",
+        f"{check.latency_ms:.1f}",
+        f"{check.model_latency_ms:.1f}",
+    )
+    return table
+
+
+def _span(row: "Row") -> str:
+    return "" if row.start_s is None else f"{row.start_s:.1f}-{row.end_s:.1f}"
+
+
+def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
+    """A table for each axis (Hz, cycles per mel band), the reference ranges and what was measured.
+
+    Args:
+        found: what `audiostride cutoffs --json` prints.
+    """
+    tables = []
+    runs = f", mean of {len(found['runs'])} runs" if len(found["runs"]) > 1 else ""
+    for axis, unit, digits in (("time", "Hz", 1), ("mel", "cycles per mel band", 3)):
+        title = f"{axis}: modulations kept, in {unit} (input of {found['seconds']:g} s{runs})"
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False)
+        table.add_column("\nlayer")
+        table.add_column("\nstride", justify="right")
+        for group in ("own", "so far"):
+            for i, heading in enumerate(("f/2S", "full", "-6 dB", "last")):
+                table.add_column(f"{group if i == 0 else ''}\n{heading}", justify="right")
+        table.add_column("paper's\nTable 2", justify="right")
+        for row in found["layers"]:
+            if row["axis"] == axis:
+                sd = f" ± {row['stride_sd']:.2f}" if row["stride_sd"] else ""
+                values = [*row["own"].values(), *row["cumulative"].values(), row["paper"]]
+                shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
+                table.add_row(str(row["layer"]), f"{row['stride']:.2f}{sd}", *shown)
+        if table.rows:  # a raw waveform has no mel axis
+            tables.append(table)
+
+    if tables and all(row["own"]["full_gain"] is None for row in found["layers"]):
+        tables[-1].caption = "strided convolutions have no cut-off: what lies above f/2S is folded back, not removed"
+        tables[-1].caption_justify = "left"
+
+    references = Table(
+        title="for comparison: what human listeners need to understand speech",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1),
+        pad_edge=False,
+    )
+    for heading in ("range", "in the unit above", "what", "source"):
+        references.add_column(heading)
+    for row in found["references"]:
+        references.add_row(*reference_cells(row))
+    for row in found["ripples"]:
+        references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "made so")
+    largest = found["measured"]["largest_error"]
+    if largest is not None:
+        references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.1g}"
+        references.caption_justify = "left"
+    return [*tables, references] if references.rows or largest is not None else tables

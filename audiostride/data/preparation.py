@@ -1,0 +1,171 @@
+"""From tasks and augmentation as settings to what training takes: clips, class numbers, splits, transforms."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError, RecipeError
+from .augment import Augmentation, Gain, LogMelTransform, Noise, SpecAugment, TimeShift, WaveformTransform, noise_files
+from .batches import LabelledClips
+from .cache import cached
+from .clips import Clips, EncodedClips, Progress, drop_bad_files
+from .labels import label_numbers, task_labels
+from .sections import AugmentSection, EncodedData, TaskSection
+from .splits import assign_splits, resplit, shared_groups
+
+
+def prepare_data(
+    tasks: Mapping[str, TaskSection],
+    *,
+    sample_rate: int,
+    seed: int = 0,
+    validation_fraction: float = 0.1,
+    cache: str | None = None,
+    progress: Progress | None = None,
+    labels: Mapping[str, list[str]] | None = None,
+) -> tuple[list[LabelledClips], dict[str, list[str]], list[str]]:
+    """Read the data of all tasks, check every file, decide classes and splits.
+
+    Args:
+        tasks: the tasks; those with equal `data` share one data set.
+        sample_rate: at which clips are decoded, in Hz.
+        seed: decides a split that the data does not have.
+        validation_fraction: share of the training clips held back for validation where the data has none.
+        cache: folder of the decoded cache; None: no cache.
+        progress: called after each file.
+        labels: class labels of each task, where a trained model has fixed them.
+
+    Returns:
+        The data sets, the class labels of each task in the tasks' order, a line for each bad file.
+
+    Raises:
+        DataError: names the file, the column or the label.
+    """
+    blocks: list[Any] = []
+    for task in tasks.values():
+        if task.data not in blocks:
+            blocks.append(task.data)
+    sets, found, bad_files = [], dict(labels or {}), []
+    for block in blocks:
+        of_block = {name: task for name, task in tasks.items() if task.data == block}
+        key = f"tasks.{next(iter(of_block))}.data"  # what a reader of an error sets
+        clips = block.open(progress, key)
+        for name, task in of_block.items():
+            try:
+                clips.column(task.column)  # a wrong column is an error before an hour of decoding
+            except DataError as error:
+                raise DataError(f"tasks.{name}.column: {error}") from error
+        group = None
+        if isinstance(block, EncodedData):
+            group = block.group
+            clips = resplit(clips, block.split_column, block.splits)
+            if group is not None and not block.allow_shared_groups:
+                _refuse_shared_groups(clips, group, key)
+            clips, bad = _checked(clips, block, sample_rate, cache, progress, f"{key}.on_bad_file")
+            bad_files += bad
+        stratify = clips.column(next(iter(of_block.values())).column)
+        splits = assign_splits(clips, stratify, seed, validation_fraction, group)
+        numbers = {}
+        for name, task in of_block.items():
+            found.setdefault(name, task_labels(clips, task.column, task.kind))
+            if task.kind == "binary" and len(found[name]) != 2:
+                raise DataError(f"task {name!r} is binary, but {task.column!r} has {len(found[name])} classes")
+            numbers[name] = label_numbers(clips, task.column, found[name], task.kind)
+        sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}))
+    return sets, {name: found[name] for name in tasks}, bad_files
+
+
+def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float | None) -> Augmentation | None:
+    """What is done to training clips; None if nothing.
+
+    Args:
+        section: the settings.
+        sample_rate: of the clips, in Hz.
+        hop_ms: of the log-mel spectrogram, in ms; None: the model takes raw waveforms.
+
+    Raises:
+        RecipeError: if a range is upside down.
+        DataError: if there is no noise to add.
+    """
+    waveform: list[WaveformTransform] = []
+    if section.time_shift_ms is not None:
+        waveform.append(TimeShift(round(section.time_shift_ms * sample_rate / 1000)))
+    if section.gain_db is not None:
+        waveform.append(Gain(section.gain_db))
+    if section.noise is not None:
+        snr_db = _range("augment.noise.snr_db", section.noise.snr_db)
+        waveform.append(Noise(noise_files(section.noise.path), sample_rate, snr_db, section.noise.probability))
+    log_mel: list[LogMelTransform] = []
+    if section.spec_augment is not None:
+        masks = section.spec_augment
+        if hop_ms is None:
+            raise RecipeError("augment.spec_augment: a raw waveform has no spectrogram to mask; leave it out")
+        frames = max(1, round(masks.time_ms / hop_ms))
+        log_mel.append(SpecAugment(masks.time_masks, frames, masks.mel_masks, masks.mels))
+    speed = None if section.speed is None else _range("augment.speed", section.speed)
+    if not (waveform or log_mel or speed or section.mixup):
+        return None
+    return Augmentation(speed, waveform, section.mixup or 0.0, log_mel)
+
+
+def make_class_weights(
+    tasks: Mapping[str, TaskSection], sets: Sequence[LabelledClips], labels: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Weight of each class in the loss, float32 ``(n_classes,)``, of the tasks that ask for them.
+
+    "balanced" gives every class the same weight in all: ``n / (n_classes * n_of_class)`` over the
+    training clips; for the classes of a multilabel task the clips without it over those with it.
+
+    Raises:
+        RecipeError: if a class is named that the task does not have.
+    """
+    return {
+        name: _class_weights(tasks[name], name, data.labels[name][data.indexes("train")], labels[name])
+        for data in sets
+        for name in data.labels
+        if tasks[name].class_weights is not None
+    }
+
+
+def _checked(
+    clips: Clips, block: EncodedData, sample_rate: int, cache: str | None, progress: Progress | None, key: str
+) -> tuple[Clips, list[str]]:
+    """The clips that can be used, out of the decoded cache if there is one, and a line for each other."""
+    if cache is not None:
+        assert isinstance(clips, EncodedClips)
+        return cached(clips, sample_rate, cache, block.on_bad_file, progress, key=key)
+    if block.check == "none":
+        return clips, []
+    return drop_bad_files(clips, sample_rate, block.on_bad_file, progress, key=key)
+
+
+def _refuse_shared_groups(clips: Clips, group: str, key: str) -> None:
+    shared = shared_groups(clips.column(group), clips.splits)
+    if shared:
+        name, sides = next(iter(shared.items()))
+        raise DataError(
+            f"{len(shared)} of the groups in {group!r} have clips in more than one split, such as {name!r} in "
+            f"{' and '.join(sides)}: scores would be too good. Mend the splits, or set {key}.allow_shared_groups=true."
+        )
+
+
+def _range(key: str, bounds: Sequence[float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise RecipeError(f"{key}: {bounds[0]:g} is more than {bounds[1]:g}; the lower bound stands first")
+    return bounds[0], bounds[1]
+
+
+def _class_weights(task: TaskSection, name: str, numbers: np.ndarray, labels: Sequence[str]) -> Tensor:
+    if isinstance(task.class_weights, dict):
+        unknown = sorted(set(task.class_weights) - set(labels))
+        if unknown:
+            raise RecipeError(f"tasks.{name}.class_weights: there is no class {unknown[0]!r} among {', '.join(labels)}")
+        return torch.tensor([task.class_weights.get(label, 1.0) for label in labels])
+    if numbers.ndim == 2:
+        present = numbers.sum(0).clip(min=1)
+        return torch.from_numpy((len(numbers) - present) / present).float().clamp(min=1e-3)
+    counts = np.bincount(numbers, minlength=len(labels)).clip(min=1)
+    return torch.from_numpy(len(numbers) / (len(labels) * counts)).float()

@@ -1,0 +1,187 @@
+"""What a recipe says of its data: each source with its keys and how it is opened, tasks, augmentation.
+
+A source is imported when it is opened: a recipe can be read and checked without torch.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from ..sections import Section
+
+if TYPE_CHECKING:
+    from .clips import Clips, EncodedClips, Progress
+
+
+class EncodedData(Section):
+    """What all data sets of audio files have in common.
+
+    group: column whose equal values stay on one side of a split (speaker, recording, location).
+    split_column, splits: which value of a column, or which of the data's own splits, is for what.
+    allow_shared_groups: accept groups that the data's own splits put on two sides.
+    check: "all" decodes every file before training; "none" opens nothing, a bad file is met in training.
+    on_bad_file: what `check: all` does about a bad file.
+    """
+
+    group: str | None = None
+    split_column: str | None = None
+    splits: dict[str, Literal["train", "validation", "test", ""]] | None = None
+    allow_shared_groups: bool = False
+    check: Literal["all", "none"] = "all"
+    on_bad_file: Literal["error", "skip"] = "error"
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
+        """The table of clips behind this section, which errors call by its key.
+
+        Raises:
+            DataError: if it is missing or not laid out as its kind is.
+        """
+        raise NotImplementedError
+
+
+class FolderData(EncodedData):
+    """A folder of audio files, see `audiostride.data.folder`."""
+
+    source: Literal["folder"]
+    path: str
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
+        from .folder import read_folder
+
+        return read_folder(self.path)
+
+
+class ManifestData(EncodedData):
+    """A CSV, TSV or JSON lines table, see `audiostride.data.manifest`."""
+
+    source: Literal["manifest"]
+    path: str
+    root: str | None = None
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
+        from .manifest import read_manifest
+
+        return read_manifest(self.path, self.root)
+
+
+class AnnotatedData(EncodedData):
+    """Recordings with Audacity or Raven label files beside them, see `audiostride.data.annotations`."""
+
+    source: Literal["annotated"]
+    path: str
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
+        from .annotations import read_annotated
+
+        return read_annotated(self.path)
+
+
+class ArchiveData(EncodedData):
+    """An official data set, see `audiostride.data.archives`."""
+
+    source: Literal["archive"]
+    layout: Literal["speech_commands", "nsynth", "tut_urban_2018", "dcase_birds", "esc50", "folder"]
+    path: str
+    archives: list[str] = []
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
+        from .archives import read_archives
+
+        return read_archives(self.layout, self.path, self.archives, progress, key)
+
+
+class HubData(EncodedData):
+    """A data set of the Hugging Face hub or a local parquet tree, see `audiostride.data.hub`."""
+
+    source: Literal["hub"]
+    path: str
+    config: str | None = None
+    revision: str | None = None
+    audio: str = "audio"
+    streaming: bool = False
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
+        from .hub import read_hub
+
+        return read_hub(self.path, self.config, self.revision, self.audio, self.streaming, progress, key)
+
+
+class ShardData(EncodedData):
+    """WebDataset tar shards, see `audiostride.data.shards`."""
+
+    source: Literal["shards"]
+    path: str | list[str]
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _one_or_several(cls, path: Any) -> Any:
+        several = isinstance(path, list) and path and all(isinstance(part, str) for part in path)
+        if not (isinstance(path, str) or several):
+            raise PydanticCustomError("path", "input should be a path, an address or a list of them")
+        return path
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
+        from .shards import read_shards
+
+        return read_shards(self.path, progress)
+
+
+class RipplesData(Section):
+    """The embedded data set of moving ripples, see `audiostride.data.ripples`."""
+
+    source: Literal["ripples"]
+    n_clips: int = Field(2500, ge=250)
+    seed: int = Field(0, ge=0)
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "Clips":
+        """The table of clips, made here and now."""
+        from .ripples import make_ripples
+
+        return make_ripples(self.n_clips, self.seed, progress)
+
+
+class TaskSection(Section):
+    """One classification task: which data, which label column, which weight in the loss.
+
+    kind: "binary" has two classes and is scored by AUC too; "multilabel" has any number of classes a
+    clip, separated by "|" in the column. class_weights: "balanced" weighs classes against their
+    number of training clips.
+    """
+
+    data: Annotated[
+        FolderData | ManifestData | AnnotatedData | ArchiveData | HubData | ShardData | RipplesData,
+        Field(discriminator="source"),
+    ]
+    column: str = "label"
+    kind: Literal["multiclass", "binary", "multilabel"] = "multiclass"
+    weight: float = Field(1.0, gt=0)
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+
+
+class NoiseSection(Section):
+    """Background noise, see `audiostride.data.augment.Noise`."""
+
+    path: str
+    snr_db: Annotated[list[float], Field(min_length=2, max_length=2)] = [5.0, 20.0]
+    probability: float = Field(1.0, gt=0, le=1)
+
+
+class SpecAugmentSection(Section):
+    """Masks on the log-mel spectrogram, see `audiostride.data.augment.SpecAugment`."""
+
+    time_masks: int = Field(2, ge=0, le=100)
+    time_ms: float = Field(200.0, gt=0)
+    mel_masks: int = Field(2, ge=0, le=100)
+    mels: int = Field(8, ge=1)
+
+
+class AugmentSection(Section):
+    """What is done to training clips; nothing by default. See `audiostride.data.augment`."""
+
+    speed: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=2, max_length=2)] | None = None
+    time_shift_ms: float | None = Field(None, gt=0)
+    gain_db: float | None = Field(None, gt=0, le=60)
+    noise: NoiseSection | None = None
+    mixup: float | None = Field(None, gt=0)
+    spec_augment: SpecAugmentSection | None = None

@@ -1,0 +1,152 @@
+"""Predictions as label files of Audacity and Raven: what the model hears, on the recording's own time line."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..data.annotations import Segment, write_audacity, write_raven
+from ..data.clips import Progress
+from ..data.sounds import STDIN
+from ..errors import UsageError
+from ..models.classifier import AudioClassifier
+from .predict import Row, Sound, predict_sounds
+
+FORMATS: dict[str, tuple[str, Callable[[str | os.PathLike[str], Sequence[Segment]], None]]] = {
+    "audacity": (".txt", write_audacity),
+    "raven": (".selections.txt", write_raven),
+}
+"""Ending of a label file and what writes it; the endings are those that `source: annotated` reads."""
+
+
+def write_label_files(
+    model: AudioClassifier,
+    sounds: Sequence[Sound],
+    folder: Path,
+    label_format: str,
+    batch_size: int = 64,
+    workers: int = 2,
+    progress: Progress | None = None,
+    on_error: Callable[[str], None] = warnings.warn,
+) -> int:
+    """Classify the windows of many sounds and write a label file for each.
+
+    Args:
+        model: the classifier.
+        sounds: from `predict.open_sounds`.
+        folder: where to; made if need be.
+        label_format: a key of `FORMATS`.
+        batch_size: see `predict.embed_sounds`.
+        workers: see `predict.embed_sounds`.
+        progress: called after each sound.
+        on_error: called with a line for each sound that cannot be read, which gets no file.
+
+    Returns:
+        How many of the sounds failed.
+
+    Raises:
+        UsageError: before anything is classified, if a label file is there already.
+    """
+    ending, write = FORMATS[label_format]
+    paths = label_paths([sound.name for sound in sounds], folder, ending)
+    top_k = max(len(model.labels[task]) if kind == "multilabel" else 1 for task, kind in model.kinds.items())
+    rows: list[Row] = []
+    failed = done = 0
+    for answer in predict_sounds(model, sounds, top_k=top_k, per_window=True, batch_size=batch_size, workers=workers):
+        rows += answer.rows
+        if not answer.last:
+            continue
+        done += 1
+        if answer.failed:
+            failed += 1
+            on_error(rows[-1].error or answer.name)
+        else:
+            paths[answer.name].parent.mkdir(parents=True, exist_ok=True)
+            write(paths[answer.name], segments(rows, model.kinds, model.labels, model.thresholds))
+        rows = []
+        if progress:
+            progress("predicting", done, len(sounds))
+    return failed
+
+
+def label_paths(names: Sequence[str], folder: Path, ending: str) -> dict[str, Path]:
+    """Where the label file of each sound goes: into `folder`, in the sub-folders that the sounds lie in.
+
+    Args:
+        names: paths of the sounds, as `predict.find_sounds` gives them.
+        folder: where to.
+        ending: of the label files.
+
+    Raises:
+        UsageError: if a label file is there already, or two sounds differ in their ending only.
+
+    Example:
+        >>> paths = label_paths(["may/a.wav", "may/6/b.wav"], Path("labels"), ".txt")
+        >>> [path.as_posix() for path in paths.values()]
+        ['labels/a.txt', 'labels/6/b.txt']
+    """
+    places = {name: "stdin" if name == STDIN else os.path.splitext(os.path.abspath(name))[0] for name in names}
+    folders = [os.path.dirname(place) for name, place in places.items() if name != STDIN]
+    common = os.path.commonpath(folders) if folders else ""
+    paths: dict[str, Path] = {}
+    for name, place in places.items():
+        path = folder / ((place if name == STDIN else os.path.relpath(place, common)) + ending)
+        if path.exists():
+            raise UsageError(f"{path}: is there already; give another --out")
+        if path in paths.values():
+            other = next(name for name, taken in paths.items() if taken == path)
+            raise UsageError(f"{name} and {other} would share the label file {path}; give them one at a time")
+        paths[name] = path
+    return paths
+
+
+def segments(
+    rows: Iterable[Row],
+    kinds: Mapping[str, str],
+    labels: Mapping[str, Sequence[str]],
+    thresholds: Mapping[str, Sequence[float]],
+) -> list[Segment]:
+    """What a timeline says, windows of the same label joined, in order of time.
+
+    A window has its likeliest label; for a multilabel task every label whose probability reaches its
+    threshold. Where there are several tasks, a label reads `task: label`.
+
+    Args:
+        rows: of one sound, window by window; with all ranks where a task is multilabel.
+        kinds: kind of each task.
+        labels: classes of each task.
+        thresholds: for multilabel tasks the threshold of each class; 0.5 where there is none.
+
+    Example:
+        >>> rows = [Row("a.wav", "word", t, t + 1, 1, label, 0.5) for t, label in enumerate(["up", "up", "go"])]
+        >>> [tuple(s[:3]) for s in segments(rows, {"word": "multiclass"}, {"word": ["go", "up"]}, {})]
+        [(0, 2, 'up'), (2, 3, 'go')]
+    """
+    runs: dict[tuple[str, str], list[list[Segment]]] = {}
+    for row in rows:
+        if row.error is not None:
+            continue
+        assert row.task is not None
+        assert row.label is not None
+        assert row.score is not None
+        assert row.start_s is not None
+        assert row.end_s is not None
+        if kinds[row.task] == "multilabel":
+            cuts = thresholds.get(row.task) or [0.5] * len(labels[row.task])
+            heard = row.score >= cuts[labels[row.task].index(row.label)]
+        else:
+            heard = row.rank == 1
+        if heard:
+            name = row.label if len(kinds) == 1 else f"{row.task}: {row.label}"
+            window = Segment(row.start_s, row.end_s, name, score=row.score)
+            parts = runs.setdefault((row.task, row.label), [])
+            if parts and parts[-1][-1].end_s == window.start_s:
+                parts[-1].append(window)
+            else:
+                parts.append([window])
+    joined = [
+        part[0]._replace(end_s=part[-1].end_s, score=sum(window.score or 0.0 for window in part) / len(part))
+        for parts in runs.values()
+        for part in parts
+    ]
+    return sorted(joined, key=lambda segment: (segment.start_s, segment.label))

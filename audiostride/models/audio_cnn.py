@@ -1,0 +1,192 @@
+"""`AudioCNN`: the separable time/frequency CNN on log-mel spectrograms, with its three kinds of downsampling."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.downsampling import DiffStride, SpectralPool, StridedConv, read_strides
+from ..layers.recomputation import keep_recipe, norm_recomputably
+
+Downsampling = Literal["strided", "spectral", "diffstride"]
+
+CHANNELS = (64, 128, 256, 256, 512, 512)
+STRIDES = ((2, 2), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2))
+
+
+class SeparableBlock(nn.Module):
+    """Convolve and downsample over time, then over frequency; each followed by ReLU and batch norm.
+
+    Where it pools, its maps are larger than those of a strided convolution; so that training does not need
+    more memory, the output of a batch norm is made again in the backward instead of being kept.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        downsampling: "strided", "spectral" or "diffstride".
+        stride: (time, mel) stride; for diffstride the initial one.
+        smoothness: DiffStride's ramp width R, in DFT bins.
+        shared_stride: one learned stride for both axes.
+
+    Example:
+        >>> SeparableBlock(1, 8, "spectral", (2, 2), 4.0, False)(torch.zeros(4, 1, 100, 64)).shape
+        torch.Size([4, 8, 50, 32])
+    """
+
+    pool: SpectralPool | DiffStride | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        downsampling: Downsampling,
+        stride: Sequence[float],
+        smoothness: float,
+        shared_stride: bool,
+    ):
+        super().__init__()
+        conv_stride = stride if downsampling == "strided" else (1, 1)
+        self.time_conv = StridedConv(in_channels, out_channels, (3, 1), (conv_stride[0], 1))
+        self.time_norm = nn.BatchNorm2d(out_channels)
+        self.mel_conv = StridedConv(out_channels, out_channels, (1, 3), (1, conv_stride[1]))
+        self.mel_norm = nn.BatchNorm2d(out_channels)
+        if downsampling == "strided":
+            self.pool = None
+        elif downsampling == "spectral":
+            self.pool = SpectralPool(stride)
+        else:
+            self.pool = DiffStride(stride, smoothness, shared_stride)
+
+    def forward(self, x: Tensor, host_strides: Tensor | None = None) -> Tensor:
+        """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
+        for axis, (conv, norm) in enumerate(((self.time_conv, self.time_norm), (self.mel_conv, self.mel_norm))):
+            host_stride = None if host_strides is None else host_strides[axis]
+            if self.pool is None:
+                x = norm(conv(x).relu())
+            else:
+                with keep_recipe(x):
+                    x = self.pool.pool_conv(conv, x, axis, host_stride)
+                x = norm_recomputably(norm, x.relu())
+        return x
+
+    def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
+        """Size (time, mel) of the map that a map of size (time, mel) becomes."""
+        if self.pool is not None:
+            return self.pool.output_length(time, 0), self.pool.output_length(mel, 1)
+        (s_time, _), (_, s_mel) = self.time_conv.conv.stride, self.mel_conv.conv.stride
+        return -(-time // s_time), -(-mel // s_mel)
+
+
+class AudioCNN(nn.Module):
+    """Separable CNN over log-mel spectrograms whose downsampling is strided, spectral or learned.
+
+    Six blocks of ``conv 3x1 over time -> downsample -> ReLU -> BN -> conv 1x3 over frequency ->
+    downsample -> ReLU -> BN``, then a global max-pool. With the default channels and strided
+    convolutions it has 3,537,216 trainable parameters.
+
+    Args:
+        downsampling: "strided" (strided convolution), "spectral" (fixed) or "diffstride" (learned).
+        channels: output channels of each block.
+        strides: (time, mel) stride of each block; for diffstride the initial ones.
+        smoothness: DiffStride's ramp width R >= 1, in DFT bins. The paper's 4 costs several times
+            the arithmetic of 1, see docs/cost.md.
+        shared_stride: each block learns one stride for both axes.
+
+    Attributes:
+        num_features: channels of the last block, the length of an embedding.
+        settings: the arguments it was made with; `strides` are the initial ones.
+
+    Raises:
+        ValueError: if an argument is out of range or their lengths differ.
+
+    Source:
+        Riad et al., ICLR 2022, Section 3.1 and Appendix A.2.
+
+    Example:
+        >>> cnn = AudioCNN("diffstride", channels=(8, 8, 16, 16, 32, 32), smoothness=1)
+        >>> cnn(torch.zeros(4, 1, 100, 64)).shape
+        torch.Size([4, 32])
+        >>> cnn.forward_features(torch.zeros(4, 1, 100, 64)).shape
+        torch.Size([4, 32, 9, 7])
+    """
+
+    def __init__(
+        self,
+        downsampling: Downsampling = "diffstride",
+        channels: Sequence[int] = CHANNELS,
+        strides: Sequence[Sequence[float]] = STRIDES,
+        smoothness: float = 4.0,
+        shared_stride: bool = False,
+    ):
+        super().__init__()
+        if downsampling not in get_args(Downsampling):
+            raise ValueError(f"downsampling must be one of {get_args(Downsampling)}, got {downsampling!r}")
+        if not channels or len(channels) != len(strides):
+            raise ValueError(f"channels and strides need one entry a block, got {len(channels)} and {len(strides)}")
+        if any(len(stride) != 2 for stride in strides):
+            raise ValueError(f"each block takes a (time, mel) pair of strides, got {strides}")
+        self.settings: dict[str, Any] = {
+            "downsampling": downsampling,
+            "channels": list(channels),
+            "strides": [list(stride) for stride in strides],
+            "smoothness": smoothness,
+            "shared_stride": shared_stride,
+        }
+        self.num_features = channels[-1]
+        inputs = (1, *channels[:-1])
+        self.blocks = nn.ModuleList(
+            SeparableBlock(i, o, downsampling, stride, smoothness, shared_stride)
+            for i, o, stride in zip(inputs, channels, strides, strict=True)
+        )
+        # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def separable_blocks(self) -> list[SeparableBlock]:
+        """The blocks, with their type."""
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def forward_features(self, log_mel: Tensor) -> Tensor:
+        """Map ``(batch, 1, time, mel)`` to the feature map ``(batch, channel, time', mel')``."""
+        x = log_mel.contiguous(memory_format=torch.channels_last)
+        pools = [block.pool for block in self.separable_blocks if isinstance(block.pool, DiffStride)]
+        # One transfer from the device for all layers, where each would wait for it on its own.
+        learned = bool(pools) and not pools[0].frozen
+        strides: Sequence[Tensor | None] = read_strides(pools) if learned else [None] * len(self.blocks)
+        for block, host_strides in zip(self.separable_blocks, strides, strict=True):
+            x = block(x, host_strides)
+        return x
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Map ``(batch, 1, time, mel)`` to an embedding ``(batch, num_features)``: global max-pool."""
+        return self.forward_features(log_mel).amax(dim=(-2, -1))
+
+    def strides(self) -> list[list[float]]:
+        """Current (time, mel) stride of each block, learned or fixed.
+
+        Example:
+            >>> AudioCNN("spectral", channels=(8, 8), strides=((2, 2), (1, 1.5))).strides()
+            [[2.0, 2.0], [1.0, 1.5]]
+        """
+        return [_block_strides(block) for block in self.separable_blocks]
+
+    def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
+        """Size (time, mel) of the input of each block and of the last block's output.
+
+        Example:
+            >>> AudioCNN("strided").map_sizes(100, 64)
+            [(100, 64), (50, 32), (25, 16), (25, 16), (13, 8), (13, 8), (7, 4)]
+        """
+        sizes = [(time, mel)]
+        for block in self.separable_blocks:
+            sizes.append(block.output_lengths(*sizes[-1]))
+        return sizes
+
+
+def _block_strides(block: SeparableBlock) -> list[float]:
+    if isinstance(block.pool, DiffStride):
+        return block.pool.strides()
+    if isinstance(block.pool, SpectralPool):
+        return list(block.pool.stride)
+    return [float(block.time_conv.conv.stride[0]), float(block.mel_conv.conv.stride[1])]

@@ -1,0 +1,179 @@
+"""`AudioClassifier`: a network that is kept in files and shared on the hub; `load` reads one. Nothing is unpickled."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelHubMixin
+from torch import nn
+
+from ..errors import ModelFileError
+from .audio_cnn import AudioCNN
+from .files import (
+    CONFIG_FILE,
+    FORMAT,
+    RESULTS_FILE,
+    WEIGHTS_FILE,
+    load_weights,
+    read_config,
+    read_json,
+    read_weights,
+    save_model,
+)
+from .hub import HUB_PREFIX, download
+from .log_mel import LogMel
+from .model_card import model_card
+from .network import AudioNetwork, Frontend, Trunk
+from .resnet import ResNet
+from .wave_cnn import RawWaveform, WaveCNN
+from .weight_budget import WeightBudget
+
+FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "waveform": RawWaveform}
+"""Frontend classes by their name in recipes and in `config.json`."""
+
+TRUNKS: dict[str, type[Trunk]] = {"audio_cnn": AudioCNN, "resnet": ResNet, "wave_cnn": WaveCNN}
+"""Trunk classes by their name in recipes and in `config.json`."""
+
+KINDS = ("multiclass", "binary", "multilabel")
+
+
+class AudioClassifier(AudioNetwork, ModelHubMixin):
+    """An `AudioNetwork` with files: frontend, trunk and heads in `config.json` and `model.safetensors`.
+
+    Through `huggingface_hub`'s mixin it has `from_pretrained`, `save_pretrained` and `push_to_hub`. Arguments,
+    attributes and errors are those of `AudioNetwork`.
+
+    Example:
+        >>> import torch
+        >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
+        >>> model = AudioClassifier(LogMel(), trunk, {"word": ["no", "yes"]})
+        >>> model(torch.zeros(4, 16000))["word"].shape
+        torch.Size([4, 2])
+        >>> model.predict(torch.zeros(48000), sample_rate=48000)["word"].label in ("no", "yes")
+        True
+    """
+
+    def config(self) -> dict[str, Any]:
+        """Everything but the weights that rebuilds this model, as plain data."""
+        return {
+            "format": FORMAT,
+            "model": {"name": _name_of(self.trunk, TRUNKS), **self.trunk.settings},
+            "frontend": {"name": _name_of(self.frontend, FRONTENDS), **self.frontend.settings},
+            "window_s": self.window_s,
+            "tasks": {
+                task: {"kind": self.kinds[task], "labels": labels}
+                | ({"thresholds": self.thresholds[task]} if task in self.thresholds else {})
+                for task, labels in self.labels.items()
+            },
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json` and `model.safetensors` into a folder, which is made if need be.
+
+        Raises:
+            WriteError: if a file cannot be written; it is an OSError, too.
+        """
+        save_model(Path(folder), self.config(), self.state_dict())
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory)
+        if self.results is not None:
+            (save_directory / RESULTS_FILE).write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> "AudioClassifier":
+        """Load a classifier from a run directory or from the Hugging Face hub, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: a directory, or the id of a model on the hub ("user/name").
+            options: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only` for the hub.
+
+        Raises:
+            ModelFileError: as `load`, or if the hub has no such model or cannot be reached.
+        """
+        if Path(pretrained_model_name_or_path).is_dir():
+            return load(pretrained_model_name_or_path)
+        return load(download(str(pretrained_model_name_or_path), **options))
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The README of a published model, see `audiostride.models.model_card`."""
+        return ModelCard(model_card(self, *args, **kwargs))
+
+
+def load(folder: str | os.PathLike[str]) -> AudioClassifier:
+    """Load a trained classifier, in eval mode. Nothing is ever unpickled.
+
+    Args:
+        folder: a run directory, or any with `config.json` and `model.safetensors`; or "hf-hub:"
+            and the id of a model on the Hugging Face hub, with "@REVISION" where it matters.
+
+    Raises:
+        ModelFileError: if a file is missing, damaged, of another format, or they do not fit together.
+
+    Example:
+        >>> import tempfile
+        >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
+        >>> model = AudioClassifier(LogMel(), trunk, {"word": ["no", "yes"]})
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save(folder)
+        >>> load(folder).labels
+        {'word': ['no', 'yes']}
+    """
+    if str(folder).startswith(HUB_PREFIX):
+        name, _, revision = str(folder).removeprefix(HUB_PREFIX).partition("@")
+        return load(download(name, revision=revision or None))
+    folder = Path(folder)
+    config = read_config(folder / CONFIG_FILE)
+    tensors = read_weights(folder / WEIGHTS_FILE, config.get("weights_sha256"))
+    try:
+        tasks = config["tasks"]
+        for task, settings in tasks.items():
+            _check_task(task, settings)
+        # What is described must not be larger than what is there; some room is left for the error that says more.
+        with WeightBudget(2 * sum(tensor.numel() for tensor in tensors.values()) + 10_000):
+            model = AudioClassifier(
+                _make(FRONTENDS, {"name": "log_mel"} | config["frontend"]),
+                _make(TRUNKS, config["model"]),
+                {task: settings["labels"] for task, settings in tasks.items()},
+                config["window_s"],
+                {task: settings["kind"] for task, settings in tasks.items()},
+            )
+        model.thresholds = {task: s["thresholds"] for task, s in tasks.items() if "thresholds" in s}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ModelFileError(f"{folder / CONFIG_FILE}: does not describe a model: {reason}") from error
+    load_weights(model, tensors, folder / WEIGHTS_FILE)
+    if (folder / RESULTS_FILE).is_file():
+        model.results = read_json(folder / RESULTS_FILE)
+    return model.eval()
+
+
+def _check_task(task: str, settings: Mapping[str, Any]) -> None:
+    labels, kind, thresholds = settings["labels"], settings["kind"], settings.get("thresholds", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"the labels of task {task!r} are no list of text")
+    if kind not in KINDS:
+        raise ValueError(f"task {task!r} is of the unknown kind {kind!r}; there are {', '.join(KINDS)}")
+    if not isinstance(thresholds, list) or not all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds):
+        raise ValueError(f"the thresholds of task {task!r} are no list of numbers from 0 to 1")
+    if thresholds and len(thresholds) != (1 if kind == "binary" else len(labels)):
+        raise ValueError(f"task {task!r} has {len(thresholds)} thresholds")
+
+
+def _make(kinds: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    settings = dict(settings)
+    name = settings.pop("name")
+    if name not in kinds:
+        raise ValueError(f"unknown name {name!r}, this version knows {', '.join(kinds)}")
+    return kinds[name](**settings)
+
+
+def _name_of(module: nn.Module, kinds: Mapping[str, type]) -> str:
+    for name, kind in kinds.items():
+        if type(module) is kind:
+            return name
+    raise ValueError(f"a {type(module).__name__} cannot be saved by name; known are {', '.join(kinds)}")

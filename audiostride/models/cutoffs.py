@@ -1,0 +1,326 @@
+"""Learned strides as cut-off frequencies: Hz along time, cycles per mel band along frequency.
+
+Bins mean the same modulation in every layer: one bin is f / N_0, where f is the frame rate in Hz
+(for the mel axis: 1 per band) and N_0 the input's length. A layer keeps its bins up to the edge
+a = N / (2S) in full, to a + R/2 at half the amplitude (-6 dB), to K - 1 at all. What reaches a
+layer's output has passed all earlier ones, so the cumulative cut-off is the lowest so far. Past the
+first ReLU this is the resolution of the features, not a filter on the input.
+"""
+
+import csv
+import math
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ..layers.spectrum import diffstride_crop, edge_bin, spectral_crop
+from ..mel_scale import hz_to_mel
+from .audio_cnn import AudioCNN
+from .log_mel import LogMel
+from .network import AudioNetwork
+from .resnet import ResNet
+from .wave_cnn import WaveCNN
+
+PAPER_LENGTHS = {"time": 160, "mel": 64}
+"""DFT lengths behind the cut-offs of Table 2 in Riad et al. 2022, recovered from its numbers."""
+
+AXES = ("time", "mel")
+UNITS = {"time": "Hz", "mel": "cycles per mel band"}
+CENTRE_HZ = 1000.0
+"""Where cycles/kHz are converted to cycles per mel band: mel bands grow wider with frequency."""
+
+
+class Reference(NamedTuple):
+    """A range of modulations that the literature names, in its own unit.
+
+    Attributes:
+        axis: "time" or "mel".
+        low: lower end, 0 if there is none.
+        high: upper end.
+        unit: "Hz", "cycles/kHz" or "cycles per mel band".
+        what: what is said of it.
+        source: who says so.
+    """
+
+    axis: str
+    low: float
+    high: float
+    unit: str
+    what: str
+    source: str
+
+
+_SPEECH = "Elliott & Theunissen 2009, PLoS Comput. Biol. 5(3): e1000302"
+_RIAD = "Riad et al. 2022, ICLR"
+REFERENCES = (
+    Reference("time", 1, 7, "Hz", "most important for understanding speech", _SPEECH),
+    Reference("time", 0, 12, "Hz", "speech is understood less when these are removed", _SPEECH),
+    Reference("time", 0, 25, "Hz", "what speech needs, as the DiffStride paper reads the former", _RIAD),
+    Reference("mel", 0, 1, "cycles/kHz", "most important for understanding speech", _SPEECH),
+    Reference("mel", 0, 4, "cycles/kHz", "speech is understood less when these are removed", _SPEECH),
+)
+
+
+class Cutoff(NamedTuple):
+    """Cut-offs of one axis, in Hz or cycles per mel band; None where the kind of layer has no such edge.
+
+    Attributes:
+        continuous: f / (2S), the Nyquist frequency after the stride.
+        full_gain: the highest modulation kept in full.
+        minus_6db: the modulation kept at half its amplitude: the middle of the ramp, which may lie
+            between two bins; the Nyquist frequency of the layer's input where even that is kept with more.
+        last_bin: the highest DFT bin kept at all.
+    """
+
+    continuous: float
+    full_gain: float | None
+    minus_6db: float | None
+    last_bin: float | None
+
+
+class LayerCutoff(NamedTuple):
+    """Cut-offs of one layer along one axis.
+
+    Attributes:
+        layer: number of the block, from 1.
+        axis: "time" or "mel".
+        stride: its stride S.
+        own: what the layer itself keeps.
+        cumulative: what it and all layers before it keep.
+        paper: the convention of the paper's Table 2, which is for spectrograms; None for a raw waveform.
+    """
+
+    layer: int
+    axis: str
+    stride: float
+    own: Cutoff
+    cumulative: Cutoff
+    paper: float | None
+
+
+def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: float) -> Cutoff:
+    """Cut-offs of one layer on an axis of `n` samples.
+
+    Args:
+        kind: "strided", "spectral" or "diffstride".
+        n: length of the axis at the layer's input.
+        stride: the layer's stride S.
+        smoothness: DiffStride's ramp width R, in bins.
+        per_bin: modulation that one DFT bin stands for, in Hz or cycles per mel band.
+
+    Example:
+        >>> axis_cutoff("diffstride", n=100, stride=2.0, smoothness=4.0, per_bin=1.0)
+        Cutoff(continuous=25.0, full_gain=25.0, minus_6db=27.0, last_bin=28.0)
+        >>> axis_cutoff("spectral", n=100, stride=2.0, smoothness=4.0, per_bin=1.0)
+        Cutoff(continuous=25.0, full_gain=24.0, minus_6db=25.0, last_bin=25.0)
+    """
+    continuous = n / (2 * stride) * per_bin
+    if kind == "strided" or n == 1:
+        return Cutoff(continuous, None, None, None)
+    if kind == "spectral":  # a hard mask; the Nyquist bin of an even M passes or not by its phase
+        m = spectral_crop(n, stride).m
+        if m == n:  # nothing is cropped
+            return Cutoff(continuous, n // 2 * per_bin, n / 2 * per_bin, n // 2 * per_bin)
+        return Cutoff(continuous, (m - 1) // 2 * per_bin, m / 2 * per_bin, m // 2 * per_bin)
+    edge = edge_bin(n, stride)
+    half = min(edge + smoothness / 2, n / 2)
+    last_bin = diffstride_crop(n, stride, smoothness).n_bins - 1
+    return Cutoff(continuous, edge * per_bin, half * per_bin, last_bin * per_bin)
+
+
+def paper_cutoff(stride: float, length: int, rate: float = 1.0) -> float:
+    """Cut-off in the convention of Table 2: rate * floor(length / (2S)) / length.
+
+    The table's 12 means follow from integer bins with a length of 160 for time (rate 100 Hz) and 64
+    for mel. Apply it to each run and average then: from a mean stride it is off by up to 0.42 Hz.
+
+    Example:
+        >>> paper_cutoff(1.97, 160, 100.0), paper_cutoff(1.95, 64)
+        (25.0, 0.25)
+    """
+    return rate * math.floor(length / (2 * stride)) / length
+
+
+def trunk_cutoffs(
+    trunk: AudioCNN | ResNet | WaveCNN, n_frames: int, n_mels: int | None, frame_rate: float
+) -> list[LayerCutoff]:
+    """Cut-offs of every layer of a trunk for an input of `n_frames` frames.
+
+    Args:
+        trunk: a trunk of any kind of downsampling.
+        n_frames: input length in frames.
+        n_mels: number of mel bands; None for a raw waveform, whose frames are its samples.
+        frame_rate: frames per second, in Hz.
+
+    Returns:
+        An entry a layer that downsamples and axis, time then mel.
+
+    Example:
+        >>> first = trunk_cutoffs(AudioCNN("diffstride", smoothness=1), 100, 64, 100.0)[0]
+        >>> first.own.full_gain, first.own.last_bin, first.paper
+        (25.0, 25.0, 25.0)
+    """
+    kind, smoothness = trunk.settings["downsampling"], trunk.settings["smoothness"]
+    per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
+    lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
+    rows = []
+    sizes: Sequence[tuple[int, ...]] = (
+        trunk.map_sizes(n_frames) if isinstance(trunk, WaveCNN) else trunk.map_sizes(n_frames, n_mels or 1)
+    )
+    for number, (strides, lengths) in enumerate(zip(trunk.strides(), sizes, strict=False), start=1):
+        for axis, stride, n in zip(per_bin, strides, lengths, strict=True):
+            own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis])
+            lowest[axis].append(own)
+            cumulative = _combine(lowest[axis], min)
+            paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]) if n_mels else None
+            rows.append(LayerCutoff(number, axis, stride, own, cumulative, paper))
+    return rows
+
+
+def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[LayerCutoff]:
+    """Cut-offs of a classifier for an input of `seconds`, by default one window."""
+    frontend = model.frontend
+    n_samples = round((model.window_s if seconds is None else seconds) * frontend.sample_rate)
+    n_frames = n_samples // frontend.hop_length
+    if n_frames < 1:
+        raise ValueError(f"an input of {seconds} s is shorter than one frame")
+    return trunk_cutoffs(model.trunk, n_frames, frontend.n_mels, frontend.frame_rate)
+
+
+def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
+    """Mean over runs of every cut-off, with the mean and sd (n - 1) of the strides.
+
+    Each run is converted by itself and averaged then.
+
+    Args:
+        runs: `trunk_cutoffs` of models with the same blocks.
+
+    Returns:
+        A dictionary a layer and axis, as `audiostride cutoffs --json` prints it; "stride_sd" is None
+        for one run.
+
+    Raises:
+        ValueError: if the runs have different numbers of blocks.
+
+    Example:
+        >>> rows = [trunk_cutoffs(AudioCNN(strides=[(s, 2)], channels=[8]), 100, 64, 100.0) for s in (2, 3)]
+        >>> row = summarise(rows)[0]
+        >>> row["stride"], round(row["stride_sd"], 3), row["paper"]
+        (2.5, 0.707, 20.625)
+    """
+    if len({len(run) for run in runs}) != 1:
+        raise ValueError("the runs have different numbers of layers and cannot be averaged")
+    summary = []
+    for rows in zip(*runs, strict=True):
+        strides = [row.stride for row in rows]
+        summary.append(
+            {
+                "layer": rows[0].layer,
+                "axis": rows[0].axis,
+                "stride": statistics.fmean(strides),
+                "stride_sd": statistics.stdev(strides) if len(strides) > 1 else None,
+                "own": _combine([row.own for row in rows], statistics.fmean)._asdict(),
+                "cumulative": _combine([row.cumulative for row in rows], statistics.fmean)._asdict(),
+                "paper": _over_known([row.paper for row in rows], statistics.fmean),
+            }
+        )
+    return summary
+
+
+def write_cutoffs(path: str | os.PathLike[str], layers: Sequence[dict[str, Any]]) -> None:
+    """Write `summarise`'s rows as CSV, a row a layer and axis, with the unit of its cut-offs."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        sides = [f"{group}_{name}" for group in ("own", "cumulative") for name in Cutoff._fields]
+        table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper"])
+        for row in layers:
+            values = [*row["own"].values(), *row["cumulative"].values()]
+            table.writerow(
+                [row["layer"], row["axis"], UNITS[row["axis"]], row["stride"], row["stride_sd"], *values, row["paper"]]
+            )
+
+
+def cycles_per_band(cycles_per_khz: float, frontend: LogMel, centre_hz: float = CENTRE_HZ) -> float:
+    """Convert cycles per kHz to cycles per mel band, which holds at one centre frequency only.
+
+    Args:
+        cycles_per_khz: spectral modulation along a linear frequency axis.
+        frontend: decides the spacing of the bands.
+        centre_hz: where on the frequency axis.
+
+    Example:
+        >>> round(cycles_per_band(4.0, LogMel()), 3), round(cycles_per_band(4.0, LogMel(), 4000.0), 3)
+        (0.253, 0.698)
+    """
+    settings = frontend.settings
+    mels_per_band = (hz_to_mel(settings["f_max"]) - hz_to_mel(settings["f_min"])) / (settings["n_mels"] + 1)
+    hz_per_mel = (700.0 + centre_hz) * math.log(10.0) / 2595.0
+    return cycles_per_khz * mels_per_band * hz_per_mel / 1000.0
+
+
+def reference_ranges(frontend: LogMel, centre_hz: float = CENTRE_HZ) -> list[dict[str, Any]]:
+    """The reference ranges, each in its own unit and in the unit of the cut-offs.
+
+    Args:
+        frontend: decides the spacing of the mel bands.
+        centre_hz: where cycles/kHz are converted.
+
+    Returns:
+        The fields of each `Reference`, "converted": its (low, high) in Hz or cycles per mel band, and
+        "at_hz": the centre frequency of the conversion, None where nothing was converted.
+
+    Example:
+        >>> first, *_, last = reference_ranges(LogMel())
+        >>> first["converted"], last["unit"], [round(v, 3) for v in last["converted"]], last["at_hz"]
+        ([1, 7], 'cycles/kHz', [0.0, 0.253], 1000.0)
+    """
+    rows = []
+    for reference in REFERENCES:
+        ends, at_hz = [reference.low, reference.high], None
+        if reference.unit == "cycles/kHz":
+            ends, at_hz = [cycles_per_band(end, frontend, centre_hz) for end in ends], centre_hz
+        rows.append(reference._asdict() | {"converted": ends, "at_hz": at_hz})
+    return rows
+
+
+def survival(layers: Sequence[dict[str, Any]], axis: str, modulation: float) -> dict[str, Any]:
+    """How far into the network a modulation of the input is kept.
+
+    A layer keeps it "in full" up to its full-gain edge, "in part" up to its last bin, else "not". A
+    strided convolution has no mask: below its Nyquist frequency it keeps "in full", above it aliases.
+
+    Args:
+        layers: from `summarise`.
+        axis: "time" or "mel".
+        modulation: in Hz or cycles per mel band.
+
+    Returns:
+        "axis", "modulation", "unit", "kept": one of the three words for each layer (cumulative), and
+        "lost_at": number of the first layer that does not keep it, None if all do.
+
+    Example:
+        >>> layers = summarise([trunk_cutoffs(AudioCNN(smoothness=1), 100, 64, 100.0)])
+        >>> found = survival(layers, "time", 24.0)
+        >>> found["kept"][:3], found["lost_at"]
+        (['in full', 'not', 'not'], 2)
+    """
+    kept = []
+    for row in layers:
+        if row["axis"] == axis:
+            cutoff = row["cumulative"]
+            full = cutoff["continuous"] if cutoff["full_gain"] is None else cutoff["full_gain"]
+            last = full if cutoff["last_bin"] is None else cutoff["last_bin"]
+            kept.append("in full" if modulation <= full else "in part" if modulation <= last else "not")
+    lost_at = kept.index("not") + 1 if "not" in kept else None
+    return {"axis": axis, "modulation": modulation, "unit": UNITS[axis], "kept": kept, "lost_at": lost_at}
+
+
+def _combine(cutoffs: Sequence[Cutoff], combine: Callable[[list[float]], float]) -> Cutoff:
+    continuous, *others = zip(*cutoffs, strict=True)
+    return Cutoff(combine(list(continuous)), *(_over_known(values, combine) for values in others))
+
+
+def _over_known(values: Sequence[float | None], combine: Callable[[list[float]], float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return combine(known) if known else None

@@ -1,0 +1,106 @@
+"""The model card of a classifier: the README under which it is published."""
+
+import json
+
+from .cost import cost_per_second
+from .cutoffs import model_cutoffs
+from .network import AudioNetwork
+
+
+def model_card(
+    model: AudioNetwork, data: str | None = None, license: str | None = None, model_id: str | None = None
+) -> str:
+    """The README of a published model: what it tells apart, on what, how well, at what cost, how to use it.
+
+    Args:
+        model: the classifier; its `results` are the scores of the card.
+        data: what it was trained on, in words.
+        license: identifier of the weights' licence, such as "cc-by-4.0".
+        model_id: "user/name", for the example.
+
+    Returns:
+        Markdown with the hub's metadata in front.
+
+    Example:
+        >>> from audiostride import AudioCNN, LogMel
+        >>> model = AudioNetwork(LogMel(), AudioCNN("strided"), {"word": ["no", "yes"]})
+        >>> card = model_card(model, data="two spoken words", license="cc-by-4.0")
+        >>> card.splitlines()[1], "two spoken words" in card
+        ('library_name: audiostride', True)
+    """
+    cost = cost_per_second(model)
+    tests = {task: score for task, score in (model.results or {}).get("tasks", {}).items() if task in model.labels}
+    lines = [
+        "---",
+        "library_name: audiostride",
+        "pipeline_tag: audio-classification",
+        "tags: [audio-classification, diffstride]",
+        *([f"license: {license}"] if license else []),
+        "---",
+        "",
+        f"# {(model_id or 'audio classifier').rpartition('/')[2]}",
+        "",
+        f"An audio classifier of {_plural(len(model.labels), 'task')}, made with audiostride: "
+        f"{type(model.trunk).__name__} on {type(model.frontend).__name__} with "
+        f"{model.trunk.settings['downsampling']} downsampling, a linear head per task.",
+        "",
+        "| task | classes |",
+        "|---|---|",
+        *(f"| {task} | {', '.join(_cell(label) for label in labels)} |" for task, labels in model.labels.items()),
+        "",
+        "## Data and scores",
+        "",
+        f"Trained on: {data or 'not stated by whoever published it'}.",
+        "",
+    ]
+    if tests:
+        lines += ["| task | split | accuracy | clips |", "|---|---|---|---|"]
+        for task, score in tests.items():
+            lines.append(f"| {task} | {score['split']} | {100 * score['accuracy']:.1f} % | {score['n']} |")
+        lines += ["", f"Seed {model.results.get('seed')}." if model.results else ""]
+    else:
+        lines += ["No test scores came with it."]
+    lines += [
+        "",
+        "## Cost",
+        "",
+        f"{cost.macs / 1e6:.1f} million multiply-accumulates per second of audio, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters.",
+        "",
+        "## Cut-offs",
+        "",
+        "The fastest modulation each layer passes on, after all layers before it (f/2S).",
+        "",
+        "| layer | axis | stride | cut-off |",
+        "|---|---|---|---|",
+    ]
+    for row in model_cutoffs(model):
+        cutoff = row.cumulative.continuous
+        in_units = f"{cutoff:.1f} Hz" if row.axis == "time" else f"{cutoff:.3f} cycles per mel band"
+        lines.append(f"| {row.layer} | {row.axis} | {row.stride:.2f} | {in_units} |")
+    lines += [
+        "",
+        "## How to use it",
+        "",
+        "```python",
+        "import audiostride as au",
+        "",
+        f"model = au.AudioClassifier.from_pretrained({json.dumps(model_id or 'USER/NAME')})",
+        f"waveform = au.read_audio('sound.wav', {model.frontend.sample_rate})",
+        f"print(model.predict(waveform, {model.frontend.sample_rate}))",
+        "```",
+        "",
+        "## Licence",
+        "",
+        f"The weights: {license}." if license else "Not stated by whoever published it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plural(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,337 @@
+"""`AudioNetwork`: waveform in, logits of every task out. `AudioClassifier` adds the files it is kept in."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UsageError
+from ..windows import split_windows
+from .audio_cnn import AudioCNN
+from .log_mel import LogMel
+from .resnet import ResNet
+from .wave_cnn import RawWaveform, WaveCNN
+
+Frontend = LogMel | RawWaveform
+Trunk = AudioCNN | ResNet | WaveCNN
+
+MAX_WINDOW = 2**26
+"""Most samples in a window: 70 minutes at 16 kHz."""
+
+_WINDOWS_AT_ONCE = 64
+
+
+class Prediction(NamedTuple):
+    """What the classifier says of one clip for one task.
+
+    Attributes:
+        label: the likeliest class.
+        score: its probability, 0 to 1.
+        probabilities: probability of every class, in the order of the classifier's labels; those of
+            a multilabel task do not sum to 1.
+    """
+
+    label: str
+    score: float
+    probabilities: dict[str, float]
+
+
+class AudioNetwork(nn.Module):
+    """Waveform in, logits of every task out.
+
+    Through `huggingface_hub`'s mixin it has `from_pretrained`, `save_pretrained` and `push_to_hub`.
+
+    Args:
+        frontend: `LogMel`, or `RawWaveform` before a `WaveCNN`.
+        trunk: `AudioCNN`, `ResNet` or `WaveCNN`.
+        heads: for each task its class labels in order, or their number.
+        window_s: length of the windows it is trained on and a clip is split into, in seconds.
+        kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
+
+    Attributes:
+        labels: the class labels of each task.
+        kinds: the kind of each task.
+        thresholds: for binary and multilabel tasks the probability from which on a class counts as
+            present, found on validation clips, see `evaluate.best_thresholds`.
+        frozen: whether the trunk is frozen, see `freeze`.
+        results: what `results.json` says of a loaded model (scores, cost, strides), else None.
+
+    Raises:
+        ValueError: if there is no task, a task has no class or a name that cannot be one, a window has no
+            length, or frontend and trunk do not fit together.
+
+    Example:
+        >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
+        >>> model = AudioNetwork(LogMel(), trunk, {"word": ["no", "yes"]})
+        >>> model(torch.zeros(4, 16000))["word"].shape
+        torch.Size([4, 2])
+        >>> model.predict(torch.zeros(48000), sample_rate=48000)["word"].label in ("no", "yes")
+        True
+    """
+
+    def __init__(
+        self,
+        frontend: Frontend,
+        trunk: Trunk,
+        heads: Mapping[str, int | Sequence[str]],
+        window_s: float = 1.0,
+        kinds: Mapping[str, str] | None = None,
+    ):
+        super().__init__()
+        if isinstance(frontend, RawWaveform) != isinstance(trunk, WaveCNN):
+            raise ValueError(
+                f"RawWaveform and WaveCNN belong together, got {type(frontend).__name__} and {type(trunk).__name__}"
+            )
+        self.frontend = frontend
+        self.trunk = trunk
+        self.window_s = window_s
+        self.frozen = False
+        self.labels: dict[str, list[str]] = {}
+        self.results: dict[str, Any] | None = None
+        if not 1 <= window_s * frontend.sample_rate <= MAX_WINDOW:
+            raise ValueError(
+                f"window_s={window_s} at {frontend.sample_rate} Hz must be a window of 1 to {MAX_WINDOW:,} samples"
+            )
+        self.reset_classifier(heads, kinds)
+
+    def reset_classifier(
+        self, heads: int | Mapping[str, int | Sequence[str]], kinds: Mapping[str, str] | None = None
+    ) -> None:
+        """Replace all heads by new ones with fresh weights; the trunk stays as it is.
+
+        Args:
+            heads: for each task its class labels in order, or their number. A number alone keeps
+                the one task the classifier has.
+            kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
+
+        Raises:
+            ValueError: if there is no task or a task has no class, or a number alone meets several tasks.
+
+        Example:
+            >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": ["no", "yes"]})
+            >>> model.reset_classifier(5)
+            >>> model(torch.zeros(1, 16000))["word"].shape
+            torch.Size([1, 5])
+        """
+        if isinstance(heads, int):
+            if len(self.labels) != 1:
+                raise ValueError(f"there are several tasks, {', '.join(self.labels)}; give {{task: n_classes}}")
+            heads = dict.fromkeys(self.labels, heads)
+        self.labels = {
+            task: [str(i) for i in range(labels)] if isinstance(labels, int) else list(labels)
+            for task, labels in heads.items()
+        }
+        if not self.labels or not all(self.labels.values()):
+            raise ValueError(f"every task needs at least one class, got {self.labels}")
+        for task in self.labels:
+            if not task or "." in task or hasattr(nn.ModuleDict(), task):
+                raise ValueError(f"a task cannot be named {task!r}: it is empty, has a dot or is a word of torch's own")
+        self.kinds = {task: (kinds or {}).get(task, "multiclass") for task in self.labels}
+        self.thresholds: dict[str, list[float]] = {}
+        linear = {task: nn.Linear(self.trunk.num_features, len(labels)) for task, labels in self.labels.items()}
+        self.heads = nn.ModuleDict(linear).to(self.frontend.window.device)
+        self.results = None  # they were another classifier's
+
+    def freeze(self) -> None:
+        """Freeze the trunk: no gradients, no moving batch statistics, no moving strides; only the heads learn.
+
+        Example:
+            >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": 2})
+            >>> model.freeze()
+            >>> [name for name, p in model.named_parameters() if p.requires_grad]
+            ['heads.word.weight', 'heads.word.bias']
+            >>> model.train().trunk.training
+            False
+        """
+        self.frozen = True
+        self.trunk.requires_grad_(False).eval()
+
+    def unfreeze(self) -> None:
+        """Undo `freeze`: every parameter of the trunk learns."""
+        self.frozen = False
+        self.trunk.requires_grad_(True).train(self.training)
+
+    def train(self, mode: bool = True) -> "AudioNetwork":
+        """Set training mode, as in every module; a frozen trunk stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.trunk.eval()
+        return self
+
+    @property
+    def window_length(self) -> int:
+        """Samples in a window."""
+        return round(self.window_s * self.frontend.sample_rate)
+
+    def forward(self, waveform: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Map windows ``(batch, samples)`` to logits ``(batch, n_classes)`` of each task, or of those named."""
+        embedding = self.trunk(self.frontend(waveform))
+        return {task: self.heads[task](embedding) for task in (self.heads if tasks is None else tasks)}
+
+    def forward_features(self, waveform: Tensor) -> Tensor:
+        """Map windows ``(batch, samples)`` to feature maps ``(batch, channel, time, mel)``."""
+        return self.trunk.forward_features(self.frontend(waveform))
+
+    def block_features(self, waveform: Tensor) -> list[Tensor]:
+        """Feature map after every block of the trunk, from windows ``(batch, samples)``.
+
+        Returns:
+            One map ``(batch, channel, time, mel)`` a block, first block first; the last one is what
+            `forward_features` returns.
+
+        Example:
+            >>> trunk = AudioCNN("strided", channels=(4, 8), strides=((2, 2), (2, 2)))
+            >>> model = AudioNetwork(LogMel(), trunk, {"word": 2})
+            >>> [tuple(features.shape) for features in model.block_features(torch.zeros(1, 16000))]
+            [(1, 4, 50, 32), (1, 8, 25, 16)]
+        """
+        maps: list[Tensor] = []
+        blocks: Iterable[nn.Module] = self.trunk.blocks
+        handles = [block.register_forward_hook(lambda _, __, output: maps.append(output)) for block in blocks]
+        try:
+            self.forward_features(waveform)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return maps
+
+    @torch.inference_mode()
+    def embed(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
+        """Embedding of a clip: the trunk's output, averaged over the clip's windows.
+
+        The heads are linear, so a head applied to it gives the clip's averaged logits. Runs in eval
+        mode, whatever the model's mode.
+
+        Args:
+            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
+
+        Returns:
+            Shape ``(num_features,)``.
+
+        Raises:
+            ValueError: if the waveform is empty, of another shape, or holds NaN or infinity.
+
+        Example:
+            >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8, 16), strides=((2, 2), (2, 2))), {"word": 2})
+            >>> model.embed(np.zeros(44100, np.float32), sample_rate=44100).shape
+            torch.Size([16])
+        """
+        return self.embed_windows(split_windows(self._prepare(waveform, sample_rate), self.window_length)).mean(0)
+
+    @torch.inference_mode()
+    def embed_windows(self, windows: Tensor) -> Tensor:
+        """Embedding of each window: ``(n, samples)`` to ``(n, num_features)``, in eval mode and bounded memory."""
+        was_training = self.training
+        self.eval()
+        try:
+            return torch.cat([self.trunk(self.frontend(part)) for part in windows.split(_WINDOWS_AT_ONCE)])
+        finally:
+            self.train(was_training)
+
+    @torch.inference_mode()
+    def embed_timestamps(
+        self, waveform: Tensor | np.ndarray, sample_rate: int, hop_ms: float = 50.0
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings at regular times: each is that of the window around its time, the clip's ends padded with silence.
+
+        Args:
+            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
+            hop_ms: time from one embedding to the next, in ms.
+
+        Returns:
+            Embeddings ``(n, num_features)`` and the centres of their windows in ms, ``(n,)``: 0,
+            hop_ms, 2 hop_ms, ... below the length of the clip.
+
+        Raises:
+            ValueError: if the hop is not positive, or as `embed`.
+
+        Example:
+            >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": 2})
+            >>> embeddings, centres_ms = model.embed_timestamps(np.zeros(4000, np.float32), 16000, hop_ms=100)
+            >>> embeddings.shape, centres_ms.tolist()
+            (torch.Size([3, 8]), [0.0, 100.0, 200.0])
+        """
+        if not hop_ms > 0:
+            raise ValueError(f"hop_ms must be positive, got {hop_ms}")
+        samples, length = self._prepare(waveform, sample_rate), self.window_length
+        duration_ms = 1000 * len(samples) / self.frontend.sample_rate
+        centres_ms = torch.arange(math.ceil(duration_ms / hop_ms), dtype=torch.float64) * hop_ms
+        # Each start is rounded from its own exact time, so that a fractional hop does not drift.
+        starts = (centres_ms * self.frontend.sample_rate / 1000).round().long().tolist()
+        padded = F.pad(samples, (length // 2, length))
+        parts = [
+            self.embed_windows(torch.stack([padded[start : start + length] for start in some]))
+            for some in (starts[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(starts), _WINDOWS_AT_ONCE))
+        ]
+        return torch.cat(parts), centres_ms.float()
+
+    @torch.inference_mode()
+    def predict(self, waveform: Tensor | np.ndarray, sample_rate: int) -> dict[str, Prediction]:
+        """Classify a clip of any length: the logits of its windows are averaged.
+
+        Args:
+            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
+
+        Returns:
+            A `Prediction` for each task.
+
+        Raises:
+            ValueError: if the waveform is empty, of another shape, or holds NaN or infinity.
+        """
+        embedding = self.embed(waveform, sample_rate)
+        predictions = {}
+        for task, head in self.heads.items():
+            scores = self.probabilities(task, head(embedding)).tolist()
+            by_label = dict(zip(self.labels[task], scores, strict=True))
+            label = max(by_label, key=by_label.__getitem__)
+            predictions[task] = Prediction(label, by_label[label], by_label)
+        return predictions
+
+    def probabilities(self, task: str, logits: Tensor) -> Tensor:
+        """Probability of each class of a task from its logits ``(..., n_classes)``; multilabel ones are independent."""
+        return probabilities(logits, self.kinds[task])
+
+    def _prepare(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
+        samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform, np.float32)
+        if samples.ndim not in (1, 2) or samples.size == 0:
+            raise ValueError(f"a waveform of shape (samples,) or (channels, samples) is needed, got {samples.shape}")
+        if not np.isfinite(samples).all():
+            raise ValueError("the waveform holds NaN or infinite samples")
+        mono = samples.mean(0) if samples.ndim == 2 else samples
+        if sample_rate != self.frontend.sample_rate:
+            mono = soxr.resample(mono, sample_rate, self.frontend.sample_rate)
+        return torch.from_numpy(np.ascontiguousarray(mono)).to(self.frontend.window)
+
+
+def probabilities(logits: Tensor, kind: str = "multiclass") -> Tensor:
+    """Probability of each class: they sum to 1, but for a multilabel task, whose classes are independent.
+
+    Example:
+        >>> probabilities(torch.zeros(1, 4)), probabilities(torch.zeros(1, 2), "multilabel")
+        (tensor([[0.2500, 0.2500, 0.2500, 0.2500]]), tensor([[0.5000, 0.5000]]))
+    """
+    return logits.sigmoid() if kind == "multilabel" else logits.softmax(-1)
+
+
+def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, AudioCNN]:
+    """Frontend and trunk of an `AudioCNN` on log-mel, for what is only made for those.
+
+    Raises:
+        UsageError: if the model is another; names the purpose.
+
+    Example:
+        >>> spectrogram_cnn(AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2}), "listen")[0].n_mels
+        64
+    """
+    if isinstance(model.frontend, LogMel) and isinstance(model.trunk, AudioCNN):
+        return model.frontend, model.trunk
+    kinds = f"{type(model.trunk).__name__} on {type(model.frontend).__name__}"
+    raise UsageError(f"{purpose} is made for an AudioCNN on LogMel; this model is a {kinds}")

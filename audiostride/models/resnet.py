@@ -1,0 +1,296 @@
+"""`ResNet`: residual networks for spectrograms and images whose downsampling is strided, spectral or learned.
+
+A residual block that downsamples convolves without stride and then pools; its main and its shortcut
+branch share one pooling layer, so both always have one size (Riad et al. 2022, Fig. 2b). Shapes are
+``(batch, channel, time, mel)``; for images read height for time and width for mel.
+
+Sources: He et al. 2015 (residual nets) and 2016 (pre-activation); Riad et al., ICLR 2022, Section 3.2.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.downsampling import DiffStride, SpectralPool
+from .audio_cnn import Downsampling
+
+Stem = Literal["small", "imagenet"]
+Stride = tuple[float, float]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut around them; at most the first one downsamples.
+
+    With spectral or learned strides one pooling layer follows the first convolution and serves the
+    shortcut, too. Pooling and the shortcut's 1x1 convolution commute, so the shortcut pools first
+    and convolves the smaller map.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        downsampling: "strided", "spectral" or "diffstride".
+        stride: (time, mel) stride, for diffstride the initial one; None: this block keeps its input's size.
+        smoothness: DiffStride's ramp width R, in DFT bins.
+        shared_stride: one learned stride for both axes.
+        pre_activation: batch norm and ReLU before each convolution (He et al. 2016), not after it.
+
+    Raises:
+        ValueError: if a stride is below 1, or not whole where it is a strided convolution's.
+
+    Example:
+        >>> block = ResidualBlock(8, 16, "diffstride", (2.0, 1.5), smoothness=1)
+        >>> block(torch.zeros(4, 8, 50, 32)).shape
+        torch.Size([4, 16, 27, 23])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        downsampling: Downsampling = "diffstride",
+        stride: Stride | None = None,
+        smoothness: float = 4.0,
+        shared_stride: bool = False,
+        pre_activation: bool = False,
+    ):
+        super().__init__()
+        self.pool = _pool(downsampling, stride, smoothness, shared_stride)
+        conv_stride = _conv_stride(downsampling, stride)
+        self.pre_activation = pre_activation
+        self.conv1 = _conv(in_channels, out_channels, 3, conv_stride)
+        self.norm1 = nn.BatchNorm2d(in_channels if pre_activation else out_channels)
+        self.conv2 = _conv(out_channels, out_channels, 3)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        project = in_channels != out_channels or conv_stride != (1, 1)
+        self.shortcut = _conv(in_channels, out_channels, 1, conv_stride) if project else nn.Identity()
+        self.shortcut_norm = nn.BatchNorm2d(out_channels) if project and not pre_activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
+        if self.pre_activation:
+            active = self.norm1(x).relu()
+            main = self.conv2(self.norm2(self.pool(self.conv1(active))).relu())
+            projected = not isinstance(self.shortcut, nn.Identity)  # only a projection sees the activation
+            return main + self.shortcut(self.pool(active if projected else x))
+        main = self.norm2(self.conv2(self.norm1(self.pool(self.conv1(x))).relu()))
+        return (main + self.shortcut_norm(self.shortcut(self.pool(x)))).relu()
+
+
+class ResNet(nn.Module):
+    """Residual network over log-mel spectrograms or images; ends in global average pooling.
+
+    Up to five places downsample: the stem and the first block of each stage. `strides` fills the
+    last of them, so with four stages (2, 2, 2) is the paper's notation for CIFAR (stages 2 to 4),
+    four strides let the first identity block learn its own, and five pool the stem as well, the
+    notation of the paper's published code.
+
+    Args:
+        downsampling: "strided" (strided convolution), "spectral" (fixed) or "diffstride" (learned).
+        channels: channels of each stage; the stem has those of the first.
+        blocks: residual blocks of each stage.
+        strides: strides of the last places, each a (time, mel) pair or one number for both axes; for
+            diffstride the initial ones. The other places keep their input's size.
+        smoothness: DiffStride's ramp width R >= 1, in DFT bins.
+        shared_stride: each place learns one stride for both axes.
+        stem: "small": one 3x3 convolution; "imagenet": a 7x7 convolution of stride 2 and a 3x3
+            max-pool of stride 2, which learn no stride.
+        pre_activation: batch norm and ReLU before each convolution, not after it.
+        in_channels: channels of the input: 1 for spectrograms, 3 for colour images.
+
+    Attributes:
+        num_features: channels of the last stage, the length of an embedding.
+        settings: the arguments it was made with; `strides` are the initial ones.
+
+    Raises:
+        ValueError: if an argument is out of range or their lengths do not fit.
+
+    Source:
+        He et al. 2015 and 2016; Riad et al., ICLR 2022, Section 3.2 and Fig. 2.
+
+    Example:
+        >>> net = ResNet("diffstride", channels=(8, 16, 32), blocks=(1, 1, 1), smoothness=1, strides=(2, 1, 2, 2))
+        >>> net(torch.zeros(2, 1, 100, 64)).shape
+        torch.Size([2, 32])
+        >>> net.strides()
+        [[2.0, 2.0], [1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]
+        >>> net.map_sizes(100, 64)
+        [(100, 64), (51, 33), (51, 33), (27, 19), (15, 11)]
+    """
+
+    def __init__(
+        self,
+        downsampling: Downsampling = "diffstride",
+        channels: Sequence[int] = (64, 128, 256, 512),
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        strides: Sequence[float | Sequence[float]] = (2, 1, 2, 2, 2),
+        smoothness: float = 4.0,
+        shared_stride: bool = False,
+        stem: Stem = "small",
+        pre_activation: bool = False,
+        in_channels: int = 1,
+    ):
+        super().__init__()
+        _check(downsampling, channels, blocks, strides, stem)
+        pairs = [tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
+        self.settings: dict[str, Any] = {
+            "downsampling": downsampling,
+            "channels": list(channels),
+            "blocks": list(blocks),
+            "strides": [list(pair) for pair in pairs],
+            "smoothness": smoothness,
+            "shared_stride": shared_stride,
+            "stem": stem,
+            "pre_activation": pre_activation,
+            "in_channels": in_channels,
+        }
+        self.num_features = channels[-1]
+        stem_stride, *stage_strides = [None] * (1 + len(channels) - len(pairs)) + pairs
+        self.stem = _Stem(
+            in_channels, channels[0], stem, downsampling, stem_stride, smoothness, shared_stride, pre_activation
+        )
+        self.stages = nn.ModuleList()
+        previous = channels[0]
+        for width, depth, stride in zip(channels, blocks, stage_strides, strict=True):
+            stage = nn.Sequential()
+            for number in range(depth):
+                stage.append(
+                    ResidualBlock(
+                        previous,
+                        width,
+                        downsampling,
+                        stride if number == 0 else None,  # type: ignore[arg-type]
+                        smoothness,
+                        shared_stride,
+                        pre_activation,
+                    )
+                )
+                previous = width
+            self.stages.append(stage)
+        self.norm = nn.BatchNorm2d(previous) if pre_activation else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks of all stages, from input to output."""
+        return [block for stage in self.stages for block in stage.children()]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time, mel)`` to the feature map ``(batch, channel, time', mel')``."""
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        for stage in self.stages:
+            x = stage(x)
+        return self.norm(x).relu() if self.settings["pre_activation"] else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time, mel)`` to an embedding ``(batch, num_features)``: global average."""
+        return self.forward_features(x).mean(dim=(-2, -1))
+
+    def strides(self) -> list[list[float]]:
+        """Current (time, mel) stride of each place that has one, learned or fixed."""
+        return [_stride_of(pool, conv) for pool, conv in self._places()]
+
+    def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
+        """Size (time, mel) of the map before each place that has a stride, and of the last feature map.
+
+        Example:
+            >>> ResNet("strided", strides=(2, 2, 2), stem="imagenet", in_channels=3).map_sizes(224, 224)
+            [(56, 56), (28, 28), (14, 14), (7, 7)]
+        """
+        if self.settings["stem"] == "imagenet":
+            time, mel = -(-time // 4), -(-mel // 4)
+        sizes = [(time, mel)]
+        for pool, conv in self._places():
+            time, mel = sizes[-1]
+            if isinstance(pool, nn.Identity):
+                sizes.append((-(-time // conv.stride[0]), -(-mel // conv.stride[1])))
+            else:
+                sizes.append((pool.output_length(time, 0), pool.output_length(mel, 1)))
+        return sizes
+
+    def _places(self) -> list[tuple[DiffStride | SpectralPool | nn.Identity, nn.Conv2d]]:
+        """Pooling layer and convolution of each place that has a stride, from input to output."""
+        firsts: list[Any] = [stage[0] for stage in self.stages]  # type: ignore[index]
+        places = [(self.stem.pool, self.stem.conv), *((block.pool, block.conv1) for block in firsts)]
+        return places[len(places) - len(self.settings["strides"]) :]
+
+
+def resnet18(**settings: Any) -> ResNet:
+    """ResNet-18: four stages of two blocks with 64, 128, 256 and 512 channels.
+
+    Args:
+        settings: any other argument of `ResNet`.
+
+    Example:
+        >>> cifar = resnet18(downsampling="spectral", in_channels=3, strides=(2, 2, 2))
+        >>> cifar(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 512])
+        >>> imagenet = resnet18(in_channels=3, stem="imagenet", strides=(1, 2, 2, 2))
+        >>> spectrogram = resnet18(smoothness=1)
+    """
+    return ResNet(**settings)
+
+
+class _Stem(nn.Module):
+    def __init__(self, in_channels, channels, kind, downsampling, stride, smoothness, shared_stride, pre_activation):
+        super().__init__()
+        self.pool = _pool(downsampling, stride, smoothness, shared_stride)
+        self.max_pool: nn.Module
+        if kind == "imagenet":
+            self.conv = _conv(in_channels, channels, 7, (2, 2))
+            self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
+        else:
+            self.conv = _conv(in_channels, channels, 3, _conv_stride(downsampling, stride))
+            self.max_pool = nn.Identity()
+        # With pre-activation the first block begins with a norm and a ReLU of its own.
+        bare = pre_activation and kind == "small"
+        self.norm_relu = nn.Identity() if bare else nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.max_pool(self.norm_relu(self.pool(self.conv(x))))
+
+
+def _check(downsampling: str, channels: Sequence, blocks: Sequence, strides: Sequence, stem: str) -> None:
+    if downsampling not in get_args(Downsampling):
+        raise ValueError(f"downsampling must be strided, spectral or diffstride, got {downsampling!r}")
+    if stem not in get_args(Stem):
+        raise ValueError(f"stem must be small or imagenet, got {stem!r}")
+    if not channels or len(channels) != len(blocks) or min(blocks) < 1:
+        raise ValueError(f"each stage needs its channels and at least one block, got {channels} and {blocks}")
+    most = len(channels) + (stem == "small")
+    if not 1 <= len(strides) <= most:
+        raise ValueError(f"a {stem} stem and {len(channels)} stages take 1 to {most} strides, got {len(strides)}")
+    if any(isinstance(stride, Sequence) and len(stride) != 2 for stride in strides):
+        raise ValueError(f"a stride is one number or a (time, mel) pair, got {list(strides)}")
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
+    # No bias: a batch norm follows, or the sum of two branches does.
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def _conv_stride(downsampling: str, stride: Stride | None) -> tuple[int, int]:
+    if downsampling != "strided" or stride is None:
+        return 1, 1
+    if any(s < 1 or s != int(s) for s in stride):
+        raise ValueError(f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}")
+    return int(stride[0]), int(stride[1])
+
+
+def _pool(
+    downsampling: str, stride: Stride | None, smoothness: float, shared_stride: bool
+) -> DiffStride | SpectralPool | nn.Identity:
+    if downsampling == "strided" or stride is None:
+        return nn.Identity()
+    return SpectralPool(stride) if downsampling == "spectral" else DiffStride(stride, smoothness, shared_stride)
+
+
+def _stride_of(pool: DiffStride | SpectralPool | nn.Identity, conv: nn.Conv2d) -> list[float]:
+    if isinstance(pool, nn.Identity):
+        return [float(s) for s in conv.stride]
+    return pool.strides() if isinstance(pool, DiffStride) else list(pool.stride)

@@ -1,0 +1,51 @@
+"""What a network is like at given strides: its cut-offs, striding factor and cost, for every epoch of a training."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..layers.downsampling import DiffStride
+from .cost import trunk_cost
+from .cutoffs import AXES, trunk_cutoffs
+from .network import AudioNetwork, spectrogram_cnn
+
+
+def state_at(model: AudioNetwork, strides: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Cut-offs, striding factor and cost that a model has at given strides.
+
+    Args:
+        model: decides everything but the learned strides; it is not changed.
+        strides: (time, mel) stride of each block.
+
+    Returns:
+        "strides"; "cutoffs": cumulative (time, mel) cut-off of each block, f/(2S) or the lowest so
+        far; "total_stride": product of the strides of each axis; "shrinkage": input length over the
+        last map's, which is smaller, as maps keep R bins more; "macs_per_second".
+
+    Example:
+        >>> from audiostride import AudioCNN, LogMel
+        >>> trunk = AudioCNN(channels=(4, 4), strides=((2, 2), (2, 2)), smoothness=1)
+        >>> state = state_at(AudioNetwork(LogMel(), trunk, {"rate": 2}), [[2.0, 2.0], [4.0, 1.0]])
+        >>> state["total_stride"], state["cutoffs"][0]
+        ([8.0, 2.0], [25.0, 0.25])
+    """
+    frontend, trunk = spectrogram_cnn(model, "the cut-offs over training")
+    trunk = copy.deepcopy(trunk).cpu()
+    with torch.no_grad():
+        for block, stride in zip(trunk.separable_blocks, strides, strict=True):
+            if isinstance(block.pool, DiffStride):
+                block.pool.stride.copy_(torch.tensor(stride[: len(block.pool.stride)]))
+    n_frames = model.window_length // frontend.hop_length
+    rows = trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate)
+    by_axis = [[row.cumulative.continuous for row in rows if row.axis == axis] for axis in AXES]
+    last = trunk.map_sizes(n_frames, frontend.n_mels)[-1]
+    return {
+        "strides": [list(stride) for stride in strides],
+        "cutoffs": [list(pair) for pair in zip(*by_axis, strict=True)],
+        "total_stride": [math.prod(stride[axis] for stride in strides) for axis in (0, 1)],
+        "shrinkage": [n_frames / last[0], frontend.n_mels / last[1]],
+        "macs_per_second": trunk_cost(trunk, frontend.sample_rate // frontend.hop_length, frontend.n_mels).macs,
+    }

@@ -1,0 +1,188 @@
+"""`WaveCNN`: a 1-D CNN on the raw waveform whose strides are fixed or learned, and the frontend that hands it over.
+
+Where `AudioCNN` learns the resolution of a spectrogram, this network learns how finely to sample the
+output of its own filters. A block rectifies before it pools: the first convolution is a bank of
+filters, and what follows them must be their envelopes, for a linear layer pooled to a few hundred Hz
+would lose all sound above.
+
+Source: after the M5 network of Dai et al. 2017, "Very deep convolutional neural networks for raw
+waveforms"; Riad et al., ICLR 2022, Section 2.4 (other dimensions).
+"""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.downsampling import DiffStride, SpectralPool, StridedConv
+from .audio_cnn import Downsampling
+
+
+class RawWaveform(nn.Module):
+    """The frontend that leaves the waveform as it is: frames are single samples.
+
+    Args:
+        sample_rate: of the waveform, in Hz.
+
+    Attributes:
+        frame_rate: frames per second, in Hz: the sample rate.
+        hop_length: 1, in samples.
+        n_mels: None, there is no frequency axis.
+        settings: the arguments it was made with.
+
+    Raises:
+        ValueError: if the sample rate is not positive.
+
+    Example:
+        >>> RawWaveform(8000)(torch.zeros(4, 8000)).shape
+        torch.Size([4, 1, 8000])
+    """
+
+    window: Tensor
+
+    def __init__(self, sample_rate: int = 16000):
+        super().__init__()
+        if sample_rate < 1:
+            raise ValueError(f"the sample rate must be positive, got {sample_rate} Hz")
+        self.settings: dict[str, Any] = {"sample_rate": sample_rate}
+        self.sample_rate, self.hop_length, self.n_mels = sample_rate, 1, None
+        self.frame_rate = float(sample_rate)
+        self.register_buffer("window", torch.ones(1), persistent=False)  # of one sample; knows the device
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Map ``(..., samples)`` to ``(..., 1, samples)``: one channel."""
+        return waveform.unsqueeze(-2)
+
+
+class WaveBlock(nn.Module):
+    """Convolve, normalise, rectify, downsample; a strided convolution downsamples first.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd length of the filters, in samples of the block's input.
+        downsampling: "strided", "spectral" or "diffstride".
+        stride: the stride, for diffstride the initial one.
+        smoothness: DiffStride's ramp width R, in DFT bins.
+
+    Example:
+        >>> WaveBlock(1, 8, 79, "diffstride", 8.0, smoothness=4)(torch.zeros(2, 1, 8000)).shape
+        torch.Size([2, 8, 1007])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        downsampling: Downsampling,
+        stride: float,
+        smoothness: float,
+    ):
+        super().__init__()
+        conv_stride = stride if downsampling == "strided" else 1
+        self.conv = StridedConv(in_channels, out_channels, (kernel_size,), (conv_stride,))
+        self.norm = nn.BatchNorm1d(out_channels)
+        self.pool: DiffStride | SpectralPool | nn.Identity
+        if downsampling == "strided":
+            self.pool = nn.Identity()
+        else:
+            self.pool = SpectralPool(stride) if downsampling == "spectral" else DiffStride(stride, smoothness)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time)`` to ``(batch, out_channels, time')``."""
+        return self.pool(self.norm(self.conv(x)).relu())
+
+    def stride(self) -> float:
+        """Current stride, learned or fixed."""
+        if isinstance(self.pool, nn.Identity):
+            return float(self.conv.conv.stride[0])
+        return self.pool.strides()[0] if isinstance(self.pool, DiffStride) else self.pool.stride[0]
+
+    def output_length(self, n: int) -> int:
+        """Length that an input of `n` samples becomes."""
+        if isinstance(self.pool, nn.Identity):
+            return -(-n // self.conv.conv.stride[0])
+        return self.pool.output_length(n, 0)
+
+
+class WaveCNN(nn.Module):
+    """1-D CNN over raw waveforms, ending in global average pooling.
+
+    Args:
+        downsampling: "strided" (strided convolution), "spectral" (fixed) or "diffstride" (learned).
+        channels: output channels of each block.
+        kernel_sizes: odd filter length of each block, in samples of its input.
+        strides: stride of each block; for diffstride the initial ones.
+        smoothness: DiffStride's ramp width R >= 1, in DFT bins: for 1 s of input a bin is 1 Hz.
+
+    Attributes:
+        num_features: channels of the last block, the length of an embedding.
+        settings: the arguments it was made with; `strides` are the initial ones.
+
+    Raises:
+        ValueError: if an argument is out of range or their lengths differ.
+
+    Example:
+        >>> cnn = WaveCNN("diffstride", channels=(8, 8, 16), kernel_sizes=(79, 3, 3), strides=(16, 4, 4))
+        >>> cnn(torch.zeros(2, 1, 8000)).shape
+        torch.Size([2, 16])
+        >>> cnn.strides()
+        [[16.0], [4.0], [4.0]]
+        >>> cnn.map_sizes(8000)
+        [(8000,), (507,), (135,), (41,)]
+    """
+
+    def __init__(
+        self,
+        downsampling: Downsampling = "diffstride",
+        channels: Sequence[int] = (32, 64, 128, 256),
+        kernel_sizes: Sequence[int] = (79, 3, 3, 3),
+        strides: Sequence[float] = (16, 4, 4, 4),
+        smoothness: float = 4.0,
+    ):
+        super().__init__()
+        if downsampling not in get_args(Downsampling):
+            raise ValueError(f"downsampling must be strided, spectral or diffstride, got {downsampling!r}")
+        if not channels or not len(channels) == len(kernel_sizes) == len(strides):
+            raise ValueError(
+                "each block needs its channels, kernel size and stride, "
+                f"got {len(channels)}, {len(kernel_sizes)} and {len(strides)}"
+            )
+        self.settings: dict[str, Any] = {
+            "downsampling": downsampling,
+            "channels": list(channels),
+            "kernel_sizes": list(kernel_sizes),
+            "strides": list(strides),
+            "smoothness": smoothness,
+        }
+        self.num_features = channels[-1]
+        self.blocks = nn.Sequential(
+            *(
+                WaveBlock(i, o, kernel, downsampling, stride, smoothness)
+                for i, o, kernel, stride in zip((1, *channels[:-1]), channels, kernel_sizes, strides, strict=True)
+            )
+        )
+
+    def forward_features(self, waveform: Tensor) -> Tensor:
+        """Map ``(batch, 1, samples)`` to the feature map ``(batch, channel, time)``."""
+        return self.blocks(waveform)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Map ``(batch, 1, samples)`` to an embedding ``(batch, num_features)``: global average."""
+        return self.forward_features(waveform).mean(dim=-1)
+
+    def strides(self) -> list[list[float]]:
+        """Current stride of each block, learned or fixed, as a list of one axis."""
+        return [[block.stride()] for block in self._wave_blocks()]
+
+    def map_sizes(self, time: int) -> list[tuple[int]]:
+        """Length of the input of each block and of the last block's output, in its samples."""
+        sizes = [(time,)]
+        for block in self._wave_blocks():
+            sizes.append((block.output_length(sizes[-1][0]),))
+        return sizes
+
+    def _wave_blocks(self) -> list[WaveBlock]:
+        return list(self.blocks)  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""`Section`: a part of a recipe, checked by pydantic; and its errors, said by key, value and the nearest right name."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Tag
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def explain(problem: Any, kind: type[Section]) -> str:
+    """One error of pydantic as a line: the key, what is wrong, the value, and the nearest name that exists.
+
+    Args:
+        problem: one of `ValidationError.errors()`.
+        kind: the section that was checked.
+    """
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
+    # pydantic puts the tag of a union (the data source) into the location; it is no key of the recipe.
+    location = [str(part) for part in problem["loc"]]
+    section, path = _walk(location, kind)
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: there is no such key{nearest(path[-1], section)}"
+    if problem["type"] == "missing":
+        return f"{key}: is missing"
+    shown = repr(problem["input"])
+    shown = shown if len(shown) < 80 else shown[:77] + "..."
+    expected = problem.get("ctx", {}).get("expected") or problem.get("ctx", {}).get("expected_tags")
+    given = problem.get("ctx", {}).get("tag", problem["input"])
+    hint = nearest(str(given), re.findall(r"'([^']+)'", expected)) if expected else ""
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{key}: {message}, got {shown}{hint}"
+
+
+def _walk(location: list[str], kind: type[Section]) -> tuple[Iterable[str], list[str]]:
+    """Names that exist beside the last key of a location, and the location without union tags."""
+    annotation: Any = kind
+    names: Iterable[str] = ()
+    path = []
+    for part in location:
+        if type(None) in get_args(annotation):  # a section that may be left out
+            annotation = next(a for a in get_args(annotation) if a is not type(None))
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            names = annotation.model_fields
+            field = annotation.model_fields.get(part)
+            annotation = field.annotation if field else None
+            path.append(part)
+        elif getattr(annotation, "__origin__", None) is dict:
+            annotation = get_args(annotation)[1]
+            path.append(part)
+        elif tagged := [a for a in get_args(annotation) if _tag(a) == part]:
+            annotation = tagged[0] if isinstance(tagged[0], type) else get_args(tagged[0])[0]
+        else:
+            path.append(part)
+    return names, path
+
+
+def _tag(section: Any) -> str | None:
+    tag = next((part.tag for part in get_args(section) if isinstance(part, Tag)), None)
+    source = getattr(section, "model_fields", {}).get("source")
+    return get_args(source.annotation)[0] if source else tag
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of an error line that suggests a name, or nothing if none is near.
+
+    Example:
+        >>> nearest("epoch", ["epochs", "seed"])
+        "; did you mean 'epochs'?"
+    """
+    near = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

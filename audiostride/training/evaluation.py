@@ -1,0 +1,231 @@
+"""Scores of a classifier on whole clips: the logits of a clip's windows are averaged."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data.batches import evaluation_batches
+from ..data.clips import Clips, Progress
+from ..models.classifier import AudioClassifier
+from ..models.network import probabilities
+from ..windows import mean_over_windows
+from .processes import gather_rows, share_of
+
+
+class Score(NamedTuple):
+    """Score of one task.
+
+    Attributes:
+        loss: mean over clips of the loss of the averaged logits, in nats: cross-entropy, for a
+            multilabel task the mean of its classes' binary cross-entropies.
+        accuracy: share of clips whose likeliest class is right, 0 to 1; for a multilabel task the
+            share of right yes-or-no decisions.
+        n: number of clips.
+        auc: binary tasks: area under the ROC curve.
+        mean_average_precision: multilabel tasks: mean over classes of the average precision.
+        macro_f1: binary and multilabel tasks: mean over classes of F1, at the task's thresholds.
+    """
+
+    loss: float
+    accuracy: float
+    n: int
+    auc: float | None = None
+    mean_average_precision: float | None = None
+    macro_f1: float | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """All figures that this kind of task has, by name.
+
+        Example:
+            >>> Score(0.5, 0.75, 4).metrics()
+            {'loss': 0.5, 'accuracy': 0.75, 'n': 4}
+        """
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+    @property
+    def headline(self) -> float:
+        """The figure by which epochs are compared: mean average precision, else accuracy."""
+        return self.accuracy if self.mean_average_precision is None else self.mean_average_precision
+
+
+@torch.inference_mode()
+def clip_logits(
+    model: AudioClassifier,
+    clips: Clips,
+    indexes: Sequence[int] | np.ndarray,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Logits of whole clips, averaged over each clip's windows. The model is left in eval mode.
+
+    Args:
+        model: the classifier.
+        clips: a table of clips.
+        indexes: which of its rows.
+        workers: processes that decode audio; 0 decodes in this one.
+        progress: called after each batch.
+
+    Returns:
+        For each task float32 logits of shape ``(len(indexes), n_classes)``, on the CPU.
+
+    Raises:
+        DataError: if a file cannot be read.
+    """
+    model.eval()
+    device = model.frontend.window.device
+    parts: list[Tensor] = []
+    owners: list[Tensor] = []
+    batches = evaluation_batches(clips, list(indexes), model.frontend.sample_rate, model.window_length, workers)
+    for batch in batches:
+        # Memory is bounded by the number of windows, not of clips: one clip may last an hour.
+        for windows in batch.waveform.split(256):
+            parts.append(model.trunk(model.frontend(windows.to(device))))
+        owners.append(batch.clip)
+        if progress:
+            progress("evaluating", int(batch.clip[-1]) + 1, len(indexes))
+    embedding = mean_over_windows(torch.cat(parts), torch.cat(owners).to(device), len(indexes))
+    return {task: head(embedding).float().cpu() for task, head in model.heads.items()}
+
+
+def task_loss(logits: Tensor, labels: Tensor, kind: str = "multiclass", class_weights: Tensor | None = None) -> Tensor:
+    """Mean loss of logits ``(n, n_classes)``, a scalar, in at least float32.
+
+    Args:
+        logits: of the classes.
+        labels: class numbers ``(n,)`` or shares of the classes ``(n, n_classes)``.
+        kind: "multiclass" and "binary": cross-entropy; "multilabel": a binary cross-entropy for each
+            class, averaged over classes.
+        class_weights: weight of each class ``(n_classes,)``; for a multilabel task of its presence.
+
+    Example:
+        >>> task_loss(torch.zeros(2, 3), torch.tensor([0, 2])).item()
+        1.0986123085021973
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if kind == "multilabel":
+        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=class_weights)
+    return F.cross_entropy(logits, labels, weight=class_weights)
+
+
+def share_right(logits: Tensor, labels: Tensor, kind: str = "multiclass") -> Tensor:
+    """How far each clip is right, ``(n,)`` from 0 to 1: its likeliest class, or a share of its yes and no.
+
+    Example:
+        >>> share_right(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 1.0]]), "multilabel")
+        tensor([0.5000])
+    """
+    if kind == "multilabel":
+        return ((logits > 0) == (labels > 0.5)).float().mean(1)
+    numbers = labels if labels.dim() == 1 else labels.argmax(1)
+    return (logits.argmax(1) == numbers).float()
+
+
+def score(
+    logits: Tensor,
+    labels: Tensor | np.ndarray,
+    kind: str = "multiclass",
+    thresholds: Sequence[float] | None = None,
+) -> Score:
+    """Score of logits ``(n, n_classes)`` against class numbers ``(n,)`` or, multilabel, ``(n, n_classes)``.
+
+    Args:
+        logits: averaged over each clip's windows.
+        labels: the truth.
+        kind: of the task.
+        thresholds: from which probability on a class counts as present: of every class of a
+            multilabel task, of the second class of a binary one; 0.5 by default.
+
+    Example:
+        >>> score(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1])).accuracy
+        0.5
+        >>> score(torch.tensor([[9.0, 0.0], [0.0, 9.0]]), torch.tensor([0, 1]), "binary").auc
+        1.0
+    """
+    target = torch.as_tensor(labels)
+    loss = task_loss(logits, target, kind).item()
+    accuracy = share_right(logits, target, kind).double().mean().item()
+    n = len(target)
+    if kind == "multiclass":
+        return Score(loss, accuracy, n)
+    from torchmetrics.functional import classification as metrics
+
+    likely = probabilities(logits, kind)
+    if kind == "binary":
+        found = (likely[:, 1] >= (thresholds[0] if thresholds else 0.5)).long()
+        auc = metrics.binary_auroc(likely[:, 1], target).item() if len(target.unique()) == 2 else None
+        f1 = metrics.multiclass_f1_score(found, target, num_classes=2, average="macro").item()
+        return Score(loss, accuracy, n, auc=auc, macro_f1=f1)
+    truth = target.long()
+    found = (likely >= torch.tensor(thresholds or [0.5])).long()
+    f1 = metrics.multilabel_f1_score(found, truth, num_labels=logits.shape[1], average="macro").item()
+    present = truth.sum(0) > 0  # a class without a single clip has no precision
+    if not present.any():
+        return Score(loss, accuracy, n, macro_f1=f1)
+    precisions = [metrics.binary_average_precision(likely[:, i], truth[:, i]) for i in present.nonzero().flatten()]
+    precision = torch.stack(precisions).mean().item()
+    return Score(loss, accuracy, n, mean_average_precision=precision, macro_f1=f1)
+
+
+def best_thresholds(logits: Tensor, labels: Tensor | np.ndarray, kind: str) -> list[float]:
+    """Probability thresholds that give each class its best F1 on these clips, for `score`.
+
+    Args:
+        logits: of validation clips, ``(n, n_classes)``.
+        labels: the truth, as for `score`.
+        kind: "binary" (one threshold, of the second class, for the macro-F1 of both) or "multilabel"
+            (one for each class).
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.5, 0.0]])
+        >>> [round(t, 4) for t in best_thresholds(logits, torch.tensor([0, 1, 1]), "binary")]
+        [0.1941]
+    """
+    likely, target = probabilities(logits, kind), torch.as_tensor(labels)
+    if kind == "binary":
+        return [_best_threshold(likely[:, 1], target, both_classes=True)]
+    return [_best_threshold(likely[:, i], target[:, i], both_classes=False) for i in range(likely.shape[1])]
+
+
+def _best_threshold(likely: Tensor, truth: Tensor, both_classes: bool) -> float:
+    """The middle of the best gap between two neighbouring probabilities; 0.5 where nothing is to be gained."""
+    values, order = likely.double().sort()
+    n, n_positive = len(values), truth.double().sum()
+    if n_positive in (0, n):
+        return 0.5
+    # Cut i leaves the lowest i clips below the threshold, from none to all of them.
+    below = torch.arange(n + 1, dtype=torch.double)
+    missed = torch.cat([below.new_zeros(1), truth[order].double().cumsum(0)])
+    f1 = 2 * (n_positive - missed) / (n - below + n_positive)
+    if both_classes:
+        f1 = (f1 + 2 * (below - missed) / (below + n - n_positive)) / 2
+    f1[1:n][values[1:] == values[:-1]] = -1  # equal probabilities cannot be told apart
+    best = int(f1.argmax())
+    edges = [0.0, *values.tolist(), 1.0]
+    return (edges[best] + edges[best + 1]) / 2
+
+
+def evaluate(
+    model: AudioClassifier,
+    clips: Clips,
+    labels: Mapping[str, np.ndarray],
+    indexes: Sequence[int] | np.ndarray,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Score], dict[str, Tensor]]:
+    """Score of every task that `labels` names on the clips at `indexes`, and the logits behind them.
+
+    Where several processes work together each computes the logits of its share of the clips, and
+    every one has all of them in the end.
+    """
+    mine = share_of(indexes)
+    logits = clip_logits(model, clips, mine, workers, progress) if len(mine) else {}
+    logits = gather_rows(logits, len(indexes))
+    scores = {
+        task: score(logits[task], numbers[indexes], model.kinds[task], model.thresholds.get(task))
+        for task, numbers in labels.items()
+    }
+    return scores, logits

@@ -1,0 +1,210 @@
+"""What a training run is made of, and how it goes into a checkpoint and back, to the bit.
+
+The random choices of the data are pure functions of (seed, epoch, clip), so the sampler's state is
+a position. Learning rates are a pure function of the step.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..errors import ModelFileError
+from ..models.classifier import AudioClassifier
+from .checkpoints import Checkpoint, Notify, checkpoint_name
+from .processes import gather, process_count, process_index
+
+Totals = dict[str, dict[str, float]]
+"""For each task the sums of loss and right answers over the epoch so far, and the number of clips."""
+
+_POSITION = ("epoch", "batch", "step", "best", "best_checkpoint", "epochs_since_best", "finished")
+
+
+@dataclass
+class RunState:
+    """All that changes while a run goes on, except the generators, which are global.
+
+    Attributes:
+        model: the classifier.
+        average: moving average of its weights, if wanted.
+        optimizer: of the model's parameters.
+        epoch: epochs that are over, evaluated and logged.
+        batch: batches of the present epoch that are done.
+        step: optimiser steps that are done.
+        best: mean validation accuracy of the best epoch, and minus its loss.
+        best_checkpoint: name of that epoch's checkpoint, "" before there is one.
+        epochs_since_best: for early stopping.
+        finished: there is nothing left to train.
+        totals: training scores of the present epoch, of this process' clips.
+        log_bytes: length of each log file at the last checkpoint.
+    """
+
+    model: AudioClassifier
+    average: AudioClassifier | None
+    optimizer: Optimizer
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best: tuple[float, float] = (-1.0, 0.0)
+    best_checkpoint: str = ""
+    epochs_since_best: int = 0
+    finished: bool = False
+    totals: Totals = field(default_factory=dict)
+    log_bytes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> AudioClassifier:
+        """What is validated and kept: the average where there is one, else the model."""
+        return self.model if self.average is None else self.average
+
+    @property
+    def name(self) -> str:
+        """Name of a checkpoint of this moment."""
+        return checkpoint_name(self.epoch, self.step)
+
+    def checkpoint(self, conditions: Mapping[str, Any]) -> Checkpoint:
+        """This moment as a checkpoint; every process of the job takes part.
+
+        Args:
+            conditions: what the result depends on, see `check_conditions`.
+        """
+        state = {
+            "position": {name: getattr(self, name) for name in _POSITION},
+            "processes": gather({"totals": self.totals, "generators": generator_states()}),
+            "log_bytes": self.log_bytes,
+            "conditions": dict(conditions),
+        }
+        tensors = {"model": self.model.state_dict(), "optimizer": _optimizer_tensors(self.optimizer)}
+        if self.average is not None:
+            tensors["average"] = self.average.state_dict()
+        return Checkpoint(self.name, state, tensors)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the moment of a checkpoint, the generators of this process included.
+
+        Raises:
+            ModelFileError: if the checkpoint lacks something or is of another model.
+        """
+        state, tensors = checkpoint.state, checkpoint.tensors
+        try:
+            self.model.load_state_dict(tensors["model"])
+            if self.average is not None:
+                self.average.load_state_dict(tensors["average"])
+            _load_optimizer_tensors(self.optimizer, tensors["optimizer"])
+            for name in _POSITION:
+                value, kind = state["position"][name], type(getattr(self, name))
+                if not isinstance(value, list if kind is tuple else kind):
+                    raise TypeError(f"its {name} is {value!r}")
+                setattr(self, name, value)
+            self.best = (float(self.best[0]), float(self.best[1]))
+            self.log_bytes = {name: int(length) for name, length in state["log_bytes"].items()}
+            if len(state["processes"]) == process_count():
+                own = state["processes"][process_index()]
+                self.totals = own["totals"]
+                set_generator_states(own["generators"])
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
+            reason = f"has no {error}" if isinstance(error, KeyError) else str(error).strip()
+            raise ModelFileError(f"checkpoint {checkpoint.name}: does not fit this run: {reason}") from error
+
+
+def generator_states() -> dict[str, Any]:
+    """States of Python's, numpy's and torch's global generators, as JSON can hold them.
+
+    Example:
+        >>> states = generator_states()
+        >>> first = torch.rand(1), random.random(), np.random.rand()
+        >>> set_generator_states(states)
+        >>> first == (torch.rand(1), random.random(), np.random.rand())
+        True
+    """
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+    }
+
+
+def set_generator_states(states: Mapping[str, Any]) -> None:
+    """Set all generators to what `generator_states` returned.
+
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError: if the states are not what it returns.
+    """
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
+    if torch.cuda.is_available() and states["cuda"]:
+        torch.cuda.set_rng_state_all([torch.tensor(state, dtype=torch.uint8) for state in states["cuda"]])
+
+
+def check_conditions(now: Mapping[str, Any], then: Mapping[str, Any], allow_inexact: bool, notify: Notify) -> None:
+    """Compare what a result depends on (recipe, data, machine, versions) with what it was for a checkpoint.
+
+    Args:
+        now: nested plain data.
+        then: the checkpoint's.
+        allow_inexact: only notify of differences.
+        notify: called with a line if there are differences and they are allowed.
+
+    Raises:
+        ModelFileError: names each difference, unless they are allowed.
+
+    Example:
+        >>> check_conditions({"torch": "2.13"}, {"torch": "2.12"}, False, print)
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.ModelFileError: the run would not go on exactly: torch was '2.12', is '2.13'; ...
+    """
+    flat_now, flat_then = _flatten(now), _flatten(then)
+    missing = "not set"
+    differences = [
+        f"{key} was {flat_then.get(key, missing)!r}, is {flat_now.get(key, missing)!r}"
+        for key in sorted(flat_now.keys() | flat_then.keys())
+        if flat_now.get(key, missing) != flat_then.get(key, missing)
+    ]
+    if differences and not allow_inexact:
+        raise ModelFileError(
+            f"the run would not go on exactly: {'; '.join(differences)}; set it back, or go on all the same "
+            "with --allow-inexact"
+        )
+    if differences:
+        notify(f"the run does not go on exactly: {'; '.join(differences)}")
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix: list(tree) if isinstance(tree, tuple) else tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors under NUMBER.NAME, by the number of their parameter."""
+    states = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{name}": value
+        for number, state in states.items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _load_optimizer_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        states.setdefault(int(number), {})[name] = value
+    # Learning rates and the like come from the recipe, anew at every step.
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,195 @@
+"""Sweeps: one recipe trained over a grid of settings and seeds, each run in a directory of its own.
+
+A sweep is resumed by giving the same command again. Its state is what lies in the directory: a run
+with readable results is finished and never repeated, a run without is taken up again.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import AudiostrideError, Interrupted, UsageError
+from .recipe import Recipe, load_recipe
+from .run import RECIPE_FILE, RESULTS_FILE
+
+Train = Callable[[Recipe, Path], object]
+"""Trains a recipe into a directory, as `run.run` does."""
+
+
+class Planned(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        path: its run directory.
+        recipe: its recipe, resolved.
+    """
+
+    path: Path
+    recipe: Recipe
+
+
+class Outcome(NamedTuple):
+    """What became of one run of a sweep.
+
+    Attributes:
+        path: its run directory.
+        state: "finished before", "finished" or "failed".
+        error: what went wrong, "" if nothing did.
+    """
+
+    path: Path
+    state: str
+    error: str = ""
+
+
+def plan_sweep(
+    recipe: str, out: Path, grid: Sequence[str] = (), seeds: Sequence[int] = (), overrides: Sequence[str] = ()
+) -> list[Planned]:
+    """The runs of a sweep, every recipe checked before any training.
+
+    Args:
+        recipe: a recipe file or the name of a shipped one.
+        out: the sweep's directory, a sub-directory a run.
+        grid: strings like ``model.downsampling=strided,spectral``: the values of a key, divided by
+            commas outside of brackets. Several keys give all their combinations.
+        seeds: the seeds of each combination; none: the recipe's.
+        overrides: ``key=value`` settings of every run.
+
+    Raises:
+        RecipeError: if one of the recipes is not valid.
+        UsageError: if the grid is not `KEY=V1,V2`, a value stands twice, or a directory belongs to
+            another recipe.
+
+    Example:
+        >>> plan = plan_sweep("ripples", Path("sweep"), ["model.downsampling=strided,diffstride"], [0, 1])
+        >>> [run.path.name for run in plan]
+        ['strided_seed-0', 'strided_seed-1', 'diffstride_seed-0', 'diffstride_seed-1']
+    """
+    keys = [_grid_key(setting) for setting in grid]
+    for key, values in keys:
+        if key == "seed":
+            raise UsageError("give seeds with --seeds, not with --set")
+        if len(set(values)) < len(values) or "" in values:
+            raise UsageError(f"{key}: its values must be distinct and not empty, got {','.join(values)}")
+    names = [key for key, _ in keys]
+    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
+        raise UsageError("a key or a seed stands twice")
+    planned = []
+    for point in itertools.product(*(values for _, values in keys)):
+        settings = [f"{key}={value}" for key, value in zip(names, point, strict=True)]
+        for seed in [f"seed={seed}" for seed in seeds] or [""]:
+            resolved = load_recipe(recipe, [*overrides, *settings, *filter(None, [seed])])
+            name = "_".join(_part(key, value, names) for key, value in zip(names, point, strict=True))
+            name = "_".join(filter(None, [name, f"seed-{resolved.seed}"]))
+            planned.append(Planned(out / name, resolved))
+    if len({run.path for run in planned}) < len(planned):
+        raise UsageError("two values of the grid differ only in characters that a directory name cannot hold")
+    for run in planned:
+        _check_belongs(run)
+    return planned
+
+
+def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcome | Planned], None]) -> list[Outcome]:
+    """Train every run that is not finished, one after the other; a failed run does not stop the others.
+
+    Args:
+        planned: from `plan_sweep`.
+        train: trains one recipe into a directory, where it goes on with what a killed run left.
+        on_run: called with each `Planned` run as it starts and its `Outcome` when it is done.
+
+    Returns:
+        What became of each run.
+
+    Raises:
+        UsageError: if another sweep is at work in the same directory.
+        Interrupted: after SIGTERM or SIGINT; the same sweep goes on there.
+    """
+    outcomes = []
+    with _alone(planned[0].path.parent):
+        for run in planned:
+            if is_finished(run.path):
+                outcome = Outcome(run.path, "finished before")
+            else:
+                on_run(run)
+                try:
+                    train(run.recipe, run.path)
+                    outcome = Outcome(run.path, "finished")
+                except Interrupted:
+                    raise
+                except AudiostrideError as error:
+                    outcome = Outcome(run.path, "failed", str(error))
+            on_run(outcome)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run directory holds complete results; they are written last."""
+    try:
+        return "tasks" in json.loads((run_dir / RESULTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _grid_key(setting: str) -> tuple[str, list[str]]:
+    key, equals, values = setting.partition("=")
+    if not equals or not key or not values:
+        raise UsageError(f"{setting}: a sweep's setting is KEY=VALUE,VALUE,..., such as model.smoothness=1,4")
+    parts, depth = [""], 0
+    for character in values:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return key, [part.strip() for part in parts]
+
+
+def _part(key: str, value: str, keys: Sequence[str]) -> str:
+    last = key.rpartition(".")[2]
+    if sum(other.rpartition(".")[2] == last for other in keys) > 1:
+        last = key
+    value = re.sub(r"[^\w.+-]+", "-", value).strip("-")
+    return value if last == "downsampling" else f"{last}-{value}"
+
+
+def _check_belongs(run: Planned) -> None:
+    """Refuse to touch a directory that is not this run's own."""
+    if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+        return
+    if not (run.path / RECIPE_FILE).is_file():
+        raise UsageError(f"{run.path}: is in the way, and is no run of this sweep; give another --out, or move it")
+    before = load_recipe(str(run.path / RECIPE_FILE)).model_dump()
+    changed = list(_differences(before, run.recipe.model_dump()))
+    if changed:
+        raise UsageError(
+            f"{run.path}: was made with another recipe ({'; '.join(changed[:3])}); give another --out, or move it"
+        )
+
+
+def _differences(before: object, now: object, key: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*before, *(name for name in now if name not in before)]:
+            yield from _differences(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+    elif before != now:
+        yield f"{key} was {before}, is {now}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the sweep's directory, so that two sweeps never train into the same run; a kill releases it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass  # Windows has no flock; one sweep a directory is then the user's care
+        except OSError as error:
+            raise UsageError(f"{folder}: another sweep is at work here") from error
+        yield
