@@ -17,6 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import spectrum as spectral
+from .published import (
+    diffstride_as_published,
+    diffstride_length_as_published,
+    raise_strides_as_published_,
+    spectral_length_as_published,
+    spectral_pool_as_published,
+)
 from .recomputation import keep_recipe, recipe, with_recipe
 from .spectral_conv import conv_crop_spectrum
 from .spectrum import Crop
@@ -74,6 +81,12 @@ class _SpectralDownsampling(nn.Module):
     """What `SpectralPool` and `DiffStride` share: pooling the last axes of a tensor one by one."""
 
     n_axes: int
+    as_published: bool
+
+    def check_separable(self) -> None:
+        """Raise ValueError if one axis cannot be pooled by itself."""
+        if self.as_published:
+            raise ValueError("with as_published=True both axes are pooled at once, by calling the layer")
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         """Sizes of an axis of `n` samples at its current stride."""
@@ -207,9 +220,10 @@ class SpectralPool(_SpectralDownsampling):
 
     Args:
         stride: stride S >= 1 of each of the last one to three axes; a number is one axis.
+        as_published: pool as the DiffStride paper's code does, see `published`; for two axes only.
 
     Raises:
-        ValueError: if a stride is below 1.
+        ValueError: if a stride is below 1, or `as_published` is asked for other than two axes.
 
     Source:
         Rippel, Snoek & Adams, "Spectral representations for convolutional neural networks", 2015.
@@ -219,15 +233,25 @@ class SpectralPool(_SpectralDownsampling):
         torch.Size([4, 8, 50, 42])
     """
 
-    def __init__(self, stride: float | Sequence[float]):
+    def __init__(self, stride: float | Sequence[float], as_published: bool = False):
         super().__init__()
         self.stride = _axes(stride)
         self.n_axes = len(self.stride)
+        self.as_published = _two_axes(as_published, self.n_axes)
 
     def extra_repr(self) -> str:
-        return f"stride={self.stride}"
+        return f"stride={self.stride}" + ", as_published=True" * self.as_published
+
+    def output_length(self, n: int, axis: int) -> int:
+        if self.as_published:
+            return spectral_length_as_published(n, axis, self.stride[axis])
+        return super().output_length(n, axis)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return spectral_pool_as_published(x, self.stride) if self.as_published else super().forward(x)
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
+        self.check_separable()
         return spectral.spectral_crop(n, self.stride[axis])
 
     def axis_mask(self, crop: Crop, axis: int) -> Tensor:
@@ -257,13 +281,16 @@ class DiffStride(_SpectralDownsampling):
         smoothness: width R >= 1 of the fading ramp, in DFT bins. Maps of N <= 2R + 1 never shrink.
         shared_stride: one stride for all axes.
         crop: False keeps every axis at its length (static shapes) and only applies the mask.
+        as_published: pool as the paper's TensorFlow code does, its defects included, see `published`:
+            for comparison, on two axes only.
 
     Attributes:
         stride: parameter of shape ``(n_axes,)``, or ``(1,)`` if shared; a buffer once frozen.
         input_lengths: length of each axis in the last forward of training mode, None before it.
 
     Raises:
-        ValueError: if a stride or the smoothness is below 1, or shared strides start unequal.
+        ValueError: if a stride or the smoothness is below 1, shared strides start unequal, or
+            `as_published` is asked for other than two axes.
 
     Source:
         Riad, Teboul, Grangier & Zeghidour, "Learning strides in convolutional neural networks",
@@ -286,6 +313,7 @@ class DiffStride(_SpectralDownsampling):
         smoothness: float = 4.0,
         shared_stride: bool = False,
         crop: bool = True,
+        as_published: bool = False,
     ):
         super().__init__()
         initial = _axes(stride)
@@ -296,12 +324,15 @@ class DiffStride(_SpectralDownsampling):
         self.n_axes = len(initial)
         self.smoothness = float(smoothness)
         self.crop = crop
+        self.as_published = _two_axes(as_published, self.n_axes)
         self.stride = nn.Parameter(torch.tensor(initial[:1] if shared_stride else initial))
         self.input_lengths: list[int | None] = [None] * self.n_axes
         self._frozen: list[float] | None = None
 
     def extra_repr(self) -> str:
-        return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}"
+        return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}" + (
+            ", as_published=True" * self.as_published
+        )
 
     @property
     def frozen(self) -> bool:
@@ -330,7 +361,21 @@ class DiffStride(_SpectralDownsampling):
             del self.stride
             self.register_buffer("stride", values)
 
+    def output_length(self, n: int, axis: int) -> int:
+        if self.as_published:
+            return diffstride_length_as_published(n, axis, self.strides()[axis], self.smoothness, self.crop)
+        return super().output_length(n, axis)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _eagerly(self._pool_as_published, x) if self.as_published else super().forward(x)
+
+    def _pool_as_published(self, x: Tensor) -> Tensor:
+        if self._frozen is None:
+            raise_strides_as_published_(self.stride, x.shape[-2], x.shape[-1], self.smoothness)
+        return diffstride_as_published(x, self.stride.clone(), self.smoothness, self.crop)
+
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
+        self.check_separable()
         stride = self.strides()[axis] if host_stride is None else float(host_stride)
         return spectral.diffstride_crop(n, stride, self.smoothness, self.crop)
 
@@ -445,6 +490,12 @@ def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:
 
         return run_uncompiled(function, *args)
     return function(*args)
+
+
+def _two_axes(as_published: bool, n_axes: int) -> bool:
+    if as_published and n_axes != 2:
+        raise ValueError(f"the published layer pools two axes at once, got {n_axes}")
+    return as_published
 
 
 def _axes(stride: float | Sequence[float]) -> tuple[float, ...]:
