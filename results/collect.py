@@ -243,10 +243,9 @@ def _data(task: Mapping[str, Any]) -> str:
 
 
 def _words(values: Sequence[Any]) -> str:
-    """Numbers, or pairs of numbers, as words: "2x2 1.5x1"."""
-    return " ".join(
-        "x".join(f"{v:.8g}" for v in value) if isinstance(value, list) else f"{value:.8g}" for value in values
-    )
+    """Numbers, or pairs of numbers, as words, "-" for none: "2x2 1.5x1"."""
+    pairs = ([] if value is None else value if isinstance(value, list) else [value] for value in values)
+    return " ".join("x".join(f"{v:.8g}" for v in pair) or "-" for pair in pairs)
 
 
 if __name__ == "__main__":

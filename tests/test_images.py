@@ -211,7 +211,8 @@ def test_published_scores_belong_to_runs_of_their_recipe():
     for name in ("cifar10_strides", "cifar10_repository"):
         recipe = load_image_recipe(name)
         found = {
-            " ".join([r.model.downsampling, *(f"{s:g}" for s in r.model.strides)]) for r in plan_runs(recipe).values()
+            " ".join([r.model.downsampling, *("-" if s is None else f"{s:g}" for s in r.model.strides)])
+            for r in plan_runs(recipe).values()
         }
         assert recipe.published
         assert set(recipe.published) <= found

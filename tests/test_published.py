@@ -1,6 +1,7 @@
 """The published TensorFlow code, run by `published_reference.py`, beside `as_published=True` and beside our layers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from audiostride import DiffStride, SpectralPool, clamp_strides_
 from audiostride.layers.downsampling import diffstride_layers
 from audiostride.models.cost import count_parameters
 from audiostride.models.resnet import ResNet, repository_resnet18
+from audiostride.training.image_recipe import load_image_recipe
 
 REFERENCE = dict(np.load(DATA / "published.npz"))
 FACTS = json.loads((DATA / "published.json").read_text())
@@ -189,3 +191,41 @@ def test_frozen_strides_are_not_overwritten():
     pool.freeze_strides()
     pool(torch.zeros(1, 8, 8))
     assert pool.strides() == [1.0, 1.0]
+
+
+# Claims of docs/images.md and of recipes/images/cifar10_repository.yaml.
+
+
+def test_the_repositorys_recipe_trains_as_its_configuration_says():
+    recipe, training = load_image_recipe("cifar10_repository", ["data.path=x"]), FACTS["training"]
+    assert recipe.train.batch_size == training["batch_size"]
+    assert recipe.train.mixup == training["mixup_alpha"]
+    assert recipe.train.momentum == training["momentum"]
+    assert recipe.train.weight_decay == 2 * training["weight_decay"]  # the gradient of w^2 is 2 w
+    steps = training["num_epochs"] * (50_000 // 2 // training["batch_size"])  # pairs become one image
+    per_epoch = 50_000 / training["batch_size"]
+    assert steps == 78_000
+    assert round(steps / per_epoch) == recipe.train.epochs
+    assert [round(step / per_epoch) for step in training["boundaries"][1:]] == recipe.train.drop_epochs
+    assert training["values"] == [recipe.train.learning_rate / 10**k for k in (1, 0, 1, 2)]
+    first, _, *stages = training["strides"]
+    assert recipe.model.strides == [first, None, *stages]
+
+
+def test_the_published_accuracies_are_those_of_its_readme():
+    recipe = load_image_recipe("cifar10_repository", ["data.path=x"])
+    cifar10, cifar100 = FACTS["accuracies"][:3], FACTS["accuracies"][3:]
+    for kind, good, poor in cifar10:
+        assert recipe.published[f"{kind} 1 - 2 2 2"] == float(good[0])
+        assert recipe.published[f"{kind} 1 - 3 2 3"] == float(poor[0])
+    page = (Path(__file__).parents[1] / "docs" / "images.md").read_text()
+    for name, rows in (("CIFAR-10", cifar10), ("CIFAR-100", cifar100)):
+        for which, strides in ((1, "1 1 2 2 2"), (2, "1 1 3 2 3")):
+            cells = [" ± ".join(row[which]) for row in rows]
+            assert f"| {name} | {strides} | {' | '.join(cells)} |" in page
+
+
+def test_the_repositorys_net_is_the_recipes():
+    recipe = load_image_recipe("cifar10_repository", ["data.path=x"])
+    net = ResNet(**recipe.model.model_dump(exclude={"name"}), in_channels=3)
+    assert net.settings == repository_resnet18().settings

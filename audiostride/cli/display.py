@@ -108,8 +108,11 @@ class ProgressDisplay:
         )
 
 
-def _image_strides(strides: Sequence[float | Sequence[float]]) -> str:
-    return " ".join(f"{s:g}" if isinstance(s, int | float) else "x".join(f"{v:.2f}" for v in s) for s in strides)
+def _image_strides(strides: Sequence[float | Sequence[float] | None]) -> str:
+    words = ((s,) if isinstance(s, int | float) else s for s in strides)
+    return " ".join(
+        "-" if s is None else f"{s[0]:g}" if len(s) == 1 else "x".join(f"{v:.2f}" for v in s) for s in words
+    )
 
 
 def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:

@@ -156,12 +156,17 @@ def trunk_cutoffs(
     Returns:
         An entry a layer that downsamples and axis, time then mel.
 
+    Raises:
+        ValueError: if the trunk pools as the published code does, whose masks have other edges.
+
     Example:
         >>> first = trunk_cutoffs(AudioCNN("diffstride", smoothness=1), 100, 64, 100.0)[0]
         >>> first.own.full_gain, first.own.last_bin, first.paper
         (25.0, 25.0, 25.0)
     """
     kind, smoothness = trunk.settings["downsampling"], trunk.settings["smoothness"]
+    if trunk.settings.get("as_published"):
+        raise ValueError("cut-offs are those of this package's layers; the trunk was made with as_published=True")
     per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
     lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
     rows = []

@@ -19,6 +19,18 @@ class ImageData(Section):
     crop: Literal["padded", "resized"] = "padded"
 
 
+class ImageModel(ResNetSection):
+    """Settings of the `ResNet`; a stride of null is a place that does not downsample."""
+
+    strides: list[  # type: ignore[assignment]
+        Annotated[float, Field(ge=1)]
+        | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
+        | None
+    ] = [2, 1, 2, 2, 2]
+    activated_shortcut: bool = True
+    as_published: bool = False
+
+
 class ImageTraining(Section):
     """Settings of `train_images`; `workers` are the processes that decode images for `crop: resized`."""
 
@@ -38,21 +50,20 @@ class ImageRecipe(Section):
     """A recipe of `recipes/images/`.
 
     `sweep` maps keys to lists of values, all of whose combinations are run. `published` are accuracies
-    in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2".
+    in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2" or "spectral 1 - 2".
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0)
     data: ImageData
-    model: ResNetSection
+    model: ImageModel
     train: ImageTraining = ImageTraining()
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({})
     published: dict[str, float] = Field({})
 
     def published_score(self) -> float | None:
         """The published accuracy of this downsampling from these initial strides, in percent, if there is one."""
-        strides = (f"{s:g}" if isinstance(s, float) else "x".join(map(str, s)) for s in self.model.strides)
-        return self.published.get(" ".join([self.model.downsampling, *strides]))
+        return self.published.get(" ".join([self.model.downsampling, *map(_stride_word, self.model.strides)]))
 
 
 def load_image_recipe(recipe: str, overrides: Sequence[str] = ()) -> ImageRecipe:
@@ -99,6 +110,12 @@ def plan_runs(recipe: ImageRecipe) -> dict[str, ImageRecipe]:
     return runs
 
 
+def _stride_word(stride: float | list[float] | None) -> str:
+    if stride is None:
+        return "-"
+    return f"{stride:g}" if isinstance(stride, float) else "x".join(map(str, stride))
+
+
 def _short(value: Any) -> str:
     """A value of a sweep as part of a directory's name."""
-    return "-".join(_short(v) for v in value) if isinstance(value, list) else str(value)
+    return "-".join(_short(v) for v in value) if isinstance(value, list) else str("none" if value is None else value)
