@@ -109,10 +109,10 @@ class ProgressDisplay:
 
 
 def _image_strides(strides: Sequence[float | Sequence[float] | None]) -> str:
-    words = ((s,) if isinstance(s, int | float) else s for s in strides)
-    return " ".join(
-        "-" if s is None else f"{s[0]:g}" if len(s) == 1 else "x".join(f"{v:.2f}" for v in s) for s in words
+    pairs = (
+        [] if s is None else [f"{s:g}"] if isinstance(s, int | float) else [f"{v:.2f}" for v in s] for s in strides
     )
+    return " ".join("x".join(pair) or "-" for pair in pairs)
 
 
 def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:

@@ -19,14 +19,15 @@ class ImageData(Section):
     crop: Literal["padded", "resized"] = "padded"
 
 
+Stride = (
+    Annotated[float, Field(ge=1)] | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
+)
+
+
 class ImageModel(ResNetSection):
     """Settings of the `ResNet`; a stride of null is a place that does not downsample."""
 
-    strides: list[  # type: ignore[assignment]
-        Annotated[float, Field(ge=1)]
-        | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
-        | None
-    ] = [2, 1, 2, 2, 2]
+    strides: list[Stride | None] = Field([2, 1, 2, 2, 2])  # type: ignore[assignment]
     activated_shortcut: bool = True
     as_published: bool = False
 
