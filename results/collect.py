@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from audiostride.analysis.comparison import Run, find_runs, make_run
+from audiostride.analysis.finished_runs import Run, find_runs, make_run
 from audiostride.analysis.run_directory import read_results
 from audiostride.errors import AudiostrideError
 from audiostride.models.audio_cnn import AudioCNN

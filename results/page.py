@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from collect import HERE, read_recipe, read_rows, read_runs
 
-from audiostride.analysis.comparison import Run, compare, flatten
+from audiostride.analysis.comparison import compare
+from audiostride.analysis.finished_runs import Run, flatten
 from audiostride.analysis.tables import Cell, Table, points, to_markdown
 from audiostride.training.recipe import load_recipe
 

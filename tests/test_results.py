@@ -101,7 +101,8 @@ def test_collecting_again_changes_nothing(runs, collected):
 
 @pytest.mark.slow
 def test_intervals_from_the_csv_are_those_of_the_run_directories(runs, collected):
-    from audiostride.analysis.comparison import compare, find_runs
+    from audiostride.analysis.comparison import compare
+    from audiostride.analysis.finished_runs import find_runs
 
     direct = compare(find_runs([runs / f"{kind}-{seed}" for kind in ("strided", "diffstride") for seed in (0, 1)])[0])
     code = (

@@ -28,12 +28,14 @@ class Answers(NamedTuple):
         truth: its class.
         label: the class the model says.
         logits: float64 of shape ``(n_clips, n_classes)``, averaged over the clip's windows.
+        groups: what each clip belongs to (speaker, recording); empty where the recipe names no such column.
     """
 
     files: list[str]
     truth: list[str]
     label: list[str]
     logits: np.ndarray
+    groups: Sequence[str] = ()
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
@@ -114,6 +116,7 @@ def read_answers(run_dir: Path) -> dict[str, Answers]:
     path = run_dir / PREDICTIONS_FILE
     answers: dict[str, Answers] = {}
     logits: dict[str, list[list[float]]] = {}
+    groups: dict[str, list[str]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -121,8 +124,12 @@ def read_answers(run_dir: Path) -> dict[str, Answers]:
                 task.files.append(row["file"])
                 task.truth.append(row["truth"])
                 task.label.append(row["label"])
+                groups.setdefault(row["task"], []).append(row.get("group") or "")  # once there was no such column
                 logits.setdefault(row["task"], []).append([float(value) for value in row["logits"].split()])
-        return {name: task._replace(logits=np.array(logits[name])) for name, task in answers.items()}
+        return {
+            name: task._replace(logits=np.array(logits[name]), groups=groups[name] if all(groups[name]) else ())
+            for name, task in answers.items()
+        }
     except FileNotFoundError as error:
         raise ModelFileError(f"{path}: no such file; it holds the answers to each test clip") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:

@@ -100,7 +100,8 @@ def compare(
       audiostride compare runs/strided runs/diffstride --out tables --plot cost.png --strides strides.png
     """
     from ..analysis.comparison import compare as compare_runs
-    from ..analysis.comparison import find_runs, striding_runs
+    from ..analysis.comparison import striding_runs
+    from ..analysis.finished_runs import find_runs
     from ..analysis.plots import check_ending, cost_figure, save, striding_figure
     from ..analysis.tables import tables, to_markdown, write_comparison
 

@@ -152,12 +152,14 @@ def run(
     if choose_thresholds(best, sets, recipe.train.workers) and is_main():
         best.save(out)
     tasks: dict[str, Any] = {}
-    predictions: list[tuple[Clips, np.ndarray, str, np.ndarray, AudioClassifier, Tensor]] = []
+    predictions: list[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]] = []
     for data in sets:
         test = data.indexes("test")
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
         tasks |= {task: {"split": "test"} | s.metrics() for task, s in scores.items()}
-        predictions += [(data.clips, test, task, data.labels[task], best, logits[task]) for task in scores]
+        for task in scores:
+            group = getattr(recipe.tasks[task].data, "group", None)  # generated data has no such columns
+            predictions.append((data.clips, test, task, group, data.labels[task], best, logits[task]))
     results = {"tasks": tasks} | describe(best) | {"seed": recipe.seed, "environment": environment()}
     if is_main():
         _write_predictions(out / PREDICTIONS_FILE, predictions)
@@ -439,16 +441,18 @@ def recipe_of(run_dir: Path) -> Recipe:
 
 
 def _write_predictions(
-    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, np.ndarray, AudioClassifier, Tensor]]
+    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]]
 ) -> None:
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["file", "task", "truth", "label", "logits"])
-    for clips, indexes, task, numbers, model, logits in parts:
+    table.writerow(["file", "task", "truth", "label", "logits", "group"])
+    for clips, indexes, task, group, numbers, model, logits in parts:
+        groups = None if group is None else clips.column(group)
         for index, row in zip(indexes, logits, strict=True):
             values = " ".join(f"{value:.5g}" for value in row.tolist())
             truth = true_label(model, task, numbers[index])
-            table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values])
+            belongs_to = "" if groups is None else groups[index]
+            table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values, belongs_to])
     # File names that are no valid text are written back as the bytes they are.
     replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
