@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collect import HERE, read_recipe, read_rows, read_runs
+from groups import read_groups
 
 from audiostride.analysis.comparison import compare
 from audiostride.analysis.finished_runs import Run, flatten
+from audiostride.analysis.significance import is_significant
 from audiostride.analysis.tables import Cell, Table, points, to_markdown
 from audiostride.training.recipe import load_recipe
 
@@ -33,6 +35,11 @@ DATA = {
     "ripples": "moving ripples, made by the package itself",
     "cifar10": "CIFAR-10, re-coded as JPEG, drawn by lot: 20,000 of its 50,000 images to train, 5,000 of its "
     "10,000 to test",
+}
+GROUPS = {
+    ("commands", "speaker"): "speakers",
+    ("notes", "instrument"): "instruments of a bank",
+    ("esc", "freesound_id"): "source recordings",
 }
 TITLES = {
     ("commands", "label"): "spoken words",
@@ -190,9 +197,12 @@ HEAD = """# Results
 What the methods score on real sounds, at what cost, and how sure a difference is. The figures are small networks on
 small sets: they compare methods under equal conditions and are no records. Accuracy is of test clips in percent, as
 mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates (MMAC) per second of audio,
-counted by one rule for all runs. Intervals are 95 % paired bootstrap intervals over the test clips, over the seeds
-that both methods have: they say how far another test set could move a difference, not how far other seeds could.
-Bold: the best of a row or column, or a difference whose interval leaves out zero.
+counted by one rule for all runs. Differences have 95 % intervals from a paired bootstrap over the seeds that both
+methods have and over groups of test clips: one group fewer than there are is drawn with replacement, and one seed
+fewer, 10,000 times. A difference is **statistically significant** where its interval leaves out zero. With one seed the
+interval holds for that seed alone, and this is said; with three it is too narrow where seeds differ more than groups do.
+Intervals are not corrected for the number of comparisons. Bold: the best of a row or column, or a significant
+difference.
 """
 
 
@@ -263,7 +273,8 @@ def conditions(evidence: Evidence) -> str:
     rows = read_rows("runs.csv")
     lines = ["## What was run", ""]
     for data in dict.fromkeys(row["data"] for row in rows):
-        lines.append(_wrap(f"- **{data}**: {DATA.get(data, 'a folder of sounds')}.", "  "))
+        clips = next(row["clips"] for row in rows if row["data"] == data)
+        lines.append(_wrap(f"- **{data}**: {DATA.get(data, 'a folder of sounds')}. {_grouping(clips)}", "  "))
     lines.append("")
     machines = Counter(_machine(row) for row in {(row["recipe"], row["seed"]): row for row in rows}.values())
     hardware = "; ".join(f"{machine} ({n} runs)" for machine, n in machines.items())
@@ -280,6 +291,15 @@ def conditions(evidence: Evidence) -> str:
     else:
         lines.append("Of the planned runs none is missing.")
     return "\n".join(lines) + "\n"
+
+
+def _grouping(clips: str) -> str:
+    """What is resampled of a test set."""
+    row = read_groups().get(clips)
+    if row is None:
+        return "Resampled: single test clips, as nothing is known of what belongs together."
+    what = GROUPS.get((row["data"], row["column"]), f"values of {row['column']}")
+    return f"Resampled: the {row['n_groups']} {what} of the test."
 
 
 def _networks(rows: Sequence[Mapping[str, str]]) -> str:
@@ -333,12 +353,16 @@ def _beside(evidence: Evidence, ours: str, rival: str) -> str:
         row = evidence.difference(task, ours, rival)
         if row is None:
             continue
-        outcome = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "open"
-        outcomes[outcome].append(f"{task} {_interval(row)}")
+        outcome = ("better" if row["difference"] > 0 else "worse") if is_significant(row) else "open"
+        outcomes[outcome].append(f"{task} {_interval(row)}{'' if len(row['seeds']) > 1 else ' with one seed'}")
         ratios.append(evidence.cells[task, ours]["macs_per_second"] / evidence.cells[task, rival]["macs_per_second"])
     if not ratios:
         return ""
-    words = {"better": "**better** on", "worse": "**worse** on", "open": "not to be told apart on"}
+    words = {
+        "better": "significantly **better** on",
+        "worse": "significantly **worse** on",
+        "open": "not significantly different on",
+    }
     said = "; ".join(f"{words[key]} {', '.join(found)}" for key, found in outcomes.items() if found)
     cost = _range([f"{ratio:.2f}" for ratio in ratios])
     return _wrap(f"- Beside **{rival}** it is {said}; at {cost} times the multiply-accumulates.", "  ")
@@ -798,7 +822,7 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _difference_cell(row: Mapping[str, Any] | None) -> Cell:
-    return Cell("") if row is None else Cell(_interval(row), row["low"] > 0 or row["high"] < 0)
+    return Cell("") if row is None else Cell(_interval(row), is_significant(row))
 
 
 def _highest(values: Iterable[float]) -> float | None:
