@@ -199,8 +199,8 @@ small sets: they compare methods under equal conditions and are no records. Accu
 mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates (MMAC) per second of audio,
 counted by one rule for all runs. Differences have 95 % intervals from a paired bootstrap over the seeds that both
 methods have and over groups of test clips: one group fewer than there are is drawn with replacement, and one seed
-fewer, 10,000 times. A difference is **statistically significant** where its interval leaves out zero. With one seed the
-interval holds for that seed alone, and this is said; with three it is too narrow where seeds differ more than groups do.
+fewer, 10,000 times. A difference is **statistically significant** where its interval leaves out zero. With one seed
+the interval holds for that seed alone; with three it is too narrow where seeds differ more than groups do.
 Intervals are not corrected for the number of comparisons. Bold: the best of a row or column, or a significant
 difference.
 """

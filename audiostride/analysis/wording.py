@@ -1,7 +1,23 @@
 """Cut-offs in words and table cells, as the terminal and the report both say them."""
 
 from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+
+
+def mean_and_sd(mean: float | None, sd: float | None, digits: int) -> str:
+    """A mean, with its standard deviation if there is one, rounded half up as tables in print are.
+
+    Example:
+        >>> mean_and_sd(26.25, 0.625, 2), mean_and_sd(25.0, None, 1), mean_and_sd(None, None, 1)
+        ('26.25 ± 0.63', '25.0', '-')
+    """
+    if mean is None:
+        return "-"
+    shown = [
+        Decimal(value).quantize(Decimal(10) ** -digits, ROUND_HALF_UP) for value in (mean, sd) if value is not None
+    ]
+    return " ± ".join(map(str, shown))
 
 
 def reference_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.wording import reference_cells, ripple_sentence
+from ..analysis.wording import mean_and_sd, reference_cells, ripple_sentence
 
 if TYPE_CHECKING:
     from ..data.batches import LabelledClips
@@ -271,10 +271,11 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
         table.add_column("paper's\nTable 2", justify="right")
         for row in found["layers"]:
             if row["axis"] == axis:
-                sd = f" ± {row['stride_sd']:.2f}" if row["stride_sd"] else ""
-                values = [*row["own"].values(), *row["cumulative"].values(), row["paper"]]
+                values = [*row["own"].values(), *row["cumulative"].values()]
                 shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
-                table.add_row(str(row["layer"]), f"{row['stride']:.2f}{sd}", *shown)
+                stride = mean_and_sd(row["stride"], row["stride_sd"], 2)
+                paper = mean_and_sd(row["paper"], row["paper_sd"], digits + 1)  # as many digits as its table
+                table.add_row(str(row["layer"]), stride, *shown, paper)
         if table.rows:  # a raw waveform has no mel axis
             tables.append(table)
 

@@ -194,7 +194,7 @@ def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[Lay
 
 
 def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
-    """Mean over runs of every cut-off, with the mean and sd (n - 1) of the strides.
+    """Mean over runs of every cut-off, with the sd (n - 1) of the strides and of the paper's cut-offs.
 
     Each run is converted by itself and averaged then.
 
@@ -202,8 +202,8 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
         runs: `trunk_cutoffs` of models with the same blocks.
 
     Returns:
-        A dictionary a layer and axis, as `audiostride cutoffs --json` prints it; "stride_sd" is None
-        for one run.
+        A dictionary a layer and axis, as `audiostride cutoffs --json` prints it; "stride_sd" and
+        "paper_sd" are None for one run.
 
     Raises:
         ValueError: if the runs have different numbers of blocks.
@@ -219,6 +219,7 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
     summary = []
     for rows in zip(*runs, strict=True):
         strides = [row.stride for row in rows]
+        papers = [row.paper for row in rows if row.paper is not None]
         summary.append(
             {
                 "layer": rows[0].layer,
@@ -227,7 +228,8 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
                 "stride_sd": statistics.stdev(strides) if len(strides) > 1 else None,
                 "own": _combine([row.own for row in rows], statistics.fmean)._asdict(),
                 "cumulative": _combine([row.cumulative for row in rows], statistics.fmean)._asdict(),
-                "paper": _over_known([row.paper for row in rows], statistics.fmean),
+                "paper": statistics.fmean(papers) if papers else None,
+                "paper_sd": statistics.stdev(papers) if len(papers) > 1 else None,
             }
         )
     return summary
@@ -238,12 +240,10 @@ def write_cutoffs(path: str | os.PathLike[str], layers: Sequence[dict[str, Any]]
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         sides = [f"{group}_{name}" for group in ("own", "cumulative") for name in Cutoff._fields]
-        table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper"])
+        table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper", "paper_sd"])
         for row in layers:
-            values = [*row["own"].values(), *row["cumulative"].values()]
-            table.writerow(
-                [row["layer"], row["axis"], UNITS[row["axis"]], row["stride"], row["stride_sd"], *values, row["paper"]]
-            )
+            values = [*row["own"].values(), *row["cumulative"].values(), row["paper"], row["paper_sd"]]
+            table.writerow([row["layer"], row["axis"], UNITS[row["axis"]], row["stride"], row["stride_sd"], *values])
 
 
 def cycles_per_band(cycles_per_khz: float, frontend: LogMel, centre_hz: float = CENTRE_HZ) -> float:
