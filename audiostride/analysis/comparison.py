@@ -19,7 +19,7 @@ from ..errors import ModelFileError, UsageError
 from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import AXES, LayerCutoff, model_cutoffs, summarise
-from ..training.run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
+from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .learning_dynamics import striding
 from .run_directory import read_answers, read_results
 
