@@ -21,7 +21,7 @@ import torch
 from audiostride import AudioClassifier, AudioCNN, LogMel
 from audiostride.training.loop import train
 from audiostride.training.recipe import load_recipe
-from audiostride.training.run import read_data
+from audiostride.training.setup import read_data
 
 BATCH = 64
 

@@ -22,7 +22,7 @@ from timing import publish
 
 from audiostride import load
 from audiostride.inference.export import ENDINGS, export_model, run_exported
-from audiostride.training.run import check_windows
+from audiostride.training.run_testing import check_windows
 
 FILES = [
     *[(format, input, None) for format in ENDINGS for input in ("waveform", "log_mel")],

@@ -31,6 +31,7 @@ from hostile_audio import measure_all
 
 import audiostride.data.preparation
 import audiostride.data.ripples
+import audiostride.training.keeping
 import audiostride.training.loop
 import audiostride.training.run
 from audiostride.errors import AudiostrideError, ModelFileError
@@ -126,9 +127,9 @@ def marked_phases() -> Iterator[Callable[[], str]]:
         setattr(owner, name, marked)
 
     mark(audiostride.training.loop, "schedule_factor", "stepping")
-    mark(audiostride.training.loop, "save_checkpoint", "saving")
+    mark(audiostride.training.keeping, "save_checkpoint", "saving")
     mark(AudioClassifier, "save", "saving")
-    mark(audiostride.training.loop, "prune_checkpoints", "rotating")
+    mark(audiostride.training.keeping, "prune_checkpoints", "rotating")
     mark(audiostride.training.loop, "evaluate", "evaluating")
     mark(audiostride.training.run, "evaluate", "testing")
     mark(audiostride.training.run, "read_data", "start-up")

@@ -54,7 +54,8 @@ with (
     from audiostride.models.log_mel import LogMel
     from audiostride.training import checkpoints as checkpoint
     from audiostride.training import resuming as resume
-    from audiostride.training.recipe import load_recipe, shipped_recipes
+    from audiostride.training.recipe import load_recipe
+    from audiostride.training.shipped import shipped_recipes
 
 
 def _scratch_folder() -> Path:

@@ -18,7 +18,7 @@ from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.log_mel import LogMel
 from audiostride.training.recipe import dump_recipe, load_recipe
-from audiostride.training.run import describe
+from audiostride.training.run_testing import describe
 
 SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
 

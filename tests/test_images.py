@@ -19,7 +19,8 @@ from audiostride.models.resnet import ResNet
 from audiostride.training.image_loop import ImageClassifier, image_logits
 from audiostride.training.image_recipe import load_image_recipe, plan_runs
 from audiostride.training.image_run import run_images, summarise_images
-from audiostride.training.recipe import copy_recipe, load_recipe, shipped_recipes
+from audiostride.training.recipe import load_recipe
+from audiostride.training.shipped import copy_recipe, shipped_recipes
 
 SMALL = [
     "model.channels=[4,8]",

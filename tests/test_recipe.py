@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from audiostride.errors import RecipeError
-from audiostride.training.recipe import MAX_BYTES, dump_recipe, load_recipe, shipped_recipes
+from audiostride.training.recipe import dump_recipe, load_recipe
+from audiostride.training.shipped import MAX_BYTES, shipped_recipes
 
 MINIMAL = "name: mine\ntasks:\n  label: {data: {source: folder, path: sounds}}\n"
 

@@ -17,7 +17,7 @@ from audiostride.data.batches import training_batches
 from audiostride.errors import TrainingError
 from audiostride.training.checkpoints import list_checkpoints, load_checkpoint, newest_checkpoint
 from audiostride.training.evaluation import task_loss
-from audiostride.training.loop import share_of_mean
+from audiostride.training.steps import share_of_mean
 
 WORKER = Path(__file__).with_name("scale_worker.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -187,7 +187,7 @@ def test_a_stride_that_drifts_on_one_process_stops_the_job(tmp_path: Path, monke
     def with_a_drifted_neighbour(numbers: list[float], device: torch.device) -> list[list[float]]:
         return [numbers, [*numbers[:-1], numbers[-1] + 1e-9]]
 
-    monkeypatch.setattr("audiostride.training.loop.gather_numbers", with_a_drifted_neighbour)
+    monkeypatch.setattr("audiostride.training.steps.gather_numbers", with_a_drifted_neighbour)
     with pytest.raises(TrainingError, match="strides of process 1 differ from those of process 0 at step 0"):
         train_small(small_model(), tmp_path)
 
@@ -210,8 +210,8 @@ def test_the_shares_of_a_weighted_mean_are_those_of_its_weights(monkeypatch: pyt
     logits = torch.randn(5, 3)
     parts = [slice(0, 2), slice(2, 5)]
     sums = [[weights[labels[part]].sum().item()] for part in parts]
-    monkeypatch.setattr("audiostride.training.loop.process_count", lambda: 2)
-    monkeypatch.setattr("audiostride.training.loop.gather_numbers", lambda own, device: sums)
+    monkeypatch.setattr("audiostride.training.steps.process_count", lambda: 2)
+    monkeypatch.setattr("audiostride.training.steps.gather_numbers", lambda own, device: sums)
     means = [task_loss(logits[part], labels[part], class_weights=weights) for part in parts]
     shares = [share_of_mean(labels[part], 0.5, weights) for part in parts]
     together = sum(share * mean for share, mean in zip(shares, means, strict=True))

@@ -27,7 +27,8 @@ from audiostride.data.shards import read_shards
 from audiostride.data.streaming import Blocks, StreamedClips, shuffled
 from audiostride.errors import DataError
 from audiostride.training.recipe import load_recipe
-from audiostride.training.run import check_recipe, run
+from audiostride.training.run import run
+from audiostride.training.setup import check_recipe
 
 RATE = 16000
 TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=2", "train.batch_size=8"]

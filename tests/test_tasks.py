@@ -20,16 +20,11 @@ from audiostride.models.classifier import AudioClassifier, load
 from audiostride.models.cutoffs import model_cutoffs
 from audiostride.models.log_mel import LogMel
 from audiostride.training.evaluation import best_thresholds, score, task_loss
-from audiostride.training.recipe import load_recipe, shipped_recipes
-from audiostride.training.run import (
-    check_recipe,
-    make_frontend,
-    make_transforms,
-    make_trunk,
-    predicted_label,
-    read_data,
-    run,
-)
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
+from audiostride.training.run_testing import predicted_label
+from audiostride.training.setup import check_recipe, make_frontend, make_transforms, make_trunk, read_data
+from audiostride.training.shipped import shipped_recipes
 
 TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=8", "train.workers=0"]
 

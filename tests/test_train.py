@@ -13,9 +13,12 @@ from audiostride import AudioClassifier, AudioCNN, LogMel, load, read_audio
 from audiostride.data.batches import LabelledClips
 from audiostride.data.clips import ArrayClips
 from audiostride.errors import DataError, RecipeError, TrainingError, UsageError
-from audiostride.training.loop import schedule_factor, train
+from audiostride.training.directory import run_directory
+from audiostride.training.loop import train
 from audiostride.training.recipe import Recipe, load_recipe
-from audiostride.training.run import evaluate_run, run, run_directory
+from audiostride.training.run import run
+from audiostride.training.run_testing import evaluate_run
+from audiostride.training.schedules import schedule_factor
 
 TINY = ["model.channels=[4,8]", "model.strides=[[2,2],[2,2]]", "train.batch_size=8", "train.workers=0"]
 

@@ -10,8 +10,8 @@ from small_training import freeze_batch_norm, small_model, train_small
 
 from audiostride import load
 from audiostride.errors import RecipeError, TrainingError, UsageError
-from audiostride.training.loop import schedule_factor
 from audiostride.training.recipe import load_recipe
+from audiostride.training.schedules import schedule_factor
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from ..errors import ModelFileError, UsageError
 from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import LayerCutoff, model_cutoffs
-from ..training.run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
+from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .run_directory import read_answers, read_results
 
 _NO_METHOD = {

@@ -16,7 +16,7 @@ from ..models.audio_cnn import AudioCNN
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second, trunk_cost
 from ..models.network import spectrogram_cnn
-from ..training.run import RECIPE_FILE
+from ..training.directory import RECIPE_FILE
 from . import plots
 from .learning_dynamics import over_training, read_metrics
 from .measured_response import ripple_response, takes_ripples

@@ -24,7 +24,7 @@ def recipes(
 
       audiostride recipes speech_commands --out mine.yaml
     """
-    from ..training.recipe import copy_recipe, shipped_recipes, summary_of
+    from ..training.shipped import copy_recipe, shipped_recipes, summary_of
 
     if name is not None:
         typer.echo(str(copy_recipe(name, out or Path(f"{name}.yaml"))))
@@ -97,7 +97,7 @@ def validate(
     from ..training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    from ..training.run import check_recipe
+    from ..training.setup import check_recipe
     from .display import ProgressDisplay, plain_table
 
     with ProgressDisplay() as display:

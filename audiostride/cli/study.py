@@ -26,7 +26,7 @@ def evaluate(
 
       audiostride evaluate runs/mine --data other_sounds --task label --json
     """
-    from ..training.run import evaluate_run
+    from ..training.run_testing import evaluate_run
     from .display import ProgressDisplay, scores_table
 
     with ProgressDisplay() as display:

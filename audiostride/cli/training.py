@@ -38,9 +38,10 @@ def train(
     from ..training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    from ..training.directory import run_directory
     from ..training.evaluation import Score
     from ..training.processes import is_main
-    from ..training.run import run, run_directory
+    from ..training.run import run
     from .display import ProgressDisplay, scores_table
 
     run_dir = run_directory(loaded, out, resume)

@@ -206,7 +206,7 @@ def export(
     from ..inference.export import ENDINGS, export_model
     from ..models.classifier import load
     from ..models.hub import HUB_PREFIX
-    from ..training.run import check_windows
+    from ..training.run_testing import check_windows
     from .display import ProgressDisplay, export_table
 
     if quantize not in (None, "int8"):

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from ..errors import RecipeError
 from ..sections import Section
-from .recipe import ResNetSection, read_recipe
+from .model_sections import ResNetSection
+from .recipe import read_recipe
 
 
 class ImageData(Section):

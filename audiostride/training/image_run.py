@@ -18,10 +18,11 @@ from ..errors import RecipeError, UsageError
 from ..files import replace_file
 from ..models.cost import model_cost
 from ..models.resnet import ResNet
+from .directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .image_loop import ImageClassifier, image_logits, share_right, train_images
 from .image_recipe import ImageData, ImageRecipe, plan_runs
 from .recipe import dump_recipe
-from .run import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, environment
+from .setup import environment
 
 
 def run_images(

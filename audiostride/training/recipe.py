@@ -5,7 +5,6 @@ writes them. Every problem is reported with its key, its value and the nearest n
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -20,96 +19,11 @@ from pydantic import (
 )
 
 from ..data.sections import AugmentSection, TaskSection
-from ..errors import RecipeError, UsageError
-from ..sections import Section, explain, nearest
+from ..errors import RecipeError
+from ..sections import Section, explain
+from .model_sections import FrontendSection, ModelSection, ResNetTrunkSection, WaveCNNSection, WaveformSection
+from .shipped import find_recipe, read_text
 from .strict_yaml import parse_yaml
-
-MAX_BYTES = 256 * 1024
-
-Width = Annotated[int, Field(ge=1, le=65_536)]
-"""Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
-
-
-class FrontendSection(Section):
-    """Settings of `LogMel`; frequencies in Hz, times in ms."""
-
-    name: Literal["log_mel"] = "log_mel"
-    sample_rate: int = Field(16000, ge=100, le=1_000_000)
-    window_ms: float = Field(25.0, gt=0)
-    hop_ms: float = Field(10.0, gt=0)
-    n_fft: int = Field(512, ge=2, le=2**20)
-    n_mels: int = Field(64, ge=1, le=2**14)
-    f_min: float = Field(60.0, ge=0)
-    f_max: float = Field(7800.0, gt=0)
-
-
-class WaveformSection(Section):
-    """Settings of `RawWaveform`."""
-
-    name: Literal["waveform"]
-    sample_rate: int = Field(16000, ge=100, le=1_000_000)
-
-
-class TrunkSection(Section):
-    """What every trunk can be told.
-
-    `init` is a run directory or "hf-hub:user/name": frontend, trunk and strides are taken from there,
-    in place of the frontend's and trunk's settings here, and get new heads. `linear_probe` then
-    trains nothing but the heads.
-    """
-
-    init: str | None = None
-    linear_probe: bool = False
-
-
-class ModelSection(TrunkSection):
-    """Settings of the trunk, see `AudioCNN`."""
-
-    name: Literal["audio_cnn"] = "audio_cnn"
-    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
-    channels: list[Width] = [64, 128, 256, 256, 512, 512]
-    strides: list[Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]] = [
-        [2, 2],
-        [2, 2],
-        [1, 1],
-        [2, 2],
-        [1, 1],
-        [2, 2],
-    ]
-    smoothness: float = Field(4.0, ge=1)
-    shared_stride: bool = False
-
-
-class ResNetSection(Section):
-    """Settings of a `ResNet`, for spectrograms and for images."""
-
-    name: Literal["resnet"] = "resnet"
-    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
-    channels: list[Width] = [64, 128, 256, 512]
-    blocks: list[Width] = [2, 2, 2, 2]
-    strides: list[
-        Annotated[float, Field(ge=1)]
-        | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
-    ] = [2, 1, 2, 2, 2]
-    smoothness: float = Field(4.0, ge=1)
-    shared_stride: bool = False
-    stem: Literal["small", "imagenet"] = "small"
-    pre_activation: bool = False
-
-
-class ResNetTrunkSection(TrunkSection, ResNetSection):
-    """Settings of the trunk, see `ResNet`."""
-
-
-class WaveCNNSection(TrunkSection):
-    """Settings of the trunk, see `WaveCNN`."""
-
-    name: Literal["wave_cnn"]
-    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
-    channels: list[Width] = [32, 64, 128, 256]
-    kernel_sizes: list[Width] = [79, 3, 3, 3]
-    strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
-    smoothness: float = Field(4.0, ge=1)
 
 
 def _named(default: str) -> Discriminator:
@@ -219,8 +133,8 @@ def read_recipe(kind: type[AnyRecipe], recipe: str, overrides: Sequence[str] = (
     Raises:
         RecipeError: names the file, the key, the value and the nearest right one.
     """
-    path = _find(recipe, folder)
-    tree = parse_yaml(_read(path), str(path))
+    path = find_recipe(recipe, folder)
+    tree = parse_yaml(read_text(path), str(path))
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this is {type(tree).__name__}")
     for override in overrides:
@@ -240,75 +154,6 @@ def dump_recipe(recipe: Section) -> str:
         name: ripples
     """
     return yaml.safe_dump(recipe.model_dump(), sort_keys=False, default_flow_style=None, width=100)
-
-
-def shipped_recipes(kind: str = "") -> dict[str, Path]:
-    """Name and path of every recipe that ships with the package.
-
-    Args:
-        kind: sub-folder of `recipes/`: "" for audio, "images".
-
-    Example:
-        >>> "ripples" in shipped_recipes()
-        True
-    """
-    installed = Path(__file__).parents[1] / "recipes"
-    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
-    return {path.stem: path for path in sorted((folder / kind).glob("*.yaml"))}
-
-
-def summary_of(path: Path) -> str:
-    """The first line of a recipe's opening comment.
-
-    Example:
-        >>> summary_of(shipped_recipes()["ripples"])
-        'Moving ripples: temporal rate and spectral scale of noise, two tasks on one embedded data set.'
-    """
-    first = _read(path).partition("\n")[0]
-    return first.removeprefix("#").strip()
-
-
-def copy_recipe(name: str, out: Path) -> Path:
-    """Copy a shipped recipe to a file, which must not be there yet.
-
-    Raises:
-        RecipeError: if there is no such recipe.
-        UsageError: if the file is there.
-    """
-    shipped = shipped_recipes() | shipped_recipes("images")
-    if name not in shipped:
-        raise RecipeError(f"{name}: no such recipe{nearest(name, shipped)}; shipped recipes: {', '.join(shipped)}")
-    if out.exists():
-        raise UsageError(f"{out}: is there already; give another --out, or remove it first")
-    out.write_text(_read(shipped[name]), encoding="utf-8")
-    return out
-
-
-def _find(recipe: str, folder: str) -> Path:
-    if Path(recipe).is_file():
-        return Path(recipe)
-    shipped = shipped_recipes(folder)
-    if recipe in shipped:
-        return shipped[recipe]
-    if recipe in shipped_recipes("" if folder else "images"):
-        kind, command = ("sounds", "train") if folder else ("images", "train-images")
-        raise RecipeError(f"{recipe}: a recipe for {kind}; train it with: audiostride {command} {recipe}")
-    raise RecipeError(
-        f"{recipe}: no such recipe file{nearest(Path(recipe).stem, shipped)}; shipped recipes: {', '.join(shipped)}"
-    )
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise RecipeError(f"{path}: is larger than {MAX_BYTES // 1024} kB, too large for a recipe")
-        return content.decode("utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is not UTF-8 text ({error})") from error
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -67,6 +67,17 @@ class RunState:
         """Name of a checkpoint of this moment."""
         return checkpoint_name(self.epoch, self.step)
 
+    def end_epoch(self, reached: tuple[float, float]) -> None:
+        """Count an epoch that is evaluated and logged, and note it as the best one if it is.
+
+        Args:
+            reached: its mean validation accuracy, and minus its loss.
+        """
+        self.epoch, self.batch, self.totals = self.epoch + 1, 0, {}
+        self.epochs_since_best += 1
+        if reached > self.best:
+            self.best, self.best_checkpoint, self.epochs_since_best = reached, self.name, 0
+
     def checkpoint(self, conditions: Mapping[str, Any]) -> Checkpoint:
         """This moment as a checkpoint; every process of the job takes part.
 

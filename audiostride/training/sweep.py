@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import AudiostrideError, Interrupted, UsageError
+from .directory import RECIPE_FILE, RESULTS_FILE
 from .recipe import Recipe, load_recipe
-from .run import RECIPE_FILE, RESULTS_FILE
 
 Train = Callable[[Recipe, Path], object]
 """Trains a recipe into a directory, as `run.run` does."""

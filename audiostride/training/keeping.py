@@ -1,0 +1,91 @@
+"""What a run leaves while it goes on: its log files, its checkpoints and the model of the epoch that is kept."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFileError, UsageError
+from ..files import JsonLines
+from ..models.files import save_model
+from .checkpoints import (
+    Checkpoint,
+    Notify,
+    list_checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from .directory import CHECKPOINTS, METRICS_FILE, STEPS_FILE
+from .processes import broadcast, is_main
+from .resuming import RunState
+
+
+class RunFiles:
+    """The files of a run in training; only process 0 writes, all processes call.
+
+    Args:
+        out: the run directory, which exists.
+        conditions: what the result depends on, kept in every checkpoint.
+        keep_checkpoints: how many of the newest checkpoints are kept, beside the best.
+    """
+
+    def __init__(self, out: Path, conditions: Mapping[str, Any], keep_checkpoints: int):
+        self.out, self.conditions, self.keep_checkpoints = out, conditions, keep_checkpoints
+        self.logs: dict[str, JsonLines] = {}
+
+    def newest(self, resume: bool, notify: Notify) -> Checkpoint | None:
+        """The checkpoint to go on from; None to begin.
+
+        Raises:
+            UsageError: if there are checkpoints and `resume` is not set.
+        """
+        return broadcast(_find_checkpoint(self.out, resume, notify) if is_main() else None)
+
+    @contextmanager
+    def opened(self, run: RunState, found: Checkpoint | None, notify: Notify) -> Iterator[None]:
+        """Within this block lines are logged, after those of the checkpoint that the run goes on from."""
+        with ExitStack() as stack:
+            if is_main():
+                for name in (STEPS_FILE, METRICS_FILE):
+                    self.logs[name] = stack.enter_context(JsonLines(self.out / name, run.log_bytes.get(name, 0)))
+                if found:
+                    _restore_best(self.out, run, found, notify)
+            yield
+
+    def log(self, name: str, line: Mapping[str, Any]) -> None:
+        """Add a line to `STEPS_FILE` or `METRICS_FILE`."""
+        if is_main():
+            self.logs[name].append(dict(line))
+
+    def save(self, run: RunState) -> None:
+        """Save a checkpoint, the model if this is the epoch that is kept, and remove what is no longer needed."""
+        run.log_bytes = {name: log.sync() for name, log in self.logs.items()}
+        checkpoint = run.checkpoint(self.conditions)
+        if is_main():
+            save_checkpoint(self.out / CHECKPOINTS, checkpoint)
+            if run.best_checkpoint == run.name:
+                run.judged.save(self.out)
+            prune_checkpoints(self.out / CHECKPOINTS, self.keep_checkpoints, run.best_checkpoint)
+
+
+def _find_checkpoint(out: Path, resume: bool, notify: Notify) -> Checkpoint | None:
+    folder = out / CHECKPOINTS
+    if not resume:
+        if list_checkpoints(folder):
+            raise UsageError(f"{folder}: holds checkpoints of another run; resume it, or train in another folder")
+        return None
+    return newest_checkpoint(folder, notify)
+
+
+def _restore_best(out: Path, run: RunState, found: Checkpoint, notify: Notify) -> None:
+    """Put the best epoch's model into the run directory: a crash may have hit just that."""
+    if run.best_checkpoint:
+        try:
+            best = found
+            if run.best_checkpoint != found.name:
+                best = load_checkpoint(out / CHECKPOINTS / run.best_checkpoint)
+            save_model(out, run.model.config(), best.tensors["model" if run.average is None else "average"])
+        except ModelFileError as error:
+            notify(f"the model of the best epoch so far is left as it is: {error}")

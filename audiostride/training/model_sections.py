@@ -1,0 +1,92 @@
+"""What a recipe says of the model: the frontends and trunks, each with its keys."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..sections import Section
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+"""Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
+
+
+class FrontendSection(Section):
+    """Settings of `LogMel`; frequencies in Hz, times in ms."""
+
+    name: Literal["log_mel"] = "log_mel"
+    sample_rate: int = Field(16000, ge=100, le=1_000_000)
+    window_ms: float = Field(25.0, gt=0)
+    hop_ms: float = Field(10.0, gt=0)
+    n_fft: int = Field(512, ge=2, le=2**20)
+    n_mels: int = Field(64, ge=1, le=2**14)
+    f_min: float = Field(60.0, ge=0)
+    f_max: float = Field(7800.0, gt=0)
+
+
+class WaveformSection(Section):
+    """Settings of `RawWaveform`."""
+
+    name: Literal["waveform"]
+    sample_rate: int = Field(16000, ge=100, le=1_000_000)
+
+
+class TrunkSection(Section):
+    """What every trunk can be told.
+
+    `init` is a run directory or "hf-hub:user/name": frontend, trunk and strides are taken from there,
+    in place of the frontend's and trunk's settings here, and get new heads. `linear_probe` then
+    trains nothing but the heads.
+    """
+
+    init: str | None = None
+    linear_probe: bool = False
+
+
+class ModelSection(TrunkSection):
+    """Settings of the trunk, see `AudioCNN`."""
+
+    name: Literal["audio_cnn"] = "audio_cnn"
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    channels: list[Width] = [64, 128, 256, 256, 512, 512]
+    strides: list[Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]] = [
+        [2, 2],
+        [2, 2],
+        [1, 1],
+        [2, 2],
+        [1, 1],
+        [2, 2],
+    ]
+    smoothness: float = Field(4.0, ge=1)
+    shared_stride: bool = False
+
+
+class ResNetSection(Section):
+    """Settings of a `ResNet`, for spectrograms and for images."""
+
+    name: Literal["resnet"] = "resnet"
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    channels: list[Width] = [64, 128, 256, 512]
+    blocks: list[Width] = [2, 2, 2, 2]
+    strides: list[
+        Annotated[float, Field(ge=1)]
+        | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    ] = [2, 1, 2, 2, 2]
+    smoothness: float = Field(4.0, ge=1)
+    shared_stride: bool = False
+    stem: Literal["small", "imagenet"] = "small"
+    pre_activation: bool = False
+
+
+class ResNetTrunkSection(TrunkSection, ResNetSection):
+    """Settings of the trunk, see `ResNet`."""
+
+
+class WaveCNNSection(TrunkSection):
+    """Settings of the trunk, see `WaveCNN`."""
+
+    name: Literal["wave_cnn"]
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    channels: list[Width] = [32, 64, 128, 256]
+    kernel_sizes: list[Width] = [79, 3, 3, 3]
+    strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
+    smoothness: float = Field(4.0, ge=1)

@@ -1,0 +1,165 @@
+"""Testing a trained run: its scores, thresholds and answers, on its own test set or on other data."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batches import LabelledClips
+from ..data.clips import Clips, Progress
+from ..data.decoding import read_audio
+from ..data.labels import label_numbers
+from ..data.manifest import read_path
+from ..data.sounds import find_sounds
+from ..errors import DataError, UsageError
+from ..files import replace_file
+from ..models.classifier import AudioClassifier, load
+from ..models.cost import cost_per_second
+from ..models.network import probabilities
+from ..windows import split_windows
+from .directory import recipe_of
+from .evaluation import Score, best_thresholds, clip_logits, evaluate
+from .setup import read_data
+
+
+def evaluate_run(
+    run_dir: Path, data: str | None = None, task: str | None = None, progress: Progress | None = None
+) -> dict[str, Score]:
+    """Test a trained run on its own test set, or on another folder.
+
+    Args:
+        run_dir: the run directory.
+        data: a folder or table of audio, laid out as for training; its test split is used if it has
+            one, else all of it. None: the data of the run's recipe.
+        task: the task to score; needed with `data` where the run has several tasks.
+        progress: called while data is read and evaluated.
+
+    Raises:
+        ModelFileError, DataError, UsageError: each names the file or task.
+    """
+    model = load(run_dir)
+    recipe = recipe_of(run_dir)
+    if task is not None and task not in model.labels:
+        raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
+    if data is None:
+        sets, _, _ = read_data(recipe, progress, model.labels)
+        scores: dict[str, Score] = {}
+        for labelled in sets:
+            wanted = {name: numbers for name, numbers in labelled.labels.items() if task in (None, name)}
+            if wanted:
+                scores |= evaluate(model, labelled.clips, wanted, labelled.indexes("test"), 2, progress)[0]
+        return scores
+    if task is None and len(model.labels) > 1:
+        raise UsageError(f"--data needs --task here; the tasks of {run_dir}: {', '.join(model.labels)}")
+    task = task or next(iter(model.labels))
+    clips: Clips = read_path(data)
+    if "test" in clips.splits:
+        clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
+    numbers = label_numbers(clips, recipe.tasks[task].column, model.labels[task], model.kinds[task])
+    return evaluate(model, clips, {task: numbers}, range(len(clips)), 2, progress)[0]
+
+
+def check_windows(
+    run_dir: str, model: AudioClassifier, clips: str | None = None, progress: Progress | None = None, n: int = 128
+) -> Tensor:
+    """Windows of real clips to check an exported model on: the first window of up to `n` clips.
+
+    Args:
+        run_dir: the run directory; its test set is used.
+        model: its model.
+        clips: files to use instead, as in `predict.find_sounds`.
+        progress: called while data is read.
+        n: number of clips, spread evenly over the set.
+
+    Returns:
+        Shape ``(n_clips, samples)``.
+
+    Raises:
+        ModelFileError: if there are no clips and no recipe to find them by.
+        DataError: if a clip cannot be read.
+    """
+    if clips is None:
+        sets, _, _ = read_data(recipe_of(Path(run_dir)), progress, model.labels)
+        sources: list[Callable[[], np.ndarray]] = [
+            partial(data.clips.read, index, model.frontend.sample_rate)
+            for data in sets
+            for index in data.indexes("test")
+        ]
+    else:
+        sources = [partial(read_audio, name, model.frontend.sample_rate) for name in find_sounds([clips])]
+    if not sources:
+        raise DataError(f"{run_dir}: its data has no test clips to check the export on; give some with --clips")
+    chosen = sources[:: max(1, len(sources) // n)][:n]
+    return torch.stack([split_windows(torch.from_numpy(read()), model.window_length)[0] for read in chosen])
+
+
+def choose_thresholds(model: AudioClassifier, sets: Sequence[LabelledClips], workers: int = 0) -> bool:
+    """Find the thresholds of a model's binary and multilabel tasks on the validation clips; False if it has none."""
+    for data in sets:
+        wanted = [task for task in data.labels if model.kinds[task] != "multiclass"]
+        if wanted:
+            rows = data.indexes("validation")
+            logits = clip_logits(model, data.clips, rows, workers)
+            for task in wanted:
+                truth = data.labels[task][rows]
+                model.thresholds[task] = best_thresholds(logits[task], truth, model.kinds[task])
+    return bool(model.thresholds)
+
+
+def describe(model: AudioClassifier) -> dict[str, Any]:
+    """What `results.json` says of a model: its cost on one second of audio and its strides."""
+    cost = cost_per_second(model)
+    return {
+        "macs_per_second": cost.macs,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "strides": model.trunk.strides(),
+    }
+
+
+def write_predictions(
+    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]]
+) -> None:
+    """Write the answer to every test clip: file, task, truth, label, logits, and the group it belongs to.
+
+    Args:
+        path: the CSV file.
+        parts: of each task its clips, the rows that were tested, the task's name, the column of groups or
+            None, the truth of all clips, the model and the logits ``(n_rows, n_classes)``.
+    """
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["file", "task", "truth", "label", "logits", "group"])
+    for clips, indexes, task, group, numbers, model, logits in parts:
+        groups = None if group is None else clips.column(group)
+        for index, row in zip(indexes, logits, strict=True):
+            values = " ".join(f"{value:.5g}" for value in row.tolist())
+            truth = true_label(model, task, numbers[index])
+            belongs_to = "" if groups is None else groups[index]
+            table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values, belongs_to])
+    # File names that are no valid text are written back as the bytes they are.
+    replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def true_label(model: AudioClassifier, task: str, numbers: np.ndarray) -> str:
+    """The label of a class number, or the labels of a multilabel task's 0s and 1s, joined by "|"."""
+    labels = model.labels[task]
+    if model.kinds[task] == "multilabel":
+        return "|".join(label for label, present in zip(labels, numbers, strict=True) if present)
+    return labels[int(numbers)]
+
+
+def predicted_label(model: AudioClassifier, task: str, logits: Tensor) -> str:
+    """The label that logits ``(n_classes,)`` stand for; several, or none, of a multilabel task, joined by "|"."""
+    labels, kind, thresholds = model.labels[task], model.kinds[task], model.thresholds.get(task)
+    if kind == "multiclass" or thresholds is None:
+        return labels[int(logits.argmax())]
+    likely = probabilities(logits, kind)
+    if kind == "binary":
+        return labels[int(likely[1] >= thresholds[0])]
+    return "|".join(label for label, p, t in zip(labels, likely, thresholds, strict=True) if p >= t)

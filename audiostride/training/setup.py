@@ -1,0 +1,163 @@
+"""From a recipe to what training takes: frontend, trunk, data, transforms, and the conditions a result depends on."""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from .. import __version__
+from ..data.augment import Augmentation
+from ..data.batches import LabelledClips
+from ..data.clips import Progress
+from ..data.inspection import leaks
+from ..data.preparation import make_augmentation, make_class_weights, prepare_data
+from ..data.sections import EncodedData
+from ..errors import DataError, RecipeError
+from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
+from ..models.network import Frontend, Trunk
+from ..models.weight_budget import WeightBudget
+from .model_sections import FrontendSection
+from .processes import process_count
+from .recipe import Recipe
+
+MAX_WEIGHTS = 2**31
+"""Most weights of a trunk that a recipe may ask for; three hundred times what any shipped recipe does."""
+
+
+def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
+    """Everything `train` would find wrong before its first step, and what lies on two sides of a split.
+
+    Returns:
+        The tasks with their kinds, labels and clips of each split, and a line for each bad file.
+
+    Raises:
+        RecipeError: if settings contradict each other.
+        DataError: if data is missing, cannot be used, or leaks from one split to another.
+    """
+    make_frontend(recipe)
+    make_trunk(recipe)
+    make_transforms(recipe)
+    # The cache would hide the files, whose contents are compared.
+    sets, labels, bad_files = read_data(recipe.model_copy(update={"cache": None}), progress)
+    make_class_weights(recipe.tasks, sets, labels)
+    tasks: dict[str, Any] = {}
+    for data in sets:
+        names = list(data.labels)
+        block = recipe.tasks[names[0]].data
+        if isinstance(block, EncodedData) and not block.allow_shared_groups:
+            found = leaks(data.clips, data.splits, block.group)
+            if found:
+                key = f"tasks.{names[0]}.data"
+                lines = "\n".join(f"{key}: {line}" for line in found)
+                raise DataError(f"{lines}\nMend the splits, or set {key}.allow_shared_groups=true.")
+        counts = {split: len(data.indexes(split)) for split in ("train", "validation", "test")}
+        tasks |= {name: {"kind": recipe.tasks[name].kind, "labels": labels[name], "clips": counts} for name in names}
+    return {"tasks": {name: tasks[name] for name in recipe.tasks}, "bad_files": bad_files}
+
+
+def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
+    """The trained model a recipe starts from, and the recipe with that model's frontend and trunk settings.
+
+    Returns:
+        The recipe as it is and None, where `model.init` is not set.
+
+    Raises:
+        RecipeError: if `model.linear_probe` is set without `model.init`.
+        ModelFileError: if the model cannot be read.
+    """
+    init, linear_probe = recipe.model.init, recipe.model.linear_probe
+    if init is None:
+        if linear_probe:
+            raise RecipeError(
+                "model.linear_probe: trains the heads of a trained trunk; set model.init to a run directory"
+            )
+        return recipe, None
+    start = load(init)
+    config = start.config()
+    model = config["model"] | {"init": init, "linear_probe": linear_probe}
+    return Recipe.model_validate(recipe.model_dump() | {"model": model, "frontend": config["frontend"]}), start
+
+
+def read_data(
+    recipe: Recipe, progress: Progress | None = None, labels: Mapping[str, list[str]] | None = None
+) -> tuple[list[LabelledClips], dict[str, list[str]], list[str]]:
+    """`prepare_data` of a recipe."""
+    return prepare_data(
+        recipe.tasks,
+        sample_rate=recipe.frontend.sample_rate,
+        seed=recipe.seed,
+        validation_fraction=recipe.train.validation_fraction,
+        cache=recipe.cache,
+        progress=progress,
+        labels=labels,
+    )
+
+
+def make_transforms(recipe: Recipe) -> Augmentation | None:
+    """`make_augmentation` of a recipe."""
+    hop_ms = recipe.frontend.hop_ms if isinstance(recipe.frontend, FrontendSection) else None
+    return make_augmentation(recipe.augment, recipe.frontend.sample_rate, hop_ms)
+
+
+def make_frontend(recipe: Recipe) -> Frontend:
+    """The recipe's frontend.
+
+    Raises:
+        RecipeError: if its settings contradict each other.
+    """
+    try:
+        return FRONTENDS[recipe.frontend.name](**recipe.frontend.model_dump(exclude={"name"}))
+    except ValueError as error:
+        raise RecipeError(f"frontend: {error}") from error
+
+
+def make_trunk(recipe: Recipe) -> Trunk:
+    """The recipe's trunk with fresh weights.
+
+    Raises:
+        RecipeError: if its settings contradict each other, or ask for more weights than any machine trains.
+    """
+    try:
+        with WeightBudget(MAX_WEIGHTS):
+            return TRUNKS[recipe.model.name](**recipe.model.model_dump(exclude={"name", "init", "linear_probe"}))
+    except ValueError as error:
+        raise RecipeError(f"model: {error}") from error
+
+
+def environment() -> dict[str, Any]:
+    """Machine and versions that a run repeats on to the bit."""
+    return {
+        "audiostride": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        "soxr": soxr.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "processes": process_count(),
+    }
+
+
+def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
+    """What the result of a training depends on: recipe, environment and the table of clips.
+
+    Settings that only say how to get there (decoding processes, when to save) are left out.
+    """
+    settings = recipe.model_dump(exclude={"cache"})
+    for key in ("workers", "checkpoint_steps", "keep_checkpoints"):
+        del settings["train"][key]
+    table = hashlib.sha256()
+    for data in sets:
+        for name, split in zip(data.clips.names, data.splits, strict=True):
+            table.update(f"{name}\0{split}\n".encode("utf-8", "surrogateescape"))
+        for task, numbers in data.labels.items():
+            table.update(task.encode() + np.ascontiguousarray(numbers).tobytes())
+    return {"recipe": settings, "environment": environment(), "data": {"sha256_of_names_and_labels": table.hexdigest()}}

@@ -1,0 +1,169 @@
+"""One training step up to the update: losses and gradients of its batches, and what the processes tell each other."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..data.augment import LogMelTransform, augmented
+from ..data.batches import TrainingBatch
+from ..errors import TrainingError
+from ..models.classifier import AudioClassifier
+from ..models.cost import stride_cost as stride_cost_of
+from .evaluation import share_right, task_loss
+from .processes import gather, gather_numbers, process_count
+from .resuming import Totals
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass
+class Objective:
+    """What a step minimises: the weighted sum of the tasks' losses and of what the strides cost.
+
+    Attributes:
+        stride_cost: lambda of the regulariser `cost.stride_cost`.
+        precision: "float32", or "bfloat16" for convolutions and matrix products in half precision (autocast).
+        task_weights: weight of each task's loss, 1 where missing.
+        class_weights: for a task the weight of each of its classes, on the model's device.
+        log_mel_transforms: augmentation of the frontend's output.
+    """
+
+    stride_cost: float = 0.0
+    precision: str = "float32"
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    class_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    log_mel_transforms: Sequence[LogMelTransform] = ()
+
+    def gradients(
+        self,
+        engine: "Accelerator",
+        parallel: nn.Module,
+        model: AudioClassifier,
+        group: Sequence[TrainingBatch],
+        totals: Totals,
+    ) -> float:
+        """Add up the gradients of a step's batches, averaged over them; the processes exchange them once.
+
+        Args:
+            engine: runs the backward pass.
+            parallel: the model as `engine.prepare_model` wrapped it.
+            model: the model itself.
+            group: the batches of this step.
+            totals: the epoch's training scores, which are counted on in place.
+
+        Returns:
+            The mean loss of this process.
+        """
+        own_loss = 0.0
+        for i, batch in enumerate(group):
+            # Processes exchange gradients once a step, after its last batch.
+            with engine.no_sync(parallel) if i + 1 < len(group) else nullcontext():
+                loss = self._loss(parallel, model, batch, totals) / len(group)
+                engine.backward(loss)
+            own_loss += float(loss.detach())
+        return own_loss
+
+    def _loss(self, parallel: nn.Module, model: AudioClassifier, batch: TrainingBatch, totals: Totals) -> Tensor:
+        device = model.frontend.window.device
+        labels = {task: numbers.to(device) for task, numbers in batch.labels.items()}
+        with (
+            augmented(model.frontend, self.log_mel_transforms, batch.seeds),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
+            logits = parallel(batch.waveform.to(device), tuple(labels))
+        losses = {
+            task: task_loss(logits[task], numbers, model.kinds[task], self.class_weights.get(task))
+            for task, numbers in labels.items()
+        }
+        # The exchange averages over processes, whose shares of the clips may differ.
+        shares = {
+            task: process_count() * share_of_mean(numbers, batch.share, self.class_weights.get(task))
+            for task, numbers in labels.items()
+        }
+        if batch.share:
+            for task, value in losses.items():
+                right = share_right(logits[task].detach(), labels[task], model.kinds[task])
+                # Sums over the processes are those of one: a clip's part in its batch is its weight's.
+                n_whole = len(right) / batch.share
+                _count(totals, task, value.item() * n_whole * shares[task] / process_count(), right)
+        loss = torch.stack([self.task_weights.get(t, 1.0) * x * shares[t] for t, x in losses.items()]).sum()
+        return loss + self.stride_cost * stride_cost_of(model) if self.stride_cost else loss
+
+
+def exchange(own_loss: float, own_signal: int, model: AudioClassifier, step: int) -> tuple[float, int]:
+    """Mean loss and latest signal over all processes; their strides must be equal, or so would not be their maps.
+
+    Raises:
+        TrainingError: if the strides of two processes differ.
+    """
+    strides = [value for block in model.trunk.strides() for value in block]
+    everyone = gather_numbers([own_loss, own_signal, *strides], model.frontend.window.device)
+    for index, (_, _, *others) in enumerate(everyone):
+        if others != everyone[0][2:]:
+            raise TrainingError(f"strides of process {index} differ from those of process 0 at step {step}: {others}")
+    return sum(numbers[0] for numbers in everyone) / len(everyone), int(max(numbers[1] for numbers in everyone))
+
+
+def check_finite(loss: float, norm: float, step: int, group: Sequence[TrainingBatch]) -> None:
+    """Stop before an update by what is no number.
+
+    Args:
+        loss: mean over all processes.
+        norm: of the gradient of all parameters, 0 where it is not clipped.
+        step: that is about to be made.
+        group: its batches in this process.
+
+    Raises:
+        TrainingError: names the step and the clips of all processes.
+    """
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what = f"gradient became {norm}" if math.isfinite(loss) else f"loss became {loss}"
+    names = [name for own in gather([n for batch in group for n in batch.names]) for name in own]
+    raise TrainingError(
+        f"the {what} at step {step}, before the update; lower train.learning_rate or look at "
+        f"this batch's files: {', '.join(names)}"
+    )
+
+
+def share_of_mean(labels: Tensor, share: float, class_weights: Tensor | None = None) -> float:
+    """Share of this process' loss in the mean loss over a batch that several processes have split among them.
+
+    A weighted cross-entropy of class numbers is a mean by weight, so its share is that of the
+    weights, which the processes tell each other; every other loss is a mean over clips.
+
+    Args:
+        labels: class numbers ``(n,)`` of this process' clips, or shares of the classes ``(n, n_classes)``.
+        share: of the clips, from 0 to 1.
+        class_weights: weight of each class ``(n_classes,)``.
+
+    Example:
+        >>> share_of_mean(torch.tensor([0, 1]), 1.0, torch.tensor([0.5, 2.0]))
+        1.0
+    """
+    if class_weights is None or labels.dim() > 1 or process_count() == 1:
+        return share
+    own = class_weights[labels].double().sum().item() if share else 0.0
+    return own / sum(numbers[0] for numbers in gather_numbers([own], labels.device))
+
+
+def mean_scores(parts: Sequence[Totals]) -> Totals:
+    """Mean loss and accuracy of each task from the sums of all processes."""
+    n = {task: sum(part[task]["n"] for part in parts if task in part) for part in parts for task in part}
+    return {
+        task: {key: sum(part[task][key] for part in parts if task in part) / n[task] for key in ("loss", "accuracy")}
+        for task in n
+    }
+
+
+def _count(totals: Totals, task: str, loss: float, right: Tensor) -> None:
+    total = totals.setdefault(task, {"loss": 0.0, "accuracy": 0.0, "n": 0.0})
+    total["loss"] += loss
+    total["accuracy"] += right.sum().item()
+    total["n"] += len(right)
