@@ -324,7 +324,8 @@ def test_latex_has_minus_signs_and_no_live_special_characters():
 
 
 def test_runs_on_other_data_have_panels_of_their_own_and_a_regularisers_weights_are_joined():
-    from audiostride.analysis.plots import cost_figure, striding_figure
+    from audiostride.analysis.result_plots import cost_figure
+    from audiostride.analysis.training_plots import striding_figure
 
     points = [{"epoch": e, "total_stride": [16.0 * 9**e, 16.0], "accuracy": e / 2 if e else None} for e in (0, 1)]
     runs = [{"data": data, "method": "diffstride", "seed": 0, "points": points} for data in ("words", "notes")]

@@ -13,8 +13,9 @@ import torch
 
 from audiostride import AudioClassifier, create_model, read_audio
 from audiostride.errors import ExportError, UsageError
-from audiostride.inference import export as export_module
-from audiostride.inference.export import ENDINGS, export_model, metadata, run_exported
+from audiostride.inference import exported_model
+from audiostride.inference.export import export_model, metadata
+from audiostride.inference.export_formats import ENDINGS, run_exported
 from audiostride.windows import split_windows
 from conftest import tone
 
@@ -126,7 +127,7 @@ def test_int8_keeps_labels_and_metadata_and_is_smaller(windows, tmp_path):
 
 
 def test_a_file_that_computes_something_else_is_not_kept(model, windows, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "LOG_OFFSET", 1e-2)  # another frontend
+    monkeypatch.setattr(exported_model, "LOG_OFFSET", 1e-2)  # another frontend
     with pytest.raises(ExportError, match=r"was not written: on 24 windows its logits differ by up to") as caught:
         export_model(model, tmp_path / "model.pt2", "torch", windows)
     assert caught.value.exit_code == 7

@@ -86,7 +86,7 @@ def _uses(run: Run, key: str) -> bool:
 
 
 def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """How the total striding factor of every run with learned strides moved, for `plots.striding_figure`.
+    """How the total striding factor of every run with learned strides moved, for `training_plots.striding_figure`.
 
     Raises:
         UsageError: if no run learned strides along time and mel.

@@ -17,10 +17,13 @@ from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second, trunk_cost
 from ..models.network import spectrogram_cnn
 from ..training.directory import RECIPE_FILE
-from . import plots
+from .cutoff_plots import cutoff_figure, plane_figure
 from .learning_dynamics import over_training, read_metrics
 from .measured_response import ripple_response, takes_ripples
+from .plot_style import svg
+from .result_plots import confusion_figure, spectrogram_figure
 from .run_directory import Answers, describe_cutoffs, read_answers, read_results, task_clips
+from .training_plots import curves_figure, dynamics_figure
 from .wording import reference_cells, ripple_sentence
 
 MAX_BYTES = 3_000_000
@@ -66,20 +69,20 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
         "results": results,
         "lead": _lead(model, results),
         "summary": _summary(model, results, metrics),
-        "curves": plots.svg(plots.curves_figure(metrics), "Loss and accuracy over the epochs"),
+        "curves": svg(curves_figure(metrics), "Loss and accuracy over the epochs"),
         "curve_rows": [line for line in metrics if line["split"] == "validation"],
         "dynamics": _dynamics(model, metrics) if learned else None,
         "cutoffs": cutoffs,
         "downsampling": model.trunk.settings["downsampling"],
-        "cutoff_figure": plots.svg(
-            plots.cutoff_figure(cutoffs["layers"], cutoffs["references"], responses, cutoffs["ripples"]),
+        "cutoff_figure": svg(
+            cutoff_figure(cutoffs["layers"], cutoffs["references"], responses, cutoffs["ripples"]),
             "Modulations kept after each layer, beside reference ranges; masks and measured gains",
         ),
         "references": [reference_cells(row) for row in cutoffs["references"]],
         "ripples": [f"{row['modulation']:g} {row['unit']}: {ripple_sentence(row)}" for row in cutoffs["ripples"]],
         "plane": plane
-        and plots.svg(
-            plots.plane_figure(plane, cutoffs["layers"]),
+        and svg(
+            plane_figure(plane, cutoffs["layers"]),
             "Responses to ripples over rate and scale, with the pass-bands of the first and last layer",
         ),
         "tasks": [_task(run_dir, model, task, found, each, progress) for task, found in answers.items()],
@@ -232,7 +235,7 @@ def _summary(
 def _dynamics(model: AudioClassifier, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     points = over_training(model, metrics)
     return {
-        "figure": plots.svg(plots.dynamics_figure(points), "Strides, cut-offs, striding factor and cost over training"),
+        "figure": svg(dynamics_figure(points), "Strides, cut-offs, striding factor and cost over training"),
         "first": points[0],
         "last": points[-1],
     }
@@ -256,7 +259,7 @@ def _task(
         "task": task,
         "confusion": None
         if is_multilabel(answers, labels)
-        else plots.svg(plots.confusion_figure(confusion(answers, labels), labels), f"Confusion matrix of {task}"),
+        else svg(confusion_figure(confusion(answers, labels), labels), f"Confusion matrix of {task}"),
         "classes": class_scores(answers, labels),
         "are_mistakes": mistakes,
         "mistakes": worst,
@@ -269,12 +272,12 @@ def _show_clip(clips: Clips, index: int, model: AudioClassifier, entry: dict[str
     rate = model.frontend.sample_rate
     waveform = clips.read(index, rate)
     log_mel = model.frontend(torch.from_numpy(np.ascontiguousarray(waveform)).to(model.frontend.window))
-    picture = plots.spectrogram_figure(log_mel[0].cpu().numpy(), model.frontend.frame_rate)
+    picture = spectrogram_figure(log_mel[0].cpu().numpy(), model.frontend.frame_rate)
     part = waveform[: _SOUND_BYTES // 2]
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(part, -1, 1), rate, format="WAV", subtype="PCM_16")
     return {
-        "spectrogram": plots.svg(picture, f"Log-mel spectrogram of {entry['file']}"),
+        "spectrogram": svg(picture, f"Log-mel spectrogram of {entry['file']}"),
         "sound": "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode(),
         "seconds": len(waveform) / rate,
         "cut_s": len(part) / rate if len(part) < len(waveform) else None,

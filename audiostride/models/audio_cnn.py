@@ -70,6 +70,14 @@ class SeparableBlock(nn.Module):
                 x = norm_recomputably(norm, x.relu())
         return x
 
+    def strides(self) -> list[float]:
+        """Current (time, mel) stride, learned or fixed."""
+        if isinstance(self.pool, DiffStride):
+            return self.pool.strides()
+        if isinstance(self.pool, SpectralPool):
+            return list(self.pool.stride)
+        return [float(self.time_conv.conv.stride[0]), float(self.mel_conv.conv.stride[1])]
+
     def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
         """Size (time, mel) of the map that a map of size (time, mel) becomes."""
         if self.pool is not None:
@@ -169,7 +177,7 @@ class AudioCNN(nn.Module):
             >>> AudioCNN("spectral", channels=(8, 8), strides=((2, 2), (1, 1.5))).strides()
             [[2.0, 2.0], [1.0, 1.5]]
         """
-        return [_block_strides(block) for block in self.separable_blocks]
+        return [block.strides() for block in self.separable_blocks]
 
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
         """Size (time, mel) of the input of each block and of the last block's output.
@@ -182,11 +190,3 @@ class AudioCNN(nn.Module):
         for block in self.separable_blocks:
             sizes.append(block.output_lengths(*sizes[-1]))
         return sizes
-
-
-def _block_strides(block: SeparableBlock) -> list[float]:
-    if isinstance(block.pool, DiffStride):
-        return block.pool.strides()
-    if isinstance(block.pool, SpectralPool):
-        return list(block.pool.stride)
-    return [float(block.time_conv.conv.stride[0]), float(block.mel_conv.conv.stride[1])]

@@ -170,9 +170,7 @@ def trunk_cutoffs(
     per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
     lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
     rows = []
-    sizes: Sequence[tuple[int, ...]] = (
-        trunk.map_sizes(n_frames) if isinstance(trunk, WaveCNN) else trunk.map_sizes(n_frames, n_mels or 1)
-    )
+    sizes: Sequence[tuple[int, ...]] = trunk.map_sizes(*([n_frames, n_mels] if n_mels else [n_frames]))
     for number, (strides, lengths) in enumerate(zip(trunk.strides(), sizes, strict=False), start=1):
         for axis, stride, n in zip(per_bin, strides, lengths, strict=True):
             own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis])
