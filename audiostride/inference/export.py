@@ -24,8 +24,8 @@ from torch.fx.experimental import _config as symbolic_shapes
 from torch.nn import functional as F
 
 from ..errors import ExportError, UsageError
+from ..layers.crop_spectrum import constant_matrix
 from ..layers.downsampling import DiffStride, SpectralPool
-from ..layers.spectrum import constant_matrix
 from ..models.classifier import AudioClassifier
 from ..models.log_mel import LOG_OFFSET, LogMel
 from ..windows import split_windows

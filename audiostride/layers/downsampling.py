@@ -1,73 +1,30 @@
-"""The three drop-in ways to downsample a feature map: `StridedConv`, `SpectralPool` and `DiffStride`.
+"""The pooling layers: `SpectralPool`, with fixed strides, and `DiffStride`, which learns them.
 
-A strided convolution downsamples by itself; the other two follow a convolution of stride 1. Both
-pooling layers work on the last one, two or three axes of a tensor, one stride per axis, and pool
-one axis at a time, so a separable network can put them between its time and its frequency
-convolution.
+A strided convolution (`StridedConv`) downsamples by itself; these two follow a convolution of stride 1.
+They work on the last one, two or three axes of a tensor, one stride per axis, and pool one axis at a
+time, so a separable network can put them between its time and its frequency convolution.
 
 Sources: Rippel et al. 2015 (spectral pooling); Riad et al., ICLR 2022 (DiffStride).
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import spectrum as spectral
+from .conv_form import convolves_in_spectrum, pools_first
+from .crop_spectrum import crop_spectrum, crop_spectrum_constant
 from .recomputation import keep_recipe, recipe, with_recipe
 from .spectral_conv import conv_crop_spectrum
-from .spectrum import Crop
+from .spectrum import Crop, diffstride_crop, diffstride_mask, spectral_crop
+from .strided_conv import StridedConv
 
 _FUNCTIONAL = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-_CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 HostStride = float | Tensor | None
 """A stride on the host: a number or, so that a compiler does not take it for a constant, a tensor on the CPU."""
-
-
-class StridedConv(nn.Module):
-    """Convolution with zero padding of half its kernel and a whole stride per axis: length ceil(N / S).
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: odd kernel length of each of one to three axes.
-        stride: whole stride of each axis.
-
-    Raises:
-        ValueError: if a stride is not a whole number of at least 1, or a kernel length is even.
-
-    Example:
-        >>> StridedConv(1, 8, (3, 1), (2, 1))(torch.zeros(4, 1, 100, 64)).shape
-        torch.Size([4, 8, 50, 64])
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Sequence[int], stride: Sequence[float]):
-        super().__init__()
-        if any(s < 1 or s != int(s) for s in stride):
-            raise ValueError(
-                f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}; "
-                "spectral and diffstride downsampling take fractional ones"
-            )
-        if any(k % 2 == 0 for k in kernel_size):
-            raise ValueError(f"kernel lengths must be odd, got {tuple(kernel_size)}")
-        self.conv = _CONV[len(kernel_size)](
-            in_channels,
-            out_channels,
-            tuple(kernel_size),
-            stride=tuple(int(s) for s in stride),
-            padding=tuple(k // 2 for k in kernel_size),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``(batch, in_channels, *axes)`` to ``(batch, out_channels, *shorter axes)``."""
-        # torch 2.13 on a CPU reads uninitialised memory for the bfloat16 weight gradient of exactly this shape.
-        one_wide = x.device.type == "cpu" and 1 < self.conv.stride[-1] >= x.shape[-1]
-        with torch.autocast(x.device.type, enabled=False) if one_wide else nullcontext():
-            return self.conv(x.to(self.conv.weight.dtype) if one_wide else x)
 
 
 class _SpectralDownsampling(nn.Module):
@@ -98,7 +55,7 @@ class _SpectralDownsampling(nn.Module):
             x: tensor whose last dimensions are the axes.
             axis: which of them to pool.
             host_stride: the axis' stride on the host, where the caller has read all strides at once.
-            taps: see `spectral.crop_spectrum`.
+            taps: see `crop_spectrum`.
         """
         raise NotImplementedError
 
@@ -141,65 +98,9 @@ class _SpectralDownsampling(nn.Module):
         return x
 
 
-def pools_first(in_channels: int, out_channels: int, taps: int, crop: Crop) -> bool:
-    """Whether a convolution followed by pooling runs faster on the pooled copies of its input.
-
-    Chosen where that saves at least a quarter of the multiply-accumulates, from where on it is faster
-    (`benchmarks/conv_resolution.py`): in the first layer, and in wide layers that halve their axis.
-
-    Example:
-        >>> crop = spectral.diffstride_crop(100, 2.0, 1.0)
-        >>> pools_first(1, 64, 3, crop), pools_first(64, 64, 3, crop), pools_first(512, 512, 3, crop)
-        (True, False, True)
-    """
-    full, pooled = conv_macs(in_channels, out_channels, taps, crop)
-    return pooled < 0.75 * full
-
-
-def convolves_in_spectrum(columns: int, in_channels: int, out_channels: int, taps: int, crop: Crop) -> bool:
-    """Whether a convolution and its pooling run faster as `conv_crop_spectrum`.
-
-    Chosen where that saves a quarter of the multiply-accumulates of the cheaper of the other two forms, and
-    where there is enough to do: a matrix for every bin has to be made, which pays from as many columns as
-    channels, and the transforms take longer than their arithmetic says, which wide layers and large batches
-    hide (`benchmarks/conv_resolution.py`, on a CPU).
-
-    Args:
-        columns: numbers of a channel of the input, without the axis.
-        in_channels: of the convolution.
-        out_channels: of the convolution.
-        taps: kernel length.
-        crop: sizes of the axis.
-
-    Example:
-        >>> crop = spectral.diffstride_crop(100, 2.0, 1.0)
-        >>> [convolves_in_spectrum(batch * 64, 64, 64, 3, crop) for batch in (8, 64)]
-        [False, True]
-    """
-    products = in_channels * out_channels
-    if taps != 3 or crop.n > spectral.LONG_AXIS:
-        return False
-    if columns < max(in_channels, out_channels) or columns * products < 12_000_000:
-        return False
-    spectrum = crop.n_bins * (2 * crop.n * in_channels + 3 * products + 2 * crop.m * out_channels)
-    return spectrum < 0.75 * min(conv_macs(in_channels, out_channels, taps, crop))
-
-
 def _on_cpu(x: Tensor) -> bool:
     channels_last = x.dim() in (4, 5) and not x.is_contiguous()
     return channels_last and x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def conv_macs(in_channels: int, out_channels: int, taps: int, crop: Crop) -> tuple[int, int]:
-    """Multiply-accumulates of a column by convolving before a pooling, and after it on pooled copies.
-
-    Example:
-        >>> conv_macs(1, 64, 3, spectral.diffstride_crop(100, 2.0, 1.0))
-        (345600, 25092)
-    """
-    full = taps * in_channels * out_channels * crop.n + crop.m * crop.n * out_channels
-    pooled = taps * in_channels * out_channels * crop.m + crop.m * crop.n * in_channels * taps
-    return full, pooled
 
 
 class SpectralPool(_SpectralDownsampling):
@@ -228,7 +129,7 @@ class SpectralPool(_SpectralDownsampling):
         return f"stride={self.stride}"
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
-        return spectral.spectral_crop(n, self.stride[axis])
+        return spectral_crop(n, self.stride[axis])
 
     def axis_mask(self, crop: Crop, axis: int) -> Tensor:
         return torch.ones(crop.n_bins)
@@ -241,7 +142,7 @@ class SpectralPool(_SpectralDownsampling):
         crop = self.axis_crop(x.shape[dim], axis)
         if taps == 1 and self.is_identity(crop):
             return x
-        return spectral.crop_spectrum_constant(x, crop, dim, taps=taps)
+        return crop_spectrum_constant(x, crop, dim, taps=taps)
 
 
 class DiffStride(_SpectralDownsampling):
@@ -332,19 +233,19 @@ class DiffStride(_SpectralDownsampling):
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         stride = self.strides()[axis] if host_stride is None else float(host_stride)
-        return spectral.diffstride_crop(n, stride, self.smoothness, self.crop)
+        return diffstride_crop(n, stride, self.smoothness, self.crop)
 
     def axis_mask(self, crop: Crop, axis: int) -> Tensor:
         if self.training:
             self.input_lengths[axis] = crop.n
-        return spectral.diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
+        return diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
 
     def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
         if self._frozen is None:
             return _eagerly(self._pool_learned, x, axis, host_stride, taps)
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        return spectral.crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps)
+        return crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps)
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
         if self._frozen is None:
@@ -354,88 +255,7 @@ class DiffStride(_SpectralDownsampling):
     def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, taps: int) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
-        return spectral.crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps)
-
-
-def freeze_strides(model: nn.Module) -> None:
-    """Turn the learned strides of a whole model into constants, for inference and export.
-
-    Example:
-        >>> model = nn.Sequential(DiffStride(2.0), DiffStride(3.0))
-        >>> freeze_strides(model)
-        >>> len(list(model.parameters()))
-        0
-    """
-    for layer in diffstride_layers(model):
-        layer.freeze_strides()
-
-
-def diffstride_layers(model: nn.Module) -> list[DiffStride]:
-    """All DiffStride layers of a model, in the order of its modules."""
-    return [module for module in model.modules() if isinstance(module, DiffStride)]
-
-
-def read_strides(layers: Sequence[DiffStride]) -> list[Tensor]:
-    """Strides of several layers on the CPU, in one transfer from the device: for each a tensor ``(n_axes,)``.
-
-    Example:
-        >>> read_strides([DiffStride(2.0), DiffStride((3.0, 3.0), shared_stride=True)])
-        [tensor([2.]), tensor([3., 3.])]
-    """
-    if not layers:
-        return []
-    together = torch.cat([layer.stride.detach() for layer in layers]).cpu()
-    own = together.split([len(layer.stride) for layer in layers])
-    return [strides.expand(layer.n_axes) for strides, layer in zip(own, layers, strict=True)]
-
-
-@torch.no_grad()
-def clamp_strides_(model: nn.Module) -> None:
-    """Clamp every DiffStride stride to [1, N / 2] in place; call it after each optimiser step.
-
-    N is the length of the axis in the layer's last training forward; a stride shared by several
-    axes is held to the shortest. A layer that was never run in training has no upper limit yet.
-
-    Example:
-        >>> pool = DiffStride((2.0, 90.0))
-        >>> _ = pool(torch.zeros(1, 100, 64))
-        >>> clamp_strides_(pool)
-        >>> pool.strides()
-        [2.0, 32.0]
-    """
-    for layer in diffstride_layers(model):
-        if layer.frozen:
-            continue
-        limits = [float("inf") if n is None else max(n / 2, 1.0) for n in layer.input_lengths]
-        if len(layer.stride) == 1:
-            limits = [min(limits)]
-        upper = torch.tensor(limits, dtype=layer.stride.dtype, device=layer.stride.device)
-        layer.stride.copy_(layer.stride.clamp(min=1.0).minimum(upper))
-
-
-def parameter_groups(model: nn.Module, lr: float, stride_lr: float) -> list[dict[str, Any]]:
-    """Optimiser groups: the weights, and the strides with their own learning rate and no weight decay.
-
-    Args:
-        model: any module.
-        lr: learning rate of the weights.
-        stride_lr: learning rate of the strides. At the weights' rate they hardly move in a short run.
-
-    Returns:
-        Two groups for a `torch.optim` optimiser, one if the model learns no stride.
-
-    Example:
-        >>> groups = parameter_groups(nn.Sequential(nn.Conv1d(1, 2, 3), DiffStride(2.0)), 1e-3, 0.03)
-        >>> [(len(g["params"]), g["lr"]) for g in groups]
-        [(2, 0.001), (1, 0.03)]
-    """
-    strides = [layer.stride for layer in diffstride_layers(model) if layer.stride.requires_grad]
-    is_stride = {id(p) for p in strides}
-    weights = [p for p in model.parameters() if p.requires_grad and id(p) not in is_stride]
-    groups: list[dict[str, Any]] = [{"params": weights, "lr": lr}]
-    if strides:
-        groups.append({"params": strides, "lr": stride_lr, "weight_decay": 0.0})
-    return groups
+        return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps)
 
 
 def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:

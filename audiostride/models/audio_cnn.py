@@ -6,8 +6,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool, StridedConv, read_strides
+from ..layers.downsampling import DiffStride, SpectralPool
 from ..layers.recomputation import keep_recipe, norm_recomputably
+from ..layers.strided_conv import StridedConv
+from ..layers.strides import read_strides
 
 Downsampling = Literal["strided", "spectral", "diffstride"]
 

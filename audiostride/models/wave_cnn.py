@@ -15,7 +15,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool, StridedConv
+from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.strided_conv import StridedConv
 from .audio_cnn import Downsampling
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..data.images import Progress, Views
 from ..errors import TrainingError
 from ..files import JsonLines
-from ..layers.downsampling import clamp_strides_, parameter_groups
+from ..layers.strides import clamp_strides_, parameter_groups
 from ..models.resnet import ResNet
 
 

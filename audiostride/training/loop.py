@@ -17,7 +17,7 @@ from ..data.augment import Augmentation, augmented
 from ..data.batches import LabelledClips, plan_epoch, training_batches
 from ..errors import ModelFileError, TrainingError, UsageError
 from ..files import JsonLines
-from ..layers.downsampling import clamp_strides_, parameter_groups
+from ..layers.strides import clamp_strides_, parameter_groups
 from ..models.classifier import AudioClassifier
 from ..models.cost import stride_cost as stride_cost_of
 from ..models.files import save_model
