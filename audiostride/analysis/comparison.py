@@ -30,7 +30,14 @@ METRICS = ("auc", "mean_average_precision")
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",
 }  # fmt: skip
-_OF_DIFFSTRIDE = {"model.smoothness", "model.shared_stride", "train.stride_learning_rate", "train.stride_cost"}
+_OF_DIFFSTRIDE = {
+    "model.smoothness",
+    "model.shared_stride",
+    "model.aliasing",
+    "train.stride_learning_rate",
+    "train.aliasing_learning_rate",
+    "train.stride_cost",
+}
 
 
 class Run(NamedTuple):

@@ -1,12 +1,8 @@
 """Downsampling one axis by cropping its spectrum.
 
-DFT, mask, crop and inverse DFT of an axis are one real M x N matrix,
-
-    P = synthesis.T @ diag(mask) @ analysis          (analysis 2K x N, synthesis 2K x M)
-
-with cosines and sines as rows, so pooling is ``P @ x``: no complex numbers, and on the sizes of a
-CNN faster than two FFTs. `crop_spectrum` is that product with a backward of its own;
-`crop_spectrum_fft` is the textbook form, used for long axes and as the oracle of the tests.
+A product with the axis' `pooling_matrix`: no complex numbers, and on the sizes of a CNN faster than two
+FFTs. `crop_spectrum` is that product with a backward of its own; `crop_spectrum_fft` is the textbook
+form, used for long axes and as the oracle of the tests.
 """
 
 import math
@@ -15,90 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .fourier import basis_rows, bin_weights, cached, fourier_basis
+from .fourier import basis_rows, bin_weights
+from .pooling_matrix import constant_matrix, pooling_matrix, sampling_matrix, shift_columns
 from .spectrum import Crop, diffstride_mask
 
 LONG_AXIS = 1024
 """Axes longer than this go through the FFT: a 1024 x 1024 float32 matrix is 4 MB, about one L2 cache."""
-
-
-def pooling_matrix(mask: Tensor, crop: Crop) -> Tensor:
-    """The M x N matrix that downsamples an axis: ``synthesis.T @ diag(mask) @ analysis``.
-
-    Args:
-        mask: mask of shape ``(n_bins,)``; its precision and device are the matrix's.
-        crop: sizes of the axis.
-
-    Returns:
-        Matrix of shape ``(m, n)`` whose rows sum to 1 when ``mask[0]`` is 1.
-
-    Example:
-        >>> from audiostride.layers.spectrum import spectral_crop
-        >>> crop = spectral_crop(4, 2.0)
-        >>> pooling_matrix(torch.ones(crop.n_bins), crop)      # every other sample of a cosine
-        tensor([[ 0.7500,  0.2500, -0.2500,  0.2500],
-                [-0.2500,  0.2500,  0.7500,  0.2500]])
-    """
-    scale = mask * bin_weights(crop.n, mask.dtype, mask.device)[: crop.n_bins]
-    analysis = fourier_basis(crop.n, mask.dtype, mask.device)[:, : crop.n_bins]
-    synthesis = fourier_basis(crop.m, mask.dtype, mask.device)
-    return synthesis.flatten(0, 1).T @ (scale[:, None] * analysis).flatten(0, 1)
-
-
-@cached
-def constant_matrix(
-    crop: Crop, stride: float | None, smoothness: float, taps: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Pooling matrix of a stride that does not learn, in the precision it is applied in.
-
-    Args:
-        crop: sizes of the axis.
-        stride: DiffStride's stride; None is the hard mask of spectral pooling.
-        smoothness: DiffStride's ramp width R, in bins.
-        taps: see `shift_columns`.
-        dtype: of the matrix.
-        device: of the matrix.
-
-    Returns:
-        Tensor of shape ``(m * taps, n)``. It is shared: never write to it.
-
-    Example:
-        >>> from audiostride.layers.spectrum import spectral_crop
-        >>> crop = spectral_crop(100, 2.0)
-        >>> constant_matrix(crop, None, 1.0, 1, torch.float32, torch.device("cpu")).shape
-        torch.Size([50, 100])
-    """
-    mask = torch.ones(crop.n_bins, dtype=torch.float64)
-    if stride is not None:
-        mask = diffstride_mask(crop, torch.tensor(stride, dtype=torch.float64), smoothness)
-    return shift_columns(pooling_matrix(mask, crop), taps).to(dtype=dtype, device=device)
-
-
-def shift_columns(rows: Tensor, taps: int) -> Tensor:
-    """Rows that act on an input as `rows` do on its copies shifted by -(taps // 2) .. taps // 2 samples.
-
-    A convolution adds up shifted copies of its input, zero-padded at the ends, so a linear map after
-    a convolution is the convolution after this map: the convolution can run on what is left of the
-    axis instead of the whole of it.
-
-    Args:
-        rows: shape ``(r, n)``.
-        taps: odd number of shifts.
-
-    Returns:
-        Shape ``(r * taps, n)``: the shifts of the first row, then those of the second, ...
-
-    Example:
-        >>> shift_columns(torch.tensor([[1, 2, 3]]), taps=3)
-        tensor([[2, 3, 0],
-                [1, 2, 3],
-                [0, 1, 2]])
-    """
-    if taps == 1:
-        return rows
-    n, half = rows.shape[1], taps // 2
-    padded = torch.nn.functional.pad(rows, (half, half))
-    return torch.stack([padded[:, 2 * half - tap : 2 * half - tap + n] for tap in range(taps)], 1).flatten(0, 1)
 
 
 class _PoolByMatrix(torch.autograd.Function):
@@ -137,6 +55,29 @@ class _PoolByMatrix(torch.autograd.Function):
         return grad_x, grad_mask, None, None
 
 
+class _ApplyMatrix(torch.autograd.Function):
+    """``matrix @ x`` for ``(outer, n, inner)``, with the gradient of the matrix as one product over all columns."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(x, matrix)
+        # Detached: torch turns a product with a matrix that requires grad round, and copies the map twice for it.
+        return matrix.detach().to(x.dtype) @ x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, matrix = ctx.saved_tensors
+        grad_x = matrix.to(grad.dtype).T @ grad if ctx.needs_input_grad[0] else None
+        grad_matrix = torch.einsum("omi,oni->mn", grad, x).to(matrix.dtype) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_matrix
+
+
+def _apply_matrix(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return along_axis(x, dim, len(matrix), lambda flat: _ApplyMatrix.apply(flat, matrix))
+
+
 def along_axis(x: Tensor, dim: int, rows: int, apply: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a linear map to one axis of a tensor as it lies in memory, channels last or not.
 
@@ -161,9 +102,10 @@ def along_axis(x: Tensor, dim: int, rows: int, apply: Callable[[Tensor], Tensor]
     return y.movedim(-1, 1) if channels_last else y
 
 
-def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
+def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int, aliasing: Tensor | None = None) -> Tensor:
     """`crop_spectrum` in its textbook form: irfft_M(mask * rfft_N(x)[:K]) * M / N, along `dim`.
 
+    With aliasing, all bins k are added up to bin k modulo M as well, which samples at the times i N / M.
     Computed in at least float32 (half-precision FFTs need power-of-two lengths) and cast back.
 
     Example:
@@ -175,14 +117,22 @@ def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:
         True
     """
     real = x.movedim(dim, -1).to(torch.promote_types(x.dtype, torch.float32))
-    spectrum = torch.fft.rfft(real)[..., : crop.n_bins] * mask
+    whole = torch.fft.rfft(real)
+    spectrum = whole[..., : crop.n_bins] * mask
     if crop.m < crop.n and crop.m % 2 == 0:  # the new Nyquist bin stands for +k and -k of the input
         spectrum = torch.cat([spectrum[..., :-1], 2 * spectrum[..., -1:]], dim=-1)
     pooled = torch.fft.irfft(spectrum, n=crop.m) * (crop.m / crop.n)
+    if aliasing is not None:
+        weighted = whole * bin_weights(crop.n, real.dtype, x.device)
+        weighted = torch.nn.functional.pad(weighted, (0, -weighted.shape[-1] % crop.m))
+        sampled = torch.fft.ifft(weighted.unflatten(-1, (-1, crop.m)).sum(-2)).real * crop.m
+        pooled = pooled.lerp(sampled, aliasing.to(real.dtype))
     return pooled.to(x.dtype).movedim(-1, dim)
 
 
-def crop_spectrum(x: Tensor, mask: Tensor, crop: Crop, dim: int, taps: int = 1) -> Tensor:
+def crop_spectrum(
+    x: Tensor, mask: Tensor, crop: Crop, dim: int, taps: int = 1, aliasing: Tensor | None = None
+) -> Tensor:
     """Downsample `x` along `dim`: weight its spectrum by `mask`, keep the first bins, transform back.
 
     Scaled so that a constant stays that constant. Pooling is circular: the last sample leaks into
@@ -195,6 +145,8 @@ def crop_spectrum(x: Tensor, mask: Tensor, crop: Crop, dim: int, taps: int = 1) 
         dim: the axis to downsample.
         taps: odd; more than 1 downsamples that many shifted copies of `x`, interleaved along `dim`,
             for a convolution with this kernel length and stride to add up, see `shift_columns`.
+        aliasing: scalar alpha in [0, 1], the share that is not filtered out before sampling of every bin
+            that the mask weakens or crops; may require grad. None is 0.
 
     Returns:
         Tensor like `x` with ``shape[dim] == crop.m * taps``.
@@ -212,14 +164,22 @@ def crop_spectrum(x: Tensor, mask: Tensor, crop: Crop, dim: int, taps: int = 1) 
     if x.shape[dim] != crop.n:
         raise ValueError(f"axis {dim} of a tensor of shape {tuple(x.shape)} is not {crop.n} long")
     if crop.n > LONG_AXIS and taps == 1:
-        return crop_spectrum_fft(x, mask, crop, dim)
+        return crop_spectrum_fft(x, mask, crop, dim, aliasing)
     mask = mask.to(torch.promote_types(mask.dtype, x.dtype))
     with torch.autocast(x.device.type, enabled=False):
+        if aliasing is not None:
+            return _apply_matrix(x, shift_columns(pooling_matrix(mask, crop, aliasing), taps), dim)
         return along_axis(x, dim, crop.m * taps, lambda flat: _PoolByMatrix.apply(flat, mask, crop, taps))
 
 
 def crop_spectrum_constant(
-    x: Tensor, crop: Crop, dim: int, stride: float | None = None, smoothness: float = 1.0, taps: int = 1
+    x: Tensor,
+    crop: Crop,
+    dim: int,
+    stride: float | None = None,
+    smoothness: float = 1.0,
+    taps: int = 1,
+    aliasing: float | Tensor | None = None,
 ) -> Tensor:
     """`crop_spectrum` for a stride that does not learn: one cached matrix, a plain matrix product.
 
@@ -230,6 +190,7 @@ def crop_spectrum_constant(
         stride: DiffStride's stride; None is the hard mask of spectral pooling.
         smoothness: DiffStride's ramp width R, in bins.
         taps: see `crop_spectrum`.
+        aliasing: alpha in [0, 1], a tensor if it learns; None is 0.
 
     Returns:
         Tensor like `x` with ``shape[dim] == crop.m * taps``.
@@ -244,7 +205,13 @@ def crop_spectrum_constant(
         mask = torch.ones(crop.n_bins, device=x.device)
         if stride is not None:
             mask = diffstride_mask(crop, torch.tensor(stride, device=x.device), smoothness)
-        return crop_spectrum_fft(x, mask, crop, dim)
-    matrix = constant_matrix(crop, stride, smoothness, taps, x.dtype, x.device)
+        alpha = None if aliasing is None else torch.as_tensor(aliasing, device=x.device)
+        return crop_spectrum_fft(x, mask, crop, dim, alpha)
+    if isinstance(aliasing, Tensor):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        plain = constant_matrix(crop, stride, smoothness, None, 1, dtype, x.device)
+        matrix = plain.lerp(sampling_matrix(crop.n, crop.m, dtype, x.device), aliasing.to(dtype))
+        return _apply_matrix(x, shift_columns(matrix, taps), dim)
+    matrix = constant_matrix(crop, stride, smoothness, aliasing, taps, x.dtype, x.device)
     with torch.autocast(x.device.type, enabled=False):
         return along_axis(x, dim, crop.m * taps, lambda flat: matrix @ flat)

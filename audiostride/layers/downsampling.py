@@ -27,10 +27,61 @@ HostStride = float | Tensor | None
 """A stride on the host: a number or, so that a compiler does not take it for a constant, a tensor on the CPU."""
 
 
-class _SpectralDownsampling(nn.Module):
-    """What `SpectralPool` and `DiffStride` share: pooling the last axes of a tensor one by one."""
+class SpectralDownsampling(nn.Module):
+    """What `SpectralPool` and `DiffStride` share: pooling the last axes of a tensor one by one, and aliasing.
 
-    n_axes: int
+    Args:
+        n_axes: number of axes.
+        aliasing: where the aliasing alpha of each axis starts, in [0, 1]; None: there is none, and none is learned.
+
+    Attributes:
+        aliasing: parameter of shape ``(n_axes,)``, a buffer once frozen, or None.
+    """
+
+    aliasing: Tensor | None
+
+    def __init__(self, n_axes: int, aliasing: float | None):
+        super().__init__()
+        if aliasing is not None and not 0 <= aliasing <= 1:
+            raise ValueError(f"aliasing must lie between 0 and 1, got {aliasing}")
+        self.n_axes = n_axes
+        self.aliasing = None if aliasing is None else nn.Parameter(torch.full((n_axes,), float(aliasing)))
+        self._frozen_alphas: list[float] | None = None
+
+    def alphas(self) -> list[float] | None:
+        """Current aliasing of each axis, as numbers on the host; None where the layer has none."""
+        if self.aliasing is None:
+            return None
+        return self.aliasing.tolist() if self._frozen_alphas is None else self._frozen_alphas
+
+    def axis_aliasing(self, axis: int) -> Tensor | None:
+        """Aliasing of an axis, clipped to [0, 1] with a gradient that passes straight through the clip."""
+        if self.aliasing is None:
+            return None
+        alpha = self.aliasing[axis]
+        return alpha + (alpha.clamp(0, 1) - alpha).detach()
+
+    def axis_alpha(self, axis: int) -> float | None:
+        """Aliasing of an axis as a number on the host."""
+        alphas = self.alphas()
+        return None if alphas is None else min(max(alphas[axis], 0.0), 1.0)
+
+    def freeze_strides(self) -> None:
+        """Turn what is learned into constants, for inference: cached matrices, nothing left to read or learn.
+
+        The parameters become buffers of the same names, so a saved state still fits. There is no way
+        back but to load the model anew.
+
+        Example:
+            >>> pool = DiffStride(2.0)
+            >>> pool.freeze_strides()
+            >>> list(pool.parameters()), pool.strides()
+            ([], [2.0])
+        """
+        if self.aliasing is not None and self._frozen_alphas is None:
+            self._frozen_alphas, values = self.aliasing.tolist(), self.aliasing.detach()
+            del self.aliasing
+            self.register_buffer("aliasing", values)
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         """Sizes of an axis of `n` samples at its current stride."""
@@ -80,7 +131,11 @@ class _SpectralDownsampling(nn.Module):
         if taps == 1 or self.is_identity(crop):
             return self.pool_axis(conv(x), axis, host_stride)
         columns = x.numel() // (kernel.in_channels * crop.n)
-        if _on_cpu(x) and convolves_in_spectrum(columns, kernel.in_channels, kernel.out_channels, taps, crop):
+        if (
+            self.aliasing is None
+            and _on_cpu(x)
+            and convolves_in_spectrum(columns, kernel.in_channels, kernel.out_channels, taps, crop)
+        ):
             assert kernel.bias is not None  # `StridedConv` always has one
             return conv_crop_spectrum(x, kernel.weight.flatten(2), kernel.bias, self.axis_mask(crop, axis), crop, dim)
         if not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
@@ -103,14 +158,15 @@ def _on_cpu(x: Tensor) -> bool:
     return channels_last and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-class SpectralPool(_SpectralDownsampling):
+class SpectralPool(SpectralDownsampling):
     """Spectral pooling with fixed strides: keeps the lowest bins of each axis, M = max(2, floor(N / S)).
 
     Args:
         stride: stride S >= 1 of each of the last one to three axes; a number is one axis.
+        aliasing: where the aliasing of each axis starts, which is learned then, see `DiffStride`; None: no aliasing.
 
     Raises:
-        ValueError: if a stride is below 1.
+        ValueError: if a stride is below 1, or aliasing not between 0 and 1.
 
     Source:
         Rippel, Snoek & Adams, "Spectral representations for convolutional neural networks", 2015.
@@ -120,13 +176,13 @@ class SpectralPool(_SpectralDownsampling):
         torch.Size([4, 8, 50, 42])
     """
 
-    def __init__(self, stride: float | Sequence[float]):
-        super().__init__()
-        self.stride = _axes(stride)
-        self.n_axes = len(self.stride)
+    def __init__(self, stride: float | Sequence[float], aliasing: float | None = None):
+        strides = _axes(stride)
+        super().__init__(len(strides), aliasing)
+        self.stride = strides
 
     def extra_repr(self) -> str:
-        return f"stride={self.stride}"
+        return f"stride={self.stride}" + _aliasing_repr(self)
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         return spectral_crop(n, self.stride[axis])
@@ -140,12 +196,13 @@ class SpectralPool(_SpectralDownsampling):
     def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        if taps == 1 and self.is_identity(crop):
-            return x
-        return crop_spectrum_constant(x, crop, dim, taps=taps)
+        alpha = self.axis_alpha(axis) if self._frozen_alphas is not None else self.axis_aliasing(axis)
+        if taps == 1 and self.is_identity(crop):  # whatever alpha is; where it learns its gradient is 0, not missing
+            return x + 0 * alpha.to(x.dtype) if isinstance(alpha, Tensor) and torch.is_grad_enabled() else x
+        return crop_spectrum_constant(x, crop, dim, taps=taps, aliasing=alpha)
 
 
-class DiffStride(_SpectralDownsampling):
+class DiffStride(SpectralDownsampling):
     """Downsampling whose stride is learned by gradient descent, one per axis.
 
     Along an axis of length N the layer keeps the DFT bins up to the edge a = N / (2S) in full, lets
@@ -153,18 +210,26 @@ class DiffStride(_SpectralDownsampling):
     S = 1 is exactly the identity. Neither forward nor eval mode writes to a parameter or buffer;
     clamp the strides after each optimiser step with `clamp_strides_`.
 
+    With `aliasing`, a share alpha of what the mask weakens or crops is not filtered out before the map is
+    sampled at its new rate, so it folds down onto lower modulations: bin k of N keeps the gain
+    mask(k) + alpha (1 - mask(k)). Alpha is learned, one per axis. 0 is the layer without it, to the bit; 1
+    reads the map off at the times m N / M, which after a convolution is a strided convolution where M divides N.
+
     Args:
         stride: initial stride S >= 1 of each of the last one to three axes; a number is one axis.
         smoothness: width R >= 1 of the fading ramp, in DFT bins. Maps of N <= 2R + 1 never shrink.
         shared_stride: one stride for all axes.
         crop: False keeps every axis at its length (static shapes) and only applies the mask.
+        aliasing: where alpha starts, in [0, 1], on every axis; None: no aliasing, the layer of the paper.
 
     Attributes:
         stride: parameter of shape ``(n_axes,)``, or ``(1,)`` if shared; a buffer once frozen.
+        aliasing: parameter of shape ``(n_axes,)``; a buffer once frozen; or None.
         input_lengths: length of each axis in the last forward of training mode, None before it.
 
     Raises:
-        ValueError: if a stride or the smoothness is below 1, or shared strides start unequal.
+        ValueError: if a stride or the smoothness is below 1, shared strides start unequal, or aliasing is
+            not between 0 and 1.
 
     Source:
         Riad, Teboul, Grangier & Zeghidour, "Learning strides in convolutional neural networks",
@@ -177,6 +242,9 @@ class DiffStride(_SpectralDownsampling):
         >>> pool.stride
         Parameter containing:
         tensor([2.0000, 1.5000], requires_grad=True)
+        >>> x, pool = torch.arange(1.0, 16.0).view(1, 15), DiffStride(3.75, smoothness=1, aliasing=1.0)   # 15 to 5
+        >>> pool(x).detach().round()
+        tensor([[ 1.,  4.,  7., 10., 13.]])
     """
 
     stride: Tensor
@@ -187,14 +255,14 @@ class DiffStride(_SpectralDownsampling):
         smoothness: float = 4.0,
         shared_stride: bool = False,
         crop: bool = True,
+        aliasing: float | None = None,
     ):
-        super().__init__()
         initial = _axes(stride)
+        super().__init__(len(initial), aliasing)
         if smoothness < 1:
             raise ValueError(f"smoothness must be at least 1 bin, got {smoothness}")
         if shared_stride and len(set(initial)) > 1:
             raise ValueError(f"a shared stride needs equal initial strides, got {initial}")
-        self.n_axes = len(initial)
         self.smoothness = float(smoothness)
         self.crop = crop
         self.stride = nn.Parameter(torch.tensor(initial[:1] if shared_stride else initial))
@@ -202,7 +270,7 @@ class DiffStride(_SpectralDownsampling):
         self._frozen: list[float] | None = None
 
     def extra_repr(self) -> str:
-        return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}"
+        return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}" + _aliasing_repr(self)
 
     @property
     def frozen(self) -> bool:
@@ -215,17 +283,7 @@ class DiffStride(_SpectralDownsampling):
         return values * self.n_axes if len(values) == 1 else values
 
     def freeze_strides(self) -> None:
-        """Turn the strides into constants, for inference: cached matrices, nothing left to read or learn.
-
-        The parameter becomes a buffer of the same name, so a saved state still fits. There is no way
-        back but to load the model anew.
-
-        Example:
-            >>> pool = DiffStride(2.0)
-            >>> pool.freeze_strides()
-            >>> list(pool.parameters()), pool.strides()
-            ([], [2.0])
-        """
+        super().freeze_strides()
         if self._frozen is None:
             self._frozen, values = self.stride.tolist(), self.stride.detach()
             del self.stride
@@ -245,7 +303,8 @@ class DiffStride(_SpectralDownsampling):
             return _eagerly(self._pool_learned, x, axis, host_stride, taps)
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        return crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps)
+        alpha = self.axis_alpha(axis)
+        return crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps, alpha)
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
         if self._frozen is None:
@@ -255,7 +314,7 @@ class DiffStride(_SpectralDownsampling):
     def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, taps: int) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
-        return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps)
+        return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps, self.axis_aliasing(axis))
 
 
 def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:
@@ -265,6 +324,10 @@ def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:
 
         return run_uncompiled(function, *args)
     return function(*args)
+
+
+def _aliasing_repr(layer: SpectralDownsampling) -> str:
+    return "" if layer.aliasing is None else f", aliasing={layer.alphas()}"
 
 
 def _axes(stride: float | Sequence[float]) -> tuple[float, ...]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride, SpectralPool
-from .audio_cnn import Downsampling
+from ..layers.strides import model_aliasing
+from .audio_cnn import Downsampling, check_aliasing
 
 Stem = Literal["small", "imagenet"]
 Stride = tuple[float, float]
@@ -35,6 +36,7 @@ class ResidualBlock(nn.Module):
         smoothness: DiffStride's ramp width R, in DFT bins.
         shared_stride: one learned stride for both axes.
         pre_activation: batch norm and ReLU before each convolution (He et al. 2016), not after it.
+        aliasing: where the pooling layer's learned aliasing starts, see `DiffStride`; None: no aliasing.
 
     Raises:
         ValueError: if a stride is below 1, or not whole where it is a strided convolution's.
@@ -54,9 +56,10 @@ class ResidualBlock(nn.Module):
         smoothness: float = 4.0,
         shared_stride: bool = False,
         pre_activation: bool = False,
+        aliasing: float | None = None,
     ):
         super().__init__()
-        self.pool = _pool(downsampling, stride, smoothness, shared_stride)
+        self.pool = _pool(downsampling, stride, smoothness, shared_stride, aliasing)
         conv_stride = _conv_stride(downsampling, stride)
         self.pre_activation = pre_activation
         self.conv1 = _conv(in_channels, out_channels, 3, conv_stride)
@@ -98,6 +101,7 @@ class ResNet(nn.Module):
             max-pool of stride 2, which learn no stride.
         pre_activation: batch norm and ReLU before each convolution, not after it.
         in_channels: channels of the input: 1 for spectrograms, 3 for colour images.
+        aliasing: where the learned aliasing of each place and axis starts, see `AudioCNN`; None: no aliasing.
 
     Attributes:
         num_features: channels of the last stage, the length of an embedding.
@@ -130,8 +134,10 @@ class ResNet(nn.Module):
         stem: Stem = "small",
         pre_activation: bool = False,
         in_channels: int = 1,
+        aliasing: float | None = None,
     ):
         super().__init__()
+        check_aliasing(downsampling, aliasing)
         _check(downsampling, channels, blocks, strides, stem)
         pairs = [tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
         self.settings: dict[str, Any] = {
@@ -144,11 +150,17 @@ class ResNet(nn.Module):
             "stem": stem,
             "pre_activation": pre_activation,
             "in_channels": in_channels,
+            "aliasing": aliasing,
         }
         self.num_features = channels[-1]
         stem_stride, *stage_strides = [None] * (1 + len(channels) - len(pairs)) + pairs
         self.stem = _Stem(
-            in_channels, channels[0], stem, downsampling, stem_stride, smoothness, shared_stride, pre_activation
+            in_channels,
+            channels[0],
+            stem,
+            _pool(downsampling, stem_stride, smoothness, shared_stride, aliasing),  # type: ignore[arg-type]
+            _conv_stride(downsampling, stem_stride),  # type: ignore[arg-type]
+            pre_activation,
         )
         self.stages = nn.ModuleList()
         previous = channels[0]
@@ -164,6 +176,7 @@ class ResNet(nn.Module):
                         smoothness,
                         shared_stride,
                         pre_activation,
+                        aliasing,
                     )
                 )
                 previous = width
@@ -194,6 +207,10 @@ class ResNet(nn.Module):
     def strides(self) -> list[list[float]]:
         """Current (time, mel) stride of each place that has one, learned or fixed."""
         return [_stride_of(pool, conv) for pool, conv in self._places()]
+
+    def aliasing(self) -> list[list[float]] | None:
+        """Current (time, mel) aliasing of each place that pools; None if none is learned."""
+        return model_aliasing(self)
 
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
         """Size (time, mel) of the map before each place that has a stride, and of the last feature map.
@@ -237,15 +254,15 @@ def resnet18(**settings: Any) -> ResNet:
 
 
 class _Stem(nn.Module):
-    def __init__(self, in_channels, channels, kind, downsampling, stride, smoothness, shared_stride, pre_activation):
+    def __init__(self, in_channels, channels, kind, pool, conv_stride, pre_activation):
         super().__init__()
-        self.pool = _pool(downsampling, stride, smoothness, shared_stride)
+        self.pool = pool
         self.max_pool: nn.Module
         if kind == "imagenet":
             self.conv = _conv(in_channels, channels, 7, (2, 2))
             self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.conv = _conv(in_channels, channels, 3, _conv_stride(downsampling, stride))
+            self.conv = _conv(in_channels, channels, 3, conv_stride)
             self.max_pool = nn.Identity()
         # With pre-activation the first block begins with a norm and a ReLU of its own.
         bare = pre_activation and kind == "small"
@@ -283,11 +300,13 @@ def _conv_stride(downsampling: str, stride: Stride | None) -> tuple[int, int]:
 
 
 def _pool(
-    downsampling: str, stride: Stride | None, smoothness: float, shared_stride: bool
+    downsampling: str, stride: Stride | None, smoothness: float, shared_stride: bool, aliasing: float | None
 ) -> DiffStride | SpectralPool | nn.Identity:
     if downsampling == "strided" or stride is None:
         return nn.Identity()
-    return SpectralPool(stride) if downsampling == "spectral" else DiffStride(stride, smoothness, shared_stride)
+    if downsampling == "spectral":
+        return SpectralPool(stride, aliasing)
+    return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing)
 
 
 def _stride_of(pool: DiffStride | SpectralPool | nn.Identity, conv: nn.Conv2d) -> list[float]:

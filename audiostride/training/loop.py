@@ -57,6 +57,7 @@ def train(
     batch_size: int,
     learning_rate: float,
     stride_learning_rate: float,
+    aliasing_learning_rate: float = 0.005,
     schedule: str = "constant",
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
@@ -101,6 +102,7 @@ def train(
         batch_size: clips a batch, over all processes.
         learning_rate: Adam's rate for the weights, the peak of the schedule.
         stride_learning_rate: Adam's rate for the strides.
+        aliasing_learning_rate: Adam's rate for the aliasing, which lies in [0, 1].
         schedule: "constant", "one_cycle" or "cosine", see `schedule_factor`.
         warmup_steps: steps over which the rates rise to their peak, before the schedule begins.
         weight_decay: Adam's L2 penalty on the weights, never on strides.
@@ -146,9 +148,10 @@ def train(
             raise ValueError("sync_batch_norm needs GPUs, there is no synchronised batch norm on the CPU")
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = torch.optim.Adam(
-        parameter_groups(model, learning_rate, stride_learning_rate), weight_decay=weight_decay
+        parameter_groups(model, learning_rate, stride_learning_rate, aliasing_learning_rate), weight_decay=weight_decay
     )
     peak_rates = [group["lr"] for group in optimizer.param_groups]
+    stride_rate = next((group["lr"] for group in optimizer.param_groups if group["name"] == "strides"), None)
     sizes = [len(data.indexes("train")) for data in sets]
     n_steps = epochs * -(-len(plan_epoch(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
     n_steps = min(n_steps, steps or n_steps)
@@ -288,8 +291,9 @@ def train(
                 "epoch": run.epoch + 1,
                 "step": run.step,
                 "strides": model.trunk.strides(),
+                **({"aliasing": aliasing} if (aliasing := model.trunk.aliasing()) else {}),
                 "lr": peak_rates[0] * factor,
-                "stride_lr": peak_rates[-1] * factor if len(peak_rates) > 1 else None,
+                "stride_lr": None if stride_rate is None else stride_rate * factor,
                 "clips_per_s": clips_per_s,
             }
             training = _means(gather(run.totals))

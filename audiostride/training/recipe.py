@@ -26,6 +26,9 @@ from .strict_yaml import parse_yaml
 
 MAX_BYTES = 256 * 1024
 
+Aliasing = Annotated[float, Field(ge=0, le=1)] | None
+"""Where the learned aliasing of every pooling layer starts; None: no aliasing."""
+
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
 
@@ -78,6 +81,7 @@ class ModelSection(TrunkSection):
     ]
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
+    aliasing: Aliasing = None
 
 
 class ResNetSection(Section):
@@ -95,6 +99,7 @@ class ResNetSection(Section):
     shared_stride: bool = False
     stem: Literal["small", "imagenet"] = "small"
     pre_activation: bool = False
+    aliasing: Aliasing = None
 
 
 class ResNetTrunkSection(TrunkSection, ResNetSection):
@@ -110,6 +115,7 @@ class WaveCNNSection(TrunkSection):
     kernel_sizes: list[Width] = [79, 3, 3, 3]
     strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
     smoothness: float = Field(4.0, ge=1)
+    aliasing: Aliasing = None
 
 
 def _named(default: str) -> Discriminator:
@@ -130,6 +136,7 @@ class TrainSection(Section):
     optimizer: Literal["adam"] = "adam"
     learning_rate: float = Field(1e-4, gt=0)
     stride_learning_rate: float = Field(0.06, gt=0)  # from the study in docs/results.md
+    aliasing_learning_rate: float = Field(0.005, gt=0)
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
