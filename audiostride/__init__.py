@@ -24,14 +24,14 @@ _HOME = {
     "RawWaveform": "models.wave_cnn",
     "ResNet": "models.resnet",
     "SpectralPool": "layers.downsampling",
-    "StridedConv": "layers.downsampling",
+    "StridedConv": "layers.strided_conv",
     "WaveCNN": "models.wave_cnn",
-    "clamp_strides_": "layers.downsampling",
+    "clamp_strides_": "layers.strides",
     "create_model": "models.registry",
     "find_downsampling": "layers.conversion",
     "list_models": "models.registry",
     "load": "models.classifier",
-    "parameter_groups": "layers.downsampling",
+    "parameter_groups": "layers.strides",
     "read_audio": "data.decoding",
     "replace_downsampling": "layers.conversion",
     "resnet18": "models.resnet",
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from .layers.conversion import restore_downsampling as restore_downsampling
     from .layers.downsampling import DiffStride as DiffStride
     from .layers.downsampling import SpectralPool as SpectralPool
-    from .layers.downsampling import StridedConv as StridedConv
-    from .layers.downsampling import clamp_strides_ as clamp_strides_
-    from .layers.downsampling import parameter_groups as parameter_groups
+    from .layers.strided_conv import StridedConv as StridedConv
+    from .layers.strides import clamp_strides_ as clamp_strides_
+    from .layers.strides import parameter_groups as parameter_groups
     from .models.audio_cnn import AudioCNN as AudioCNN
     from .models.classifier import AudioClassifier as AudioClassifier
     from .models.classifier import load as load

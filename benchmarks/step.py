@@ -16,7 +16,7 @@ import torch
 from timing import interleaved, make_trunk, peak_megabytes, publish
 from torch import Tensor
 
-from audiostride.layers.downsampling import freeze_strides
+from audiostride.layers.strides import freeze_strides
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.cost import trunk_cost
 

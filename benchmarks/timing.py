@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from audiostride.layers.crop_spectrum import crop_spectrum_fft
 from audiostride.layers.downsampling import DiffStride
-from audiostride.layers.spectrum import crop_spectrum_fft
 from audiostride.models.audio_cnn import CHANNELS, AudioCNN, SeparableBlock
 
 NETWORKS = {"paper": CHANNELS, "narrow": (16, 32, 64, 64, 128, 128)}

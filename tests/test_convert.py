@@ -10,7 +10,7 @@ from zoo import DenseNetBC121, EfficientNetB0, ResNet18
 
 from audiostride import clamp_strides_, parameter_groups
 from audiostride.layers.conversion import Downsampled, find_downsampling, replace_downsampling, restore_downsampling
-from audiostride.layers.downsampling import diffstride_layers
+from audiostride.layers.strides import diffstride_layers
 
 PARAMETERS = {ResNet18: 11_689_512, EfficientNetB0: 5_288_548, DenseNetBC121: 7_978_856}
 GROUPS = {ResNet18: 5, EfficientNetB0: 5, DenseNetBC121: 5}

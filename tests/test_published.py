@@ -10,7 +10,7 @@ from published_cases import DATA, NETWORK, diffstride_cases, network_input, netw
 from torch import nn
 
 from audiostride import DiffStride, SpectralPool, clamp_strides_
-from audiostride.layers.downsampling import diffstride_layers
+from audiostride.layers.strides import diffstride_layers
 from audiostride.models.cost import count_parameters
 from audiostride.models.resnet import ResNet, repository_resnet18
 from audiostride.training.image_recipe import load_image_recipe

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from audiostride import DiffStride, clamp_strides_, parameter_groups
-from audiostride.layers.downsampling import diffstride_layers
+from audiostride.layers.strides import diffstride_layers
 from audiostride.models.resnet import ResidualBlock, ResNet, resnet18
 
 KINDS = ["strided", "spectral", "diffstride"]

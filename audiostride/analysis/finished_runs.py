@@ -15,7 +15,14 @@ from .run_directory import read_answers, read_results
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",
 }  # fmt: skip
-DIFFSTRIDE_KEYS = {"model.smoothness", "model.shared_stride", "train.stride_learning_rate", "train.stride_cost"}
+DIFFSTRIDE_KEYS = {
+    "model.smoothness",
+    "model.shared_stride",
+    "model.aliasing",
+    "train.stride_learning_rate",
+    "train.aliasing_learning_rate",
+    "train.stride_cost",
+}
 """Settings that only learned strides make use of."""
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import UsageError
 from ..layers.downsampling import DiffStride, SpectralPool
-from ..layers.spectrum import constant_matrix
+from ..layers.pooling_matrix import constant_matrix
 from ..models.classifier import AudioClassifier
 from ..models.log_mel import LOG_OFFSET, LogMel
 
@@ -74,7 +74,9 @@ class ConstantPool(nn.Module):
             if isinstance(pool, DiffStride):
                 stride, smoothness = pool.strides()[axis], pool.smoothness
             crop = pool.axis_crop(x.shape[dim], axis)
-            matrix = constant_matrix(crop, stride, smoothness, 1, torch.float32, torch.device("cpu"))
+            matrix = constant_matrix(
+                crop, stride, smoothness, pool.axis_alpha(axis), 1, torch.float32, torch.device("cpu")
+            )
             self.register_buffer(name, torch.eye(1) if crop.n == 1 else matrix.clone())
         matrix = getattr(self, name)
         if dim == x.dim() - 2:

@@ -86,6 +86,7 @@ def replace_downsampling(
     smoothness: float = 4.0,
     shared_stride: bool = False,
     only: Sequence[str] | None = None,
+    aliasing: float | None = None,
 ) -> nn.Module:
     """Let `DiffStride` or `SpectralPool` do a model's downsampling, starting from the strides it has.
 
@@ -102,6 +103,7 @@ def replace_downsampling(
         smoothness: DiffStride's ramp width R >= 1, in DFT bins.
         shared_stride: one learned stride for all axes of a layer.
         only: names of the layers to convert, see `find_downsampling`; None: all of them.
+        aliasing: where the learned aliasing of each layer and axis starts, see `DiffStride`; None: no aliasing.
 
     Returns:
         The same model.
@@ -131,7 +133,9 @@ def replace_downsampling(
     for group in groups:
         _check_sizes(group, ops)
         pool: DiffStride | SpectralPool = (
-            SpectralPool(group.stride) if kind == "spectral" else DiffStride(group.stride, smoothness, shared_stride)
+            SpectralPool(group.stride, aliasing)
+            if kind == "spectral"
+            else DiffStride(group.stride, smoothness, shared_stride, aliasing=aliasing)
         )
         pool.to(reference.device).train(model.training)
         pools |= {ops[name]: pool for name in group.layers}

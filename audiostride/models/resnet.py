@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride, SpectralPool
-from .audio_cnn import Downsampling
+from ..layers.strides import model_aliasing
+from .audio_cnn import Downsampling, check_aliasing
 
 Stem = Literal["small", "imagenet"]
 Stride = tuple[float, float]
@@ -38,6 +39,7 @@ class ResidualBlock(nn.Module):
         activated_shortcut: with pre-activation, a 1x1 convolution of the shortcut sees the activated
             input (He et al. 2016); False: the input itself, as in the code published with DiffStride.
         as_published: pool as that code does, see `layers.published`.
+        aliasing: where the pooling layer's learned aliasing starts, see `DiffStride`; None: no aliasing.
 
     Raises:
         ValueError: if a stride is below 1, or not whole where it is a strided convolution's.
@@ -59,9 +61,10 @@ class ResidualBlock(nn.Module):
         pre_activation: bool = False,
         activated_shortcut: bool = True,
         as_published: bool = False,
+        aliasing: float | None = None,
     ):
         super().__init__()
-        self.pool = _pool(downsampling, stride, smoothness, shared_stride, as_published)
+        self.pool = _pool(downsampling, stride, smoothness, shared_stride, aliasing, as_published)
         conv_stride = _conv_stride(downsampling, stride)
         self.pre_activation = pre_activation
         self.activated_shortcut = activated_shortcut
@@ -107,6 +110,7 @@ class ResNet(nn.Module):
         activated_shortcut: see `ResidualBlock`.
         as_published: pool as the published code does, see `layers.published`.
         in_channels: channels of the input: 1 for spectrograms, 3 for colour images.
+        aliasing: where the learned aliasing of each place and axis starts, see `AudioCNN`; None: no aliasing.
 
     Attributes:
         num_features: channels of the last stage, the length of an embedding.
@@ -141,8 +145,10 @@ class ResNet(nn.Module):
         activated_shortcut: bool = True,
         as_published: bool = False,
         in_channels: int = 1,
+        aliasing: float | None = None,
     ):
         super().__init__()
+        check_aliasing(downsampling, aliasing)
         _check(downsampling, channels, blocks, strides, stem)
         pairs = [s if s is None else tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
         self.settings: dict[str, Any] = {
@@ -157,6 +163,7 @@ class ResNet(nn.Module):
             "activated_shortcut": activated_shortcut,
             "as_published": as_published,
             "in_channels": in_channels,
+            "aliasing": aliasing,
         }
         self.num_features = channels[-1]
         stem_stride, *stage_strides = [None] * (1 + len(channels) - len(pairs)) + pairs
@@ -164,10 +171,18 @@ class ResNet(nn.Module):
             "downsampling": downsampling,
             "smoothness": smoothness,
             "shared_stride": shared_stride,
-            "pre_activation": pre_activation,
             "as_published": as_published,
+            "aliasing": aliasing,
         }
-        self.stem = _Stem(in_channels, channels[0], stem, stem_stride, **common)
+        stem_pool = _pool(stride=stem_stride, **common)  # type: ignore[arg-type]
+        self.stem = _Stem(
+            in_channels,
+            channels[0],
+            stem,
+            stem_pool,
+            _conv_stride(downsampling, stem_stride),  # type: ignore[arg-type]
+            pre_activation,
+        )
         self.stages = nn.ModuleList()
         previous = channels[0]
         for width, depth, stride in zip(channels, blocks, stage_strides, strict=True):
@@ -178,6 +193,7 @@ class ResNet(nn.Module):
                         previous,
                         width,
                         stride=stride if number == 0 else None,  # type: ignore[arg-type]
+                        pre_activation=pre_activation,
                         activated_shortcut=activated_shortcut,
                         **common,
                     )
@@ -210,6 +226,10 @@ class ResNet(nn.Module):
     def strides(self) -> list[list[float]]:
         """Current (time, mel) stride of each place that has one, learned or fixed."""
         return [_stride_of(pool, conv) for pool, conv in self._places()]
+
+    def aliasing(self) -> list[list[float]] | None:
+        """Current (time, mel) aliasing of each place that pools; None if none is learned."""
+        return model_aliasing(self)
 
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
         """Size (time, mel) of the map before each place that has a stride, and of the last feature map.
@@ -281,17 +301,15 @@ def repository_resnet18(
 
 
 class _Stem(nn.Module):
-    def __init__(
-        self, in_channels, channels, kind, stride, downsampling, smoothness, shared_stride, pre_activation, as_published
-    ):
+    def __init__(self, in_channels, channels, kind, pool, conv_stride, pre_activation):
         super().__init__()
-        self.pool = _pool(downsampling, stride, smoothness, shared_stride, as_published)
+        self.pool = pool
         self.max_pool: nn.Module
         if kind == "imagenet":
             self.conv = _conv(in_channels, channels, 7, (2, 2))
             self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.conv = _conv(in_channels, channels, 3, _conv_stride(downsampling, stride))
+            self.conv = _conv(in_channels, channels, 3, conv_stride)
             self.max_pool = nn.Identity()
         # With pre-activation the first block begins with a norm and a ReLU of its own.
         bare = pre_activation and kind == "small"
@@ -331,13 +349,18 @@ def _conv_stride(downsampling: str, stride: Stride | None) -> tuple[int, int]:
 
 
 def _pool(
-    downsampling: str, stride: Stride | None, smoothness: float, shared_stride: bool, as_published: bool
+    downsampling: str,
+    stride: Stride | None,
+    smoothness: float,
+    shared_stride: bool,
+    aliasing: float | None,
+    as_published: bool,
 ) -> DiffStride | SpectralPool | nn.Identity:
     if downsampling == "strided" or stride is None:
         return nn.Identity()
     if downsampling == "spectral":
-        return SpectralPool(stride, as_published=as_published)
-    return DiffStride(stride, smoothness, shared_stride, as_published=as_published)
+        return SpectralPool(stride, aliasing, as_published)
+    return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing, as_published=as_published)
 
 
 def _stride_of(pool: DiffStride | SpectralPool | nn.Identity, conv: nn.Conv2d) -> list[float]:

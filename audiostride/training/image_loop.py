@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..data.images import Progress, Views
 from ..errors import TrainingError
 from ..files import JsonLines
-from ..layers.downsampling import clamp_strides_, parameter_groups
+from ..layers.strides import clamp_strides_, parameter_groups
 from ..models.resnet import ResNet
 
 
@@ -68,6 +68,7 @@ def train_images(
     batch_size: int = 256,
     learning_rate: float = 0.1,
     stride_learning_rate: float = 0.1,
+    aliasing_learning_rate: float = 0.1,
     momentum: float = 0.9,
     weight_decay: float = 5e-3,
     drop_epochs: Sequence[int] = (200, 300),
@@ -86,8 +87,9 @@ def train_images(
         out: run directory, which exists.
         epochs: passes over the training images.
         batch_size: images a step.
-        learning_rate: SGD's rate of the weights, and `stride_learning_rate` of the strides; both are
-            divided by ten after each of the epochs in `drop_epochs`.
+        learning_rate: SGD's rate of the weights, `stride_learning_rate` of the strides, and
+            `aliasing_learning_rate` of the aliasing; all are divided by ten after each of the epochs in
+            `drop_epochs`.
         momentum: SGD's momentum.
         weight_decay: SGD's L2 penalty on the weights, never on strides.
         drop_epochs: epochs after which the rates fall.
@@ -107,7 +109,7 @@ def train_images(
         WriteError: if the disk is full.
     """
     device, n = model.mean.device, len(train.images.labels)
-    groups = parameter_groups(model, learning_rate, stride_learning_rate)
+    groups = parameter_groups(model, learning_rate, stride_learning_rate, aliasing_learning_rate)
     optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
     peak_rates = [group["lr"] for group in optimizer.param_groups]
     record: dict[str, Any] = {}
@@ -141,6 +143,7 @@ def train_images(
                 "train_loss": total / seen,
                 "test_accuracy": share_right(image_logits(model, test, batch_size), test),
                 "strides": model.trunk.strides(),
+                **({"aliasing": aliasing} if (aliasing := model.trunk.aliasing()) else {}),
                 "lr": optimizer.param_groups[0]["lr"],
                 "images_per_s": images_per_s,
             }

@@ -40,6 +40,7 @@ class ImageTraining(Section):
     batch_size: int = Field(256, ge=2)
     learning_rate: float = Field(0.1, gt=0)
     stride_learning_rate: float = Field(0.1, gt=0)
+    aliasing_learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-3, ge=0)
     drop_epochs: list[Annotated[int, Field(ge=1)]] = Field([200, 300])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips, TrainingBatch, plan_epoch, training_batches
-from ..layers.downsampling import clamp_strides_, parameter_groups
+from ..layers.strides import clamp_strides_, parameter_groups
 from ..models.classifier import AudioClassifier
 from .checkpoints import Notify
 from .directory import METRICS_FILE, STEPS_FILE
@@ -45,6 +45,7 @@ def train(
     batch_size: int,
     learning_rate: float,
     stride_learning_rate: float,
+    aliasing_learning_rate: float = 0.06,
     schedule: str = "constant",
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
@@ -89,6 +90,7 @@ def train(
         batch_size: clips a batch, over all processes.
         learning_rate: Adam's rate for the weights, the peak of the schedule.
         stride_learning_rate: Adam's rate for the strides.
+        aliasing_learning_rate: Adam's rate for the aliasing, which lies in [0, 1].
         schedule: "constant", "one_cycle" or "cosine", see `schedule_factor`.
         warmup_steps: steps over which the rates rise to their peak, before the schedule begins.
         weight_decay: Adam's L2 penalty on the weights, never on strides.
@@ -131,9 +133,9 @@ def train(
     if sync_batch_norm:
         _synchronise_batch_norm(model)
     optimizer = torch.optim.Adam(
-        parameter_groups(model, learning_rate, stride_learning_rate), weight_decay=weight_decay
+        parameter_groups(model, learning_rate, stride_learning_rate, aliasing_learning_rate), weight_decay=weight_decay
     )
-    peak_rates = [group["lr"] for group in optimizer.param_groups]
+    peak_rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     sizes = [len(data.indexes("train")) for data in sets]
     n_steps = epochs * -(-len(plan_epoch(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
     n_steps = min(n_steps, steps or n_steps)
@@ -155,9 +157,9 @@ def train(
     with files.opened(run, found, notify), StopSignals() as stop:
         parallel = engine.prepare_model(model)
 
-        def rates(step: int) -> list[float]:
+        def rates(step: int) -> dict[str, float]:
             factor = schedule_factor(schedule, step, n_steps, warmup_steps)
-            return [rate * factor for rate in peak_rates]
+            return {name: rate * factor for name, rate in peak_rates.items()}
 
         def while_evaluating(*_: object) -> None:
             # Several processes must stop at the same moment; they agree on one only at a step.
@@ -171,7 +173,7 @@ def train(
             batches = _batches(run, sets, batch_size, mixing, seed, workers, augmentation)
             for group in islice(_grouped(batches, accumulate), n_steps - run.step):
                 # Step: the losses and gradients of this process' share of the batches.
-                for parameters, rate in zip(optimizer.param_groups, rates(run.step), strict=True):
+                for parameters, rate in zip(optimizer.param_groups, rates(run.step).values(), strict=True):
                     parameters["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
                 own_loss = objective.gradients(engine, parallel, model, group, run.totals)
@@ -269,15 +271,16 @@ def _validate(
 
 
 def _epoch_records(
-    run: RunState, validation: dict[str, dict[str, float]], rates: Sequence[float], clips_per_s: float
+    run: RunState, validation: dict[str, dict[str, float]], rates: Mapping[str, float], clips_per_s: float
 ) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` of the epoch that ends."""
     state = {
         "epoch": run.epoch + 1,
         "step": run.step,
         "strides": run.model.trunk.strides(),
-        "lr": rates[0],
-        "stride_lr": rates[-1] if len(rates) > 1 else None,
+        **({"aliasing": aliasing} if (aliasing := run.model.trunk.aliasing()) else {}),
+        "lr": rates["weights"],
+        "stride_lr": rates.get("strides"),
         "clips_per_s": clips_per_s,
     }
     training = mean_scores(gather(run.totals))

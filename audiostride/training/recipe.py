@@ -44,6 +44,7 @@ class TrainSection(Section):
     optimizer: Literal["adam"] = "adam"
     learning_rate: float = Field(1e-4, gt=0)
     stride_learning_rate: float = Field(0.06, gt=0)  # from the study in docs/results.md
+    aliasing_learning_rate: float = Field(0.06, gt=0)
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)

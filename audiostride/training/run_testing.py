@@ -119,6 +119,7 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
         "macs_per_second": cost.macs,
         "parameters": sum(p.numel() for p in model.parameters()),
         "strides": model.trunk.strides(),
+        **({"aliasing": aliasing} if (aliasing := model.trunk.aliasing()) else {}),
     }
 
 
