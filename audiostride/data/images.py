@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..errors import DataError, UsageError
+from .loading import load
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")
@@ -129,10 +130,7 @@ class Views:
         jobs = [order[i : i + batch_size] for i in range(0, n, batch_size)]
         if shuffle and len(jobs) > 1 and len(jobs[-1]) == 1:  # batch norm cannot learn from a single image
             jobs = [*jobs[:-2], np.concatenate(jobs[-2:])]
-        for item in DataLoader(_Batches(self, jobs, shuffle), batch_size=None, num_workers=self.workers):
-            if isinstance(item, DataError):
-                raise item
-            yield item
+        return load(_Batches(self, jobs, shuffle), self.workers)
 
     def colours(self, n: int = 2048) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each colour, 0 to 1, over the test views of the first `n` images."""
@@ -210,10 +208,7 @@ class _Batches(Dataset):
 
     def __getitem__(self, job):
         rng = None if self.shuffle is None else np.random.default_rng([*self.shuffle, 2, job])
-        try:
-            pixels = self.views.make(self.jobs[job], rng)
-        except DataError as error:
-            return error  # as a value: a worker process would bury it in its own traceback
+        pixels = self.views.make(self.jobs[job], rng)
         return torch.from_numpy(pixels), torch.from_numpy(self.views.images.labels[self.jobs[job]])
 
 

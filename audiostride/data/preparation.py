@@ -74,7 +74,8 @@ def prepare_data(
             if task.kind == "binary" and len(found[name]) != 2:
                 raise DataError(f"task {name!r} is binary, but {task.column!r} has {len(found[name])} classes")
             numbers[name] = label_numbers(clips, task.column, found[name], task.kind)
-        sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}))
+        skip_bad = isinstance(block, EncodedData) and block.on_bad_file == "skip"
+        sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}, skip_bad))
     return sets, {name: found[name] for name in tasks}, bad_files
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips, TrainingBatch, plan_epoch, training_batches
+from ..data.loading import workers_ended
 from ..layers.strides import clamp_strides_, parameter_groups
 from ..models.classifier import AudioClassifier
 from .checkpoints import Notify
@@ -154,7 +155,7 @@ def train(
     if resume and is_main():
         notify(f"resumed from checkpoint {found.name}" if found else "there is no checkpoint: from the beginning")
 
-    with files.opened(run, found, notify), StopSignals() as stop:
+    with files.opened(run, found, notify), StopSignals() as stop, workers_ended():
         parallel = engine.prepare_model(model)
 
         def rates(step: int) -> dict[str, float]:
@@ -197,6 +198,8 @@ def train(
                 files.log(STEPS_FILE, {"step": run.step, "loss_hex": loss.hex()})
                 if on_step:
                     on_step(run.step, n_steps, loss, clips_per_s)
+                for line in (line for batch in group for line in batch.left_out):
+                    notify(f"step {run.step}: went on without {line}")
                 if signal_number or (checkpoint_steps and run.step % checkpoint_steps == 0):
                     files.save(run)
                 if signal_number:
