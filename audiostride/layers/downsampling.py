@@ -435,11 +435,12 @@ def read_strides(layers: Sequence[DiffStride]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def clamp_strides_(model: nn.Module) -> None:
+def clamp_strides_(model: nn.Module, highest: float = float("inf")) -> None:
     """Clamp every DiffStride stride to [1, N / 2] in place; call it after each optimiser step.
 
     N is the length of the axis in the layer's last training forward; a stride shared by several
     axes is held to the shortest. A layer that was never run in training has no upper limit yet.
+    No stride exceeds `highest` either.
 
     Example:
         >>> pool = DiffStride((2.0, 90.0))
@@ -451,7 +452,7 @@ def clamp_strides_(model: nn.Module) -> None:
     for layer in diffstride_layers(model):
         if layer.frozen:
             continue
-        limits = [float("inf") if n is None else max(n / 2, 1.0) for n in layer.input_lengths]
+        limits = [highest if n is None else min(highest, max(n / 2, 1.0)) for n in layer.input_lengths]
         if len(layer.stride) == 1:
             limits = [min(limits)]
         upper = torch.tensor(limits, dtype=layer.stride.dtype, device=layer.stride.device)
