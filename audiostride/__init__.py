@@ -22,13 +22,14 @@ _HOME = {
     "LogMel": "models.log_mel",
     "Prediction": "models.network",
     "RawWaveform": "models.wave_cnn",
+    "RandomStrides": "layers.conversion",
     "ResNet": "models.resnet",
     "SpectralPool": "layers.downsampling",
     "StridedConv": "layers.strided_conv",
     "WaveCNN": "models.wave_cnn",
     "clamp_strides_": "layers.strides",
     "create_model": "models.registry",
-    "find_downsampling": "layers.conversion",
+    "find_downsampling": "layers.parallel_branches",
     "list_models": "models.registry",
     "load": "models.classifier",
     "parameter_groups": "layers.strides",
@@ -44,11 +45,12 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from .data.decoding import read_audio as read_audio
     from .errors import AudiostrideError as AudiostrideError
-    from .layers.conversion import find_downsampling as find_downsampling
+    from .layers.conversion import RandomStrides as RandomStrides
     from .layers.conversion import replace_downsampling as replace_downsampling
     from .layers.conversion import restore_downsampling as restore_downsampling
     from .layers.downsampling import DiffStride as DiffStride
     from .layers.downsampling import SpectralPool as SpectralPool
+    from .layers.parallel_branches import find_downsampling as find_downsampling
     from .layers.strided_conv import StridedConv as StridedConv
     from .layers.strides import clamp_strides_ as clamp_strides_
     from .layers.strides import parameter_groups as parameter_groups

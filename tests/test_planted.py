@@ -23,7 +23,7 @@ from audiostride.data.folder import read_folder
 from audiostride.data.preparation import make_class_weights
 from audiostride.data.sections import TaskSection
 from audiostride.data.splits import assign_splits
-from audiostride.layers.downsampling import diffstride_layers
+from audiostride.layers.strides import diffstride_layers
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.cost import trunk_cost

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from audiostride import AudioClassifier, AudioCNN, LogMel
 from audiostride.cli import app
-from audiostride.layers.downsampling import diffstride_layers
+from audiostride.layers.strides import diffstride_layers
 
 TABLE = {  # strides of three runs, then as printed: strides and cut-offs
     "scenes": {

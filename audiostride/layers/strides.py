@@ -58,11 +58,12 @@ def model_aliasing(model: nn.Module) -> list[list[float]] | None:
 
 
 @torch.no_grad()
-def clamp_strides_(model: nn.Module) -> None:
+def clamp_strides_(model: nn.Module, highest: float = float("inf")) -> None:
     """Clamp every learned stride to [1, N / 2] and aliasing to [0, 1] in place; call it after each optimiser step.
 
     N is the length of the axis in the layer's last training forward; a stride shared by several
     axes is held to the shortest. A layer that was never run in training has no upper limit yet.
+    No stride exceeds `highest` either.
 
     Example:
         >>> pool = DiffStride((2.0, 90.0))
@@ -77,7 +78,7 @@ def clamp_strides_(model: nn.Module) -> None:
     for layer in diffstride_layers(model):
         if layer.frozen:
             continue
-        limits = [float("inf") if n is None else max(n / 2, 1.0) for n in layer.input_lengths]
+        limits = [highest if n is None else min(highest, max(n / 2, 1.0)) for n in layer.input_lengths]
         if len(layer.stride) == 1:
             limits = [min(limits)]
         upper = torch.tensor(limits, dtype=layer.stride.dtype, device=layer.stride.device)

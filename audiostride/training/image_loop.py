@@ -17,14 +17,15 @@ from ..data.images import Progress, Views
 from ..errors import TrainingError
 from ..files import JsonLines
 from ..layers.strides import clamp_strides_, parameter_groups
+from ..models.converted import ConvertedTrunk
 from ..models.resnet import ResNet
 
 
 class ImageClassifier(nn.Module):
-    """Images in, logits out: normalises the colours, then `ResNet` and a linear head.
+    """Images in, logits out: normalises the colours, then a trunk and a linear head.
 
     Args:
-        trunk: a `ResNet` with three input channels.
+        trunk: a network with three input channels.
         classes: name of each class.
         mean: mean of each colour over the training images, 0 to 1.
         std: standard deviation of each colour.
@@ -40,7 +41,7 @@ class ImageClassifier(nn.Module):
 
     def __init__(
         self,
-        trunk: ResNet,
+        trunk: ResNet | ConvertedTrunk,
         classes: Sequence[str],
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.25, 0.25, 0.25),
@@ -71,6 +72,7 @@ def train_images(
     aliasing_learning_rate: float = 0.1,
     momentum: float = 0.9,
     weight_decay: float = 5e-3,
+    highest_stride: float | None = None,
     drop_epochs: Sequence[int] = (200, 300),
     mixup: float = 0.0,
     precision: str = "float32",
@@ -92,6 +94,7 @@ def train_images(
             `drop_epochs`.
         momentum: SGD's momentum.
         weight_decay: SGD's L2 penalty on the weights, never on strides.
+        highest_stride: what learned strides are held to besides half their map; None: no such limit.
         drop_epochs: epochs after which the rates fall.
         mixup: parameter of the Beta distribution that mixes pairs of images (Zhang et al. 2018); 0: off.
         precision: "float32"; or "bfloat16": convolutions and matrix products of the training steps in half
@@ -133,7 +136,7 @@ def train_images(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-                clamp_strides_(model)
+                clamp_strides_(model, highest_stride or float("inf"))
                 total, seen = total + loss.item() * len(labels), seen + len(labels)
                 if progress:
                     progress(f"epoch {epoch + 1}/{epochs}", seen, n)

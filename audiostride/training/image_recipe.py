@@ -2,9 +2,9 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from ..errors import RecipeError
 from ..sections import Section
@@ -25,16 +25,47 @@ Stride = (
 )
 
 
+class RandomRange(Section):
+    """Initial strides drawn evenly between `low` and `high` from the run's seed."""
+
+    low: float = Field(ge=1)
+    high: float = Field(ge=1)
+
+
 class ImageModel(ResNetSection):
-    """Settings of the `ResNet`; a stride of null is a place that does not downsample."""
+    """Settings of the `ResNet`; a stride of null is a place that does not downsample.
+
+    With `random_strides` the others are drawn, whatever they are.
+    """
 
     strides: list[Stride | None] = Field([2, 1, 2, 2, 2])  # type: ignore[assignment]
+    random_strides: RandomRange | None = None
     activated_shortcut: bool = True
     as_published: bool = False
 
 
+class ConvertedModel(Section):
+    """Settings of a `ConvertedTrunk`; strides of null are those the network has."""
+
+    name: Literal["efficientnet_b0", "densenet_bc"]
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    strides: list[Stride] | None = None
+    random_strides: RandomRange | None = None
+    smoothness: float = Field(4.0, ge=1)
+    shared_stride: bool = False
+
+
+def _kind(model: Any) -> str:
+    name = model.get("name", "resnet") if isinstance(model, dict) else getattr(model, "name", "resnet")
+    return "converted" if name in get_args(ConvertedModel.model_fields["name"].annotation) else "resnet"
+
+
 class ImageTraining(Section):
-    """Settings of `train_images`; `workers` are the processes that decode images for `crop: resized`."""
+    """Settings of `train_images`.
+
+    `highest_stride: null` is no limit but half the map; `workers` are the processes that decode images for
+    `crop: resized`.
+    """
 
     epochs: int = Field(400, ge=1)
     batch_size: int = Field(256, ge=2)
@@ -43,6 +74,7 @@ class ImageTraining(Section):
     aliasing_learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-3, ge=0)
+    highest_stride: float | None = Field(None, ge=1)
     drop_epochs: list[Annotated[int, Field(ge=1)]] = Field([200, 300])
     mixup: float = Field(0.0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -59,14 +91,16 @@ class ImageRecipe(Section):
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0)
     data: ImageData
-    model: ImageModel
+    model: Annotated[
+        Annotated[ImageModel, Tag("resnet")] | Annotated[ConvertedModel, Tag("converted")], Discriminator(_kind)
+    ]
     train: ImageTraining = ImageTraining()
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({})
     published: dict[str, float] = Field({})
 
     def published_score(self) -> float | None:
         """The published accuracy of this downsampling from these initial strides, in percent, if there is one."""
-        return self.published.get(" ".join([self.model.downsampling, *map(_stride_word, self.model.strides)]))
+        return self.published.get(" ".join([self.model.downsampling, *map(_stride_word, self.model.strides or [])]))
 
 
 def load_image_recipe(recipe: str, overrides: Sequence[str] = ()) -> ImageRecipe:

@@ -16,11 +16,13 @@ from torch import Tensor
 from ..data.images import ImageSet, Progress, Views, read_images
 from ..errors import RecipeError, UsageError
 from ..files import replace_file
+from ..layers.conversion import RandomStrides
+from ..models.converted import ConvertedTrunk
 from ..models.cost import model_cost
 from ..models.resnet import ResNet
 from .directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .image_loop import ImageClassifier, image_logits, share_right, train_images
-from .image_recipe import ImageData, ImageRecipe, plan_runs
+from .image_recipe import ConvertedModel, ImageData, ImageRecipe, plan_runs
 from .recipe import dump_recipe
 from .setup import environment
 
@@ -115,7 +117,10 @@ def _run_one(
     on_epoch: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
-    model = ImageClassifier(_make_trunk(recipe), train.images.classes, *train.colours())
+    trunk = _make_trunk(recipe)
+    drawn = recipe.model.strides is None or recipe.model.random_strides is not None
+    initial = trunk.strides() if drawn else recipe.model.strides
+    model = ImageClassifier(trunk, train.images.classes, *train.colours())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     settings = recipe.train.model_dump(exclude={"workers"})
     last = train_images(model, train, test, folder, **settings, seed=recipe.seed, progress=progress, on_epoch=on_epoch)
@@ -126,7 +131,7 @@ def _run_one(
     cost = model_cost(model, torch.zeros(1, recipe.data.size, recipe.data.size, 3, dtype=torch.uint8))
     return {
         "downsampling": recipe.model.downsampling,
-        "initial_strides": recipe.model.strides,
+        "initial_strides": initial,
         "seed": recipe.seed,
         "test_accuracy": share_right(logits, test),
         "n_train": len(train.images.labels),
@@ -140,9 +145,17 @@ def _run_one(
     }
 
 
-def _make_trunk(recipe: ImageRecipe) -> ResNet:
+def _make_trunk(recipe: ImageRecipe) -> ResNet | ConvertedTrunk:
+    model = recipe.model
+    settings = model.model_dump(exclude={"random_strides"})
+    drawn = model.random_strides and RandomStrides(model.random_strides.low, model.random_strides.high, recipe.seed)
     try:
-        return ResNet(**recipe.model.model_dump(exclude={"name"}), in_channels=3)
+        if isinstance(model, ConvertedModel):
+            return ConvertedTrunk(**settings | {"strides": drawn or model.strides})
+        if drawn:
+            places = drawn.draw([2] * len(model.strides), model.shared_stride)
+            settings["strides"] = [own and new for own, new in zip(model.strides, places, strict=True)]
+        return ResNet(**{key: value for key, value in settings.items() if key != "name"}, in_channels=3)
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
 
