@@ -2,10 +2,14 @@
 
 import ast
 import sys
+import tomllib
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import audiostride
 
@@ -90,6 +94,21 @@ def test_layers_know_torch_and_nothing_else():
         module.split(".")[0] for name, pairs in IMPORTS.items() if package(name) == "layers" for module, _ in pairs
     }
     assert third_party - set(sys.stdlib_module_names) == {"audiostride", "torch"}
+
+
+def test_every_package_that_is_imported_is_a_declared_dependency():
+    """A wheel in an empty environment finds what it imports; extras are imported inside functions that say so."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [project["dependencies"], *(extras[name] for name in extras if name not in ("dev", "docs"))]
+    declared = {canonicalize_name(Requirement(line).name) for part in lines for line in part}
+    imported = {module.split(".")[0] for pairs in IMPORTS.values() for module, _ in pairs}
+    homes = packages_distributions()
+    assert not {
+        top
+        for top in imported - set(sys.stdlib_module_names) - {"audiostride", "pydantic_core"}  # the latter is pydantic
+        if not declared & {canonicalize_name(home) for home in homes.get(top, [top])}
+    }
 
 
 def test_only_the_command_line_knows_the_terminal():

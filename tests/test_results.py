@@ -59,7 +59,7 @@ def collected(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project") / "results"
     folder.mkdir()
     (folder.parent / "docs").mkdir()
-    for script in ("collect.py", "groups.py", "page.py"):
+    for script in ("collect.py", "figure.py", "groups.py", "page.py"):
         shutil.copy(RESULTS / script, folder)
     said = command(folder / "collect.py", runs)
     assert "half is not finished" in said
@@ -157,7 +157,7 @@ def test_weights_of_the_regulariser_have_a_table_with_cost_and_intervals(collect
     page = (tmp_path / "docs" / "results.md").read_text()
     section = page.partition("## Cost as a term of the loss")[2].partition("\n## ")[0]
     assert (
-        "Beside 0, in points of accuracy: 0.3 on ripples rate (with ripples scale) 0.0 (0.0 to 0.0) at 0."
+        "Compared with 0, in points of accuracy: 0.3 on ripples rate (with ripples scale) 0.0 (0.0 to 0.0) at 0."
         in " ".join(section.split())
     )
     weights = [line.split(" | ")[2] for line in section.splitlines() if line.startswith("| ripples")]
