@@ -30,14 +30,8 @@ METRICS = ("auc", "mean_average_precision")
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",
 }  # fmt: skip
-_OF_DIFFSTRIDE = {
-    "model.smoothness",
-    "model.shared_stride",
-    "model.aliasing",
-    "train.stride_learning_rate",
-    "train.aliasing_learning_rate",
-    "train.stride_cost",
-}
+_OF_DIFFSTRIDE = {"model.smoothness", "model.shared_stride", "train.stride_learning_rate", "train.stride_cost"}
+_OF_ALIASING = {"train.aliasing_learning_rate"}
 
 
 class Run(NamedTuple):
@@ -112,6 +106,8 @@ def make_run(
         titles[task] = f"{_data_title(section)} {task}" + (f" (with {others})" if others else "")
     data = " + ".join(dict.fromkeys(_data_title(section) for section in tasks.values()))
     idle = set() if recipe["model"].get("downsampling") == "diffstride" else _OF_DIFFSTRIDE
+    if recipe["model"].get("aliasing") is None:
+        idle = idle | _OF_ALIASING
     return Run(
         name=name,
         seed=results["seed"],
@@ -188,7 +184,7 @@ def name_methods(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _uses(run: Run, key: str) -> bool:
-    return key in run.settings or key not in _OF_DIFFSTRIDE
+    return key in run.settings or key not in _OF_DIFFSTRIDE | _OF_ALIASING
 
 
 def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
