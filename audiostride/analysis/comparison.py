@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..models.cutoffs import AXES, LayerCutoff, summarise
-from .finished_runs import DIFFSTRIDE_KEYS, Run
+from .finished_runs import ALIASING_KEYS, DIFFSTRIDE_KEYS, Run
 from .learning_dynamics import striding
 from .significance import paired_difference
 
@@ -82,7 +82,7 @@ def name_methods(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _uses(run: Run, key: str) -> bool:
-    return key in run.settings or key not in DIFFSTRIDE_KEYS
+    return key in run.settings or key not in DIFFSTRIDE_KEYS | ALIASING_KEYS
 
 
 def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -15,15 +15,11 @@ from .run_directory import read_answers, read_results
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",
 }  # fmt: skip
-DIFFSTRIDE_KEYS = {
-    "model.smoothness",
-    "model.shared_stride",
-    "model.aliasing",
-    "train.stride_learning_rate",
-    "train.aliasing_learning_rate",
-    "train.stride_cost",
-}
+DIFFSTRIDE_KEYS = {"model.smoothness", "model.shared_stride", "train.stride_learning_rate", "train.stride_cost"}
 """Settings that only learned strides make use of."""
+
+ALIASING_KEYS = {"train.aliasing_learning_rate"}
+"""Settings that only learned aliasing makes use of."""
 
 
 class Run(NamedTuple):
@@ -103,6 +99,8 @@ def make_run(
         titles[task] = f"{_data_title(section)} {task}" + (f" (with {others})" if others else "")
     data = " + ".join(dict.fromkeys(_data_title(section) for section in tasks.values()))
     idle = set() if recipe["model"].get("downsampling") == "diffstride" else DIFFSTRIDE_KEYS
+    if recipe["model"].get("aliasing") is None:
+        idle = idle | ALIASING_KEYS
     return Run(
         name=name,
         seed=results["seed"],
