@@ -1,6 +1,7 @@
 """Time and memory of a training step and of inference: strided, spectral, DiffStride, also with aliasing, also by FFT.
 
-    python benchmarks/step.py [--networks paper narrow] [--batches 1 8 64] [--smoothness 1 2 4] [--aliasing 1] [--out step.csv]
+    python benchmarks/step.py [--networks paper narrow] [--batches 1 8 64] [--smoothness 1 2 4] [--aliasing 1]
+                              [--out step.csv]
 
 On log-mel spectrograms of one second, at the initial strides; the step is forward and backward of the
 trunk, inference has its strides frozen. All methods of a row group run in turn, and each ratio is
