@@ -125,7 +125,7 @@ def image_row(folder: Path) -> dict[str, Any]:
     settings = {
         "data": Path(recipe["data"]["path"]).name,
         "smoothness": recipe["model"]["smoothness"] if results["downsampling"] == "diffstride" else "",
-        "channels": _words(recipe["model"]["channels"]),
+        "channels": _words(recipe["model"].get("channels", [])) or recipe["model"]["name"],
         "initial_strides": _words(results["initial_strides"]),
         "strides": _words(results["strides"]),
         "precision": recipe["train"].get("precision", "float32"),

@@ -755,7 +755,7 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
             body.append(cells)
         data, n_train, channels, epochs, batch, rate = conditions
         title = (
-            f"{data}, {int(n_train):,} images: ResNet with {channels.replace(' ', ', ')} channels, {epochs} epochs, "
+            f"{data}, {int(n_train):,} images: {_image_network(channels)}, {epochs} epochs, "
             f"batch {batch}, learning rate {rate}"
         )
         header = [
@@ -771,6 +771,10 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
         macs = {key: statistics.fmean(float(row["macs"]) for row in group) for key, group in groups.items()}
         parts += [_image_differences(means, macs), _recoveries(means), to_markdown([Table(title, header, body)])]
     return "\n".join(text) + "\n" + "\n".join(filter(None, parts))
+
+
+def _image_network(channels: str) -> str:
+    return f"ResNet with {channels.replace(' ', ', ')} channels" if channels[:1].isdigit() else channels
 
 
 def _image_differences(means: Mapping[tuple[str, str], float], macs: Mapping[tuple[str, str], float]) -> str:

@@ -146,6 +146,22 @@ def test_groups_are_those_of_the_runs_answers(four_runs):
     assert {(row["clips"], row["groups"]) for row in rows} == {(10, 5)}
 
 
+def test_a_run_leaves_the_group_of_each_test_clip(tone_folder, tmp_path):
+    """From a column of the data to the number of groups that a comparison resamples."""
+    lines = ["file,label,who,split"]
+    for label in ("high", "low"):
+        for i in range(30):
+            split = "test" if i < 6 else "validation" if i < 10 else "train"
+            lines.append(f"{tone_folder / label / f'{i:02d}.wav'},{label},{split}-{i // 3},{split}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    tiny = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=16", "train.workers=0"]
+    data = f"tasks.label.data={{source: manifest, path: {tmp_path / 't.csv'}, group: who}}"
+    for kind in ("strided", "spectral"):
+        training.run(load_recipe("folder", [data, *tiny, f"model.downsampling={kind}"]), tmp_path / "runs" / kind)
+    (row,) = compare(find_runs([tmp_path / "runs"])[0])["differences"]
+    assert (row["clips"], row["groups"], row["seeds"]) == (12, 2, [0])
+
+
 def test_methods_are_named_by_what_differs_on_the_same_data(tmp_path):
     answers = {"rate": [True], "scale": [True]}
     made_run(tmp_path / "a", answers, 0, "train.stride_cost=0.1")

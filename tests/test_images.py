@@ -15,10 +15,9 @@ from audiostride.analysis.run_directory import read_answers
 from audiostride.cli.display import images_table
 from audiostride.data.images import Views, centre, random_part, read_images, shift_and_flip
 from audiostride.errors import DataError, RecipeError, UsageError
-from audiostride.models.resnet import ResNet
 from audiostride.training.image_loop import ImageClassifier, image_logits
 from audiostride.training.image_recipe import load_image_recipe, plan_runs
-from audiostride.training.image_run import run_images, summarise_images
+from audiostride.training.image_run import make_trunk, run_images, summarise_images
 from audiostride.training.recipe import load_recipe
 from audiostride.training.shipped import copy_recipe, shipped_recipes
 
@@ -289,8 +288,7 @@ def test_a_saved_model_gives_the_answers_that_were_reported(image_folder, tmp_pa
     run_images(recipe, tmp_path)
     test = Views(read_images(image_folder)[1], 16)
     torch.manual_seed(5)
-    trunk = ResNet(**recipe.model.model_dump(exclude={"name"}), in_channels=3)
-    model = ImageClassifier(trunk, test.images.classes)
+    model = ImageClassifier(make_trunk(recipe), test.images.classes)
     model.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
     answers = read_answers(tmp_path)["label"]
     np.testing.assert_allclose(image_logits(model, test).numpy(), answers.logits, rtol=1e-4)

@@ -14,6 +14,7 @@ from audiostride.layers.strides import diffstride_layers
 from audiostride.models.cost import count_parameters
 from audiostride.models.resnet import ResNet, repository_resnet18
 from audiostride.training.image_recipe import load_image_recipe
+from audiostride.training.image_run import make_trunk
 
 REFERENCE = dict(np.load(DATA / "published.npz"))
 FACTS = json.loads((DATA / "published.json").read_text())
@@ -227,5 +228,4 @@ def test_the_published_accuracies_are_those_of_its_readme():
 
 def test_the_repositorys_net_is_the_recipes():
     recipe = load_image_recipe("cifar10_repository", ["data.path=x"])
-    net = ResNet(**recipe.model.model_dump(exclude={"name"}), in_channels=3)
-    assert net.settings == repository_resnet18().settings
+    assert make_trunk(recipe).settings == repository_resnet18().settings

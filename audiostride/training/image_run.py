@@ -55,7 +55,7 @@ def run_images(
         raise UsageError("images need the package pillow: pip install 'audiostride[images]'")
     runs = plan_runs(recipe)
     for name, run in runs.items():  # whatever is wrong with one of them is an error before hours of work
-        _make_trunk(run)
+        make_trunk(run)
         before = out / name / RECIPE_FILE
         if before.exists() and before.read_text(encoding="utf-8") != dump_recipe(run):
             raise UsageError(f"{out / name}: holds a run of another recipe; give another --out")
@@ -117,7 +117,7 @@ def _run_one(
     on_epoch: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
-    trunk = _make_trunk(recipe)
+    trunk = make_trunk(recipe)
     drawn = recipe.model.strides is None or recipe.model.random_strides is not None
     initial = trunk.strides() if drawn else recipe.model.strides
     model = ImageClassifier(trunk, train.images.classes, *train.colours())
@@ -145,7 +145,12 @@ def _run_one(
     }
 
 
-def _make_trunk(recipe: ImageRecipe) -> ResNet | ConvertedTrunk:
+def make_trunk(recipe: ImageRecipe) -> ResNet | ConvertedTrunk:
+    """The network of a recipe at its initial strides, to load saved weights into.
+
+    Raises:
+        RecipeError: if its settings contradict each other.
+    """
     model = recipe.model
     settings = model.model_dump(exclude={"random_strides"})
     drawn = model.random_strides and RandomStrides(model.random_strides.low, model.random_strides.high, recipe.seed)
