@@ -200,7 +200,7 @@ def findings_table(found: "Findings", path: str) -> Table:
 
 
 def predictions_table(rows: Sequence["Row"]) -> Table:
-    """Answers of `predict`; columns that would say nothing are left out."""
+    """Predictions of `predict`; columns that would say nothing are left out."""
     table = Table(box=box.SIMPLE_HEAD)
     tasks = {row.task for row in rows if row.task}
     windows = any(row.start_s for row in rows)
@@ -221,7 +221,7 @@ def predictions_table(rows: Sequence["Row"]) -> Table:
 
 
 def stream_line(row: "Row") -> str:
-    r"""An answer of `predict --stream`.
+    r"""A prediction of `predict --stream`.
 
     Example:
         >>> from audiostride.inference.predict import Row

@@ -1,1 +1,1 @@
-"""A trained model at work: files, streams and label files in, answers out; exported to other runtimes, and HEAR."""
+"""A trained model at work: sounds in, predictions and label files out; exported to other runtimes, and HEAR."""
