@@ -295,7 +295,7 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
     for row in found["references"]:
         references.add_row(*reference_cells(row))
     for row in found["ripples"]:
-        references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "made so")
+        references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "by construction")
     largest = found["measured"]["largest_error"]
     if largest is not None:
         references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.1g}"
