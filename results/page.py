@@ -35,7 +35,7 @@ DATA = {
     "esc": "ESC-50, 50 kinds of sound, 5 s; folds 1 to 3 to train and validate (1,200 clips), fold 5 to test (400)",
     "digits": "Free Spoken Digit Dataset, four speakers to train and validate (2,000 clips), a fifth to test (500)",
     "ripples": "moving ripples, made by the package itself",
-    "cifar10": "CIFAR-10, re-coded as JPEG, drawn by lot: 20,000 of its 50,000 images to train, 5,000 of its "
+    "cifar10": "CIFAR-10, re-coded as JPEG, drawn at random: 20,000 of its 50,000 images to train, 5,000 of its "
     "10,000 to test",
 }
 GROUPS = {
@@ -829,8 +829,8 @@ def repeat(evidence: Evidence) -> str:
             "```",
             "",
             "Two commands add runs to this page, `python results/collect.py RUN_DIR...` and `python results/page.py`.",
-            "`results/runs.csv` has a line for every run and task, down to which test clips were right, so that the",
-            "intervals above can be computed again.",
+            "`results/runs.csv` has a line for every run and task, and which test clips it classified correctly, so",
+            "that the intervals above can be recomputed.",
             "",
         ]
     )

@@ -18,25 +18,26 @@ from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.log_mel import LogMel
 from audiostride.training.recipe import dump_recipe, load_recipe
+from audiostride.training.run import run
 from audiostride.training.run_testing import describe
 
 SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
 
 
-def made_run(folder: Path, answers: dict[str, list[bool]], seed: int = 0, *settings: str) -> Path:
-    """A run directory of an untrained model whose answers to each task's test clips are given."""
+def made_run(folder: Path, predictions: dict[str, list[bool]], seed: int = 0, *settings: str) -> Path:
+    """A run directory of an untrained model whose predictions to each task's test clips are given."""
     recipe = load_recipe("ripples", [*SMALL, f"seed={seed}", *settings])
     model = AudioClassifier(
         LogMel(), AudioCNN(**recipe.model.model_dump(exclude={"name", "init", "linear_probe"})), {"rate": 2, "scale": 2}
     )
     model.save(folder)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-    tasks = {task: {"split": "test", "accuracy": float(np.mean(a)), "n": len(a)} for task, a in answers.items()}
+    tasks = {task: {"split": "test", "accuracy": float(np.mean(a)), "n": len(a)} for task, a in predictions.items()}
     (folder / "results.json").write_text(json.dumps({"tasks": tasks, "seed": seed} | describe(model)))
     with (folder / "predictions-test.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["file", "task", "truth", "label", "logits"])
-        for task, right in answers.items():
+        for task, right in predictions.items():
             for i, ok in enumerate(right):
                 table.writerow([f"clip-{i}", task, "a", "a" if ok else "b", "0 0"])
     return folder
@@ -109,7 +110,7 @@ def test_clips_that_answer_alike_count_as_one():
 
 
 def test_seeds_that_differ_widen_the_interval_as_their_standard_error_says():
-    """Every clip of a seed answers alike: all that varies is the seed."""
+    """Every clip of a seed predictions alike: all that varies is the seed."""
     n_seeds, shift = 40, np.random.RandomState(0).choice([-1.0, 0.0, 1.0], 40)
     low, high = bootstrap_interval(np.repeat(shift[:, None], 50, 1), np.ones((n_seeds, 50)))[1:]
     assert (high - low) / 2 == pytest.approx(1.96 * shift.std(ddof=1) / np.sqrt(n_seeds), rel=0.06)
@@ -157,16 +158,16 @@ def test_a_run_leaves_the_group_of_each_test_clip(tone_folder, tmp_path):
     tiny = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=16", "train.workers=0"]
     data = f"tasks.label.data={{source: manifest, path: {tmp_path / 't.csv'}, group: who}}"
     for kind in ("strided", "spectral"):
-        training.run(load_recipe("folder", [data, *tiny, f"model.downsampling={kind}"]), tmp_path / "runs" / kind)
+        run(load_recipe("folder", [data, *tiny, f"model.downsampling={kind}"]), tmp_path / "runs" / kind)
     (row,) = compare(find_runs([tmp_path / "runs"])[0])["differences"]
     assert (row["clips"], row["groups"], row["seeds"]) == (12, 2, [0])
 
 
 def test_methods_are_named_by_what_differs_on_the_same_data(tmp_path):
-    answers = {"rate": [True], "scale": [True]}
-    made_run(tmp_path / "a", answers, 0, "train.stride_cost=0.1")
-    made_run(tmp_path / "b", answers, 0, "train.stride_cost=1.0")
-    made_run(tmp_path / "c", answers, 0, "tasks.rate.data.seed=1", "tasks.scale.data.seed=1", "train.epochs=99")
+    predictions = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", predictions, 0, "train.stride_cost=0.1")
+    made_run(tmp_path / "b", predictions, 0, "train.stride_cost=1.0")
+    made_run(tmp_path / "c", predictions, 0, "tasks.rate.data.seed=1", "tasks.scale.data.seed=1", "train.epochs=99")
     methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
     assert methods[::2] == ["diffstride stride_cost=0.1", "diffstride stride_cost=1.0", "diffstride"]
 
@@ -180,18 +181,18 @@ def test_shared_strides_stand_beside_separate_ones(tmp_path):
 
 
 def test_settings_that_a_kind_of_downsampling_ignores_are_not_in_its_name(tmp_path):
-    answers = {"rate": [True], "scale": [True]}
-    made_run(tmp_path / "a", answers, 0, "model.downsampling=strided", "model.smoothness=1")
-    made_run(tmp_path / "b", answers, 0, "model.downsampling=diffstride", "model.smoothness=1")
-    made_run(tmp_path / "c", answers, 0, "model.downsampling=diffstride", "model.smoothness=4")
+    predictions = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", predictions, 0, "model.downsampling=strided", "model.smoothness=1")
+    made_run(tmp_path / "b", predictions, 0, "model.downsampling=diffstride", "model.smoothness=1")
+    made_run(tmp_path / "c", predictions, 0, "model.downsampling=diffstride", "model.smoothness=4")
     methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
     assert methods[::2] == ["strided", "diffstride smoothness=1.0", "diffstride smoothness=4.0"]
 
 
 def test_lists_are_short_in_the_name_of_a_method(tmp_path):
-    answers = {"rate": [True], "scale": [True]}
-    made_run(tmp_path / "a", answers, 0)
-    made_run(tmp_path / "b", answers, 0, "model.strides=[[3,3],[2,1]]", "model.channels=[8,8]")
+    predictions = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", predictions, 0)
+    made_run(tmp_path / "b", predictions, 0, "model.strides=[[3,3],[2,1]]", "model.channels=[8,8]")
     methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
     assert methods[::2] == ["diffstride channels=4,4 strides=2x2,2x2", "diffstride channels=8,8 strides=3x3,2x1"]
 

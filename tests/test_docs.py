@@ -145,3 +145,10 @@ def test_the_reference_names_every_public_name_and_has_a_page_for_every_package(
     assert sorted(names) == sorted(set(audiostride.__all__) - {"__version__"})
     packages = {path.parent.name for path in (ROOT / "audiostride").glob("*/__init__.py")}
     assert {path.stem for path in reference.glob("*.md")} == packages - {"cli"} | {"index"}
+
+
+def test_the_map_names_modules_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    modules = re.findall(r"`((?:layers|models|data|training|analysis|inference|cli)/\w+\.py)`", text)
+    assert len(modules) > 30
+    assert not [module for module in modules if not (ROOT / "audiostride" / module).exists()]

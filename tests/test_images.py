@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from audiostride.analysis.run_directory import read_answers
+from audiostride.analysis.run_directory import read_predictions
 from audiostride.cli.display import images_table
 from audiostride.data.images import Views, centre, random_part, read_images, shift_and_flip
 from audiostride.errors import DataError, RecipeError, UsageError
@@ -98,7 +98,7 @@ def test_a_run_learns_and_leaves_what_it_did(parquet_folder, tmp_path):
     assert [line["lr"] for line in lines] == pytest.approx([0.05, 0.05, 0.05, 0.005])
     assert lines[-1]["strides"] == result["strides"] != [[2.0, 2.0], [2.0, 2.0]]
     assert result["environment"]["torch"] == torch.__version__
-    answers = read_answers(out)["label"]
+    answers = read_predictions(out)["label"]
     assert len(answers.files) == result["n_test"] == 32
     assert answers.files[0] == "test-00000-of-00001.parquet, row 0"
     assert answers.label == answers.truth
@@ -290,7 +290,7 @@ def test_a_saved_model_gives_the_answers_that_were_reported(image_folder, tmp_pa
     torch.manual_seed(5)
     model = ImageClassifier(make_trunk(recipe), test.images.classes)
     model.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
-    answers = read_answers(tmp_path)["label"]
+    answers = read_predictions(tmp_path)["label"]
     np.testing.assert_allclose(image_logits(model, test).numpy(), answers.logits, rtol=1e-4)
 
 

@@ -51,7 +51,7 @@ def test_scores_equal_scikit_learns_definitions_by_hand() -> None:
     assert binary.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
     several = score(ranked[:, None].repeat(1, 2), torch.stack([truth, truth], 1).float(), "multilabel")
     assert several.mean_average_precision == pytest.approx((1 + 2 / 3) / 2)
-    assert several.headline == several.mean_average_precision
+    assert several.primary_metric == several.mean_average_precision
 
 
 def test_a_class_without_a_clip_does_not_spoil_the_mean_average_precision() -> None:

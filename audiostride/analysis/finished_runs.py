@@ -10,7 +10,7 @@ from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import LayerCutoff, model_cutoffs
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
-from .run_directory import read_answers, read_results
+from .run_directory import read_predictions, read_results
 
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",
@@ -33,8 +33,8 @@ class Run(NamedTuple):
         tasks: the title of each of its tasks in a table.
         settings: every other setting of its recipe that it makes use of, by dotted key.
         results: "tasks" with the scores, "macs_per_second", "parameters" and "strides", as in `results.json`.
-        right: for each task, which of its test clips the run is right about; an answer to a multilabel
-            task is right if all of its classes are.
+        right: for each task, which of its test clips it classifies correctly; a multilabel
+            prediction is correct if all of its classes are.
         groups: for each task what its test clips belong to (speaker, instrument); a task of which that is
             not known is left out.
         layers: the cut-offs of every layer.
@@ -88,7 +88,7 @@ def make_run(
         name: of the run.
         recipe: the recipe as a mapping.
         results: as in `results.json`.
-        right: for each task and test clip whether the answer is right.
+        right: for each task and test clip whether the prediction is correct.
         layers: from `cutoffs.model_cutoffs`.
         groups: for each task and test clip what it belongs to, where that is known.
     """
@@ -122,13 +122,13 @@ def make_run(
 def _read_run(folder: Path) -> Run:
     results, recipe = read_results(folder), recipe_of(folder).model_dump()
     right, groups = {}, {}
-    for task, answers in read_answers(folder).items():
-        same = (true == said for true, said in zip(answers.truth, answers.label, strict=True))
-        right[task] = dict(zip(answers.files, same, strict=True))
-        if answers.groups:
-            groups[task] = dict(zip(answers.files, answers.groups, strict=True))
+    for task, predictions in read_predictions(folder).items():
+        same = (true == said for true, said in zip(predictions.truth, predictions.label, strict=True))
+        right[task] = dict(zip(predictions.files, same, strict=True))
+        if predictions.groups:
+            groups[task] = dict(zip(predictions.files, predictions.groups, strict=True))
     if missing := [task for task in results["tasks"] if task not in right]:
-        raise ModelFileError(f"{folder / PREDICTIONS_FILE}: has no answers for the task {missing[0]!r}")
+        raise ModelFileError(f"{folder / PREDICTIONS_FILE}: has no predictions for the task {missing[0]!r}")
     model = load(folder)
     # Counted again: what a run of another version wrote down may have been counted by another rule.
     results["macs_per_second"] = cost_per_second(model).macs

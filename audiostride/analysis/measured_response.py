@@ -1,4 +1,4 @@
-"""Measured responses of a trained network, to be held against what its strides predict.
+"""Measured responses of a trained network, compared with what its strides predict.
 
 `layer_responses` compares each DiffStride layer's output with its own input, inside the running
 network: the ratio must be the layer's mask. `ripple_response` sends moving ripples, as sound, through

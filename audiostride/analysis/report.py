@@ -22,7 +22,7 @@ from .learning_dynamics import over_training, read_metrics
 from .measured_response import ripple_response, takes_ripples
 from .plot_style import svg
 from .result_plots import confusion_figure, spectrogram_figure
-from .run_directory import Answers, describe_cutoffs, read_answers, read_results, task_clips
+from .run_directory import TaskPredictions, describe_cutoffs, read_predictions, read_results, task_clips
 from .training_plots import curves_figure, dynamics_figure
 from .wording import reference_cells, ripple_sentence
 
@@ -61,8 +61,8 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
     cutoffs, responses = describe_cutoffs([run_dir])
     learned = model.trunk.settings["downsampling"] == "diffstride"
     plane = ripple_response(model, progress=progress) if takes_ripples(frontend) else None
-    answers = read_answers(run_dir)
-    each = max(2, _MISTAKES // len(answers))
+    predictions = read_predictions(run_dir)
+    each = max(2, _MISTAKES // len(predictions))
     return {
         "name": run_dir.resolve().name,
         "model": model,
@@ -85,22 +85,22 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
             plane_figure(plane, cutoffs["layers"]),
             "Responses to ripples over rate and scale, with the pass-bands of the first and last layer",
         ),
-        "tasks": [_task(run_dir, model, task, found, each, progress) for task, found in answers.items()],
+        "tasks": [_task(run_dir, model, task, found, each, progress) for task, found in predictions.items()],
         "recipe": (run_dir / RECIPE_FILE).read_text(encoding="utf-8"),
         "environment": results.get("environment", {}),
     }
 
 
-def is_multilabel(answers: Answers, labels: Sequence[str]) -> bool:
+def is_multilabel(predictions: TaskPredictions, labels: Sequence[str]) -> bool:
     """Whether a clip has any number of classes, written as "dog|rain", instead of one."""
-    return not set(answers.truth + answers.label) <= set(labels)
+    return not set(predictions.truth + predictions.label) <= set(labels)
 
 
-def class_scores(answers: Answers, labels: Sequence[str]) -> list[dict[str, Any]]:
+def class_scores(predictions: TaskPredictions, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Precision, recall and F1 of each class.
 
     Args:
-        answers: of one task.
+        predictions: of one task.
         labels: the classes in order.
 
     Returns:
@@ -108,46 +108,52 @@ def class_scores(answers: Answers, labels: Sequence[str]) -> list[dict[str, Any]
         what its clips are most often mistaken for, or "".
 
     Example:
-        >>> answers = Answers(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
-        >>> first, _ = class_scores(answers, ["no", "yes"])
+        >>> predictions = TaskPredictions(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
+        >>> first, _ = class_scores(predictions, ["no", "yes"])
         >>> first["recall"], first["precision"], first["taken_for"]
         (0.5, 1.0, 'yes')
     """
-    truth, said = (_classes(column, answers, labels) for column in (answers.truth, answers.label))
+    truth, predicted = (_classes(column, predictions, labels) for column in (predictions.truth, predictions.label))
     rows = []
     for i, label in enumerate(labels):
-        right, n_true, n_said = int((truth[:, i] & said[:, i]).sum()), int(truth[:, i].sum()), int(said[:, i].sum())
-        wrong = [answers.label[row] for row in np.flatnonzero(truth[:, i] & ~said[:, i])]
+        right, n_true, n_predicted = (
+            int((truth[:, i] & predicted[:, i]).sum()),
+            int(truth[:, i].sum()),
+            int(predicted[:, i].sum()),
+        )
+        wrong = [predictions.label[row] for row in np.flatnonzero(truth[:, i] & ~predicted[:, i])]
         rows.append(
             {
                 "label": label,
                 "clips": n_true,
-                "precision": right / n_said if n_said else None,
+                "precision": right / n_predicted if n_predicted else None,
                 "recall": right / n_true if n_true else None,
-                "f1": 2 * right / (n_true + n_said) if n_true + n_said else None,
+                "f1": 2 * right / (n_true + n_predicted) if n_true + n_predicted else None,
                 "taken_for": max(sorted(set(wrong)), key=wrong.count, default=""),
             }
         )
     return rows
 
 
-def confusion(answers: Answers, labels: Sequence[str]) -> np.ndarray:
+def confusion(predictions: TaskPredictions, labels: Sequence[str]) -> np.ndarray:
     """Counts ``(true, predicted)`` of a task whose clips have one class each.
 
     Example:
-        >>> answers = Answers(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
-        >>> confusion(answers, ["no", "yes"]).tolist()
+        >>> predictions = TaskPredictions(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
+        >>> confusion(predictions, ["no", "yes"]).tolist()
         [[1, 1], [0, 1]]
     """
-    truth, said = (_classes(column, answers, labels).astype(int) for column in (answers.truth, answers.label))
-    return truth.T @ said
+    truth, predicted = (
+        _classes(column, predictions, labels).astype(int) for column in (predictions.truth, predictions.label)
+    )
+    return truth.T @ predicted
 
 
-def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool, list[dict[str, Any]]]:
-    """The clips with the largest loss: mistakes, or where there are none the least certain right answers.
+def worst_predictions(predictions: TaskPredictions, labels: Sequence[str], n: int) -> tuple[bool, list[dict[str, Any]]]:
+    """The clips with the largest loss: mistakes, or where there are none the least certain correct predictions.
 
     Args:
-        answers: of one task.
+        predictions: of one task.
         labels: the classes in order.
         n: how many at most.
 
@@ -155,25 +161,27 @@ def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool
         Whether they are mistakes, and for each its file, truth, label and the probabilities of both.
 
     Example:
-        >>> answers = Answers(["a", "b"], ["no", "no"], ["no", "yes"], np.array([[1.0, 0.0], [0.0, 3.0]]))
-        >>> mistakes, (worst,) = worst_answers(answers, ["no", "yes"], 5)
+        >>> predictions = TaskPredictions(["a", "b"], ["no", "no"], ["no", "yes"], np.array([[1.0, 0.0], [0.0, 3.0]]))
+        >>> mistakes, (worst,) = worst_predictions(predictions, ["no", "yes"], 5)
         >>> mistakes, worst["file"], round(worst["p_truth"], 2)
         (True, 'b', 0.05)
     """
-    logits = torch.from_numpy(answers.logits)
-    truth, said = (torch.from_numpy(_classes(column, answers, labels)) for column in (answers.truth, answers.label))
-    if is_multilabel(answers, labels):  # the classes are independent: the probability of this very set
-        p_truth, p_label = (torch.where(of, logits, -logits).sigmoid().prod(1).numpy() for of in (truth, said))
+    logits = torch.from_numpy(predictions.logits)
+    truth, predicted = (
+        torch.from_numpy(_classes(column, predictions, labels)) for column in (predictions.truth, predictions.label)
+    )
+    if is_multilabel(predictions, labels):  # the classes are independent: the probability of this very set
+        p_truth, p_label = (torch.where(of, logits, -logits).sigmoid().prod(1).numpy() for of in (truth, predicted))
     else:
-        p_truth, p_label = ((logits.softmax(-1) * of).sum(1).numpy() for of in (truth, said))
-    wrong = np.array(answers.truth) != np.array(answers.label)
+        p_truth, p_label = ((logits.softmax(-1) * of).sum(1).numpy() for of in (truth, predicted))
+    wrong = np.array(predictions.truth) != np.array(predictions.label)
     among = np.flatnonzero(wrong) if wrong.any() else np.arange(len(wrong))
     worst = among[np.argsort(p_truth[among], kind="stable")][:n]
     return bool(wrong.any()), [
         {
-            "file": answers.files[i],
-            "truth": answers.truth[i],
-            "label": answers.label[i],
+            "file": predictions.files[i],
+            "truth": predictions.truth[i],
+            "label": predictions.label[i],
             "p_truth": float(p_truth[i]),
             "p_label": float(p_label[i]),
         }
@@ -181,9 +189,9 @@ def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool
     ]
 
 
-def _classes(column: Sequence[str], answers: Answers, labels: Sequence[str]) -> np.ndarray:
+def _classes(column: Sequence[str], predictions: TaskPredictions, labels: Sequence[str]) -> np.ndarray:
     """Which classes each clip has, bool of shape ``(n_clips, n_classes)``."""
-    split = is_multilabel(answers, labels)
+    split = is_multilabel(predictions, labels)
     has = [set(value.split("|")) if split else {value} for value in column]
     return np.array([[label in classes for label in labels] for classes in has])
 
@@ -242,10 +250,15 @@ def _dynamics(model: AudioClassifier, metrics: Sequence[dict[str, Any]]) -> dict
 
 
 def _task(
-    run_dir: Path, model: AudioClassifier, task: str, answers: Answers, n_mistakes: int, progress: Progress | None
+    run_dir: Path,
+    model: AudioClassifier,
+    task: str,
+    predictions: TaskPredictions,
+    n_mistakes: int,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     labels = model.labels[task]
-    mistakes, worst = worst_answers(answers, labels, n_mistakes)
+    mistakes, worst = worst_predictions(predictions, labels, n_mistakes)
     missing = ""
     try:
         clips = task_clips(run_dir, task, progress)
@@ -258,9 +271,9 @@ def _task(
     return {
         "task": task,
         "confusion": None
-        if is_multilabel(answers, labels)
-        else svg(confusion_figure(confusion(answers, labels), labels), f"Confusion matrix of {task}"),
-        "classes": class_scores(answers, labels),
+        if is_multilabel(predictions, labels)
+        else svg(confusion_figure(confusion(predictions, labels), labels), f"Confusion matrix of {task}"),
+        "classes": class_scores(predictions, labels),
         "are_mistakes": mistakes,
         "mistakes": worst,
         "missing": missing,

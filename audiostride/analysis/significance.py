@@ -1,7 +1,7 @@
 """How sure a difference between two methods is: the definition, once.
 
 Two methods are compared on the clips and seeds that both have. Clips of one speaker, instrument or
-recording are not independent, and neither are the answers of one seed; so the 95 % interval comes from a
+recording are not independent, and neither are the predictions of one seed; so the 95 % interval comes from a
 bootstrap that draws groups of clips and seeds, not clips: one group fewer than there are, with
 replacement, and one seed fewer likewise, which makes the variance unbiased. Each of 10,000 draws gives the
 mean difference over the drawn seeds and the clips of the drawn groups; the interval runs from the 2.5th to
@@ -31,7 +31,7 @@ def paired_difference(
     """Difference of two methods' accuracy over the clips and seeds that both have, with its 95 % interval.
 
     Args:
-        first: for each run its seed, and for each test clip whether it is right.
+        first: for each run its seed, and for each test clip whether it is classified correctly.
         second: the same of the other method.
         groups: what each clip belongs to (speaker, instrument, recording); None: each is a group of its own.
 
@@ -45,7 +45,7 @@ def paired_difference(
         (0.5, 2, 2, [0])
     """
     others = dict(second)
-    shared = [(seed, answers, others[seed]) for seed, answers in first if seed in others]
+    shared = [(seed, predictions, others[seed]) for seed, predictions in first if seed in others]
     clips = sorted({clip for _, a, b in shared for clip in a.keys() & b.keys()})
     if not clips:
         return None
@@ -80,7 +80,7 @@ def bootstrap_interval(
     """Mean paired difference, and its 95 % percentile interval over resampled seeds and groups.
 
     Args:
-        total: differences of right answers, summed over the clips of a group, shape ``(n_seeds, n_groups)``.
+        total: differences in correct predictions, summed over the clips of a group, shape ``(n_seeds, n_groups)``.
         count: number of those clips, same shape.
         resamples: number of bootstrap samples.
         seed: of the resampling.

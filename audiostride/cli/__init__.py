@@ -6,7 +6,7 @@
     use         predict, embed, export                          a model at work
 
 stdout carries data, stderr progress and errors. Modules are imported where they are used, so that
-`--help` answers at once.
+`--help` is fast.
 """
 
 import errno

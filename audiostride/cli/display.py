@@ -200,7 +200,7 @@ def findings_table(found: "Findings", path: str) -> Table:
 
 
 def predictions_table(rows: Sequence["Row"]) -> Table:
-    """Answers of `predict`; columns that would say nothing are left out."""
+    """Predictions of `predict`; columns that would say nothing are left out."""
     table = Table(box=box.SIMPLE_HEAD)
     tasks = {row.task for row in rows if row.task}
     windows = any(row.start_s for row in rows)
@@ -221,7 +221,7 @@ def predictions_table(rows: Sequence["Row"]) -> Table:
 
 
 def stream_line(row: "Row") -> str:
-    r"""An answer of `predict --stream`.
+    r"""A prediction of `predict --stream`.
 
     Example:
         >>> from audiostride.inference.predict import Row
@@ -295,7 +295,7 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
     for row in found["references"]:
         references.add_row(*reference_cells(row))
     for row in found["ripples"]:
-        references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "made so")
+        references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "by construction")
     largest = found["measured"]["largest_error"]
     if largest is not None:
         references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.1g}"

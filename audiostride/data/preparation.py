@@ -33,7 +33,7 @@ def prepare_data(
         tasks: the tasks; those with equal `data` share one data set.
         sample_rate: at which clips are decoded, in Hz.
         seed: decides a split that the data does not have.
-        validation_fraction: share of the training clips held back for validation where the data has none.
+        validation_fraction: share of the training clips for validation where the data has none.
         cache: folder of the decoded cache; None: no cache.
         progress: called after each file.
         labels: class labels of each task, where a trained model has fixed them.

@@ -75,7 +75,7 @@ def export_model(
 ) -> Check:
     """Export a classifier to one file, and keep the file only if it computes what the model computes.
 
-    From the waveform the file takes any batch of clips of any length, and answers as the model does;
+    From the waveform the file takes any batch of clips of any length, and gives the logits that the model gives;
     from log-mel a batch of windows, which with strided convolutions may be of any length, too. An
     ExecuTorch file plans its memory beforehand: it takes one window.
 

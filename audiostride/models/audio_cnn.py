@@ -21,7 +21,7 @@ class SeparableBlock(nn.Module):
     """Convolve and downsample over time, then over frequency; each followed by ReLU and batch norm.
 
     Where it pools, its maps are larger than those of a strided convolution; so that training does not need
-    more memory, the output of a batch norm is made again in the backward instead of being kept.
+    more memory, the output of a batch norm is recomputed in the backward pass instead of being stored.
 
     Args:
         in_channels: channels of the input.

@@ -144,7 +144,7 @@ def train_images(
             record = {
                 "epoch": epoch + 1,
                 "train_loss": total / seen,
-                "test_accuracy": share_right(image_logits(model, test, batch_size), test),
+                "test_accuracy": share_correct(image_logits(model, test, batch_size), test),
                 "strides": model.trunk.strides(),
                 **({"aliasing": aliasing} if (aliasing := model.trunk.aliasing()) else {}),
                 "lr": optimizer.param_groups[0]["lr"],
@@ -163,8 +163,8 @@ def image_logits(model: ImageClassifier, images: Views, batch_size: int = 256) -
     return torch.cat([model(batch.to(model.mean.device)).cpu() for batch, _ in images.batches(batch_size)])
 
 
-def share_right(logits: Tensor, images: Views) -> float:
-    """Share of images whose likeliest class is the right one, 0 to 1."""
+def share_correct(logits: Tensor, images: Views) -> float:
+    """Share of images whose likeliest class is correct, 0 to 1."""
     return float((logits.argmax(1).numpy() == images.images.labels).mean())
 
 

@@ -107,7 +107,7 @@ def load_image_recipe(recipe: str, overrides: Sequence[str] = ()) -> ImageRecipe
     """Read an image recipe: a path, or the name of one in `recipes/images/`.
 
     Raises:
-        RecipeError: names the file, the key, the value and the nearest right one.
+        RecipeError: names the file, the key, the value and the nearest valid one.
 
     Example:
         >>> load_image_recipe("cifar10", ["data.path=my_cifar"]).train.drop_epochs

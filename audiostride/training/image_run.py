@@ -21,7 +21,7 @@ from ..models.converted import ConvertedTrunk
 from ..models.cost import model_cost
 from ..models.resnet import ResNet
 from .directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
-from .image_loop import ImageClassifier, image_logits, share_right, train_images
+from .image_loop import ImageClassifier, image_logits, share_correct, train_images
 from .image_recipe import ConvertedModel, ImageData, ImageRecipe, plan_runs
 from .recipe import dump_recipe
 from .setup import environment
@@ -133,7 +133,7 @@ def _run_one(
         "downsampling": recipe.model.downsampling,
         "initial_strides": initial,
         "seed": recipe.seed,
-        "test_accuracy": share_right(logits, test),
+        "test_accuracy": share_correct(logits, test),
         "n_train": len(train.images.labels),
         "n_test": len(test.images.labels),
         "epochs": recipe.train.epochs,

@@ -262,15 +262,15 @@ def _grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def _validate(
     model: AudioClassifier, sets: Sequence[LabelledClips], workers: int, progress: Callable[..., None]
 ) -> tuple[dict[str, dict[str, float]], tuple[float, float]]:
-    """Scores of every task on the validation clips, and by what epochs are compared: mean headline, minus the loss."""
+    """Validation scores of every task, and what epochs are compared by: mean primary metric, then minus the loss."""
     broadcast_buffers_(model)
     metrics: dict[str, dict[str, float]] = {}
-    headlines: list[float] = []
+    primary_metrics: list[float] = []
     for data in sets:
         scores, _ = evaluate(model, data.clips, data.labels, data.indexes("validation"), workers, progress)
         metrics |= {task: s.metrics() for task, s in scores.items()}
-        headlines += [s.headline for s in scores.values()]
-    return metrics, (sum(headlines) / len(headlines), -sum(s["loss"] for s in metrics.values()))
+        primary_metrics += [s.primary_metric for s in scores.values()]
+    return metrics, (sum(primary_metrics) / len(primary_metrics), -sum(s["loss"] for s in metrics.values()))
 
 
 def _epoch_records(

@@ -109,7 +109,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         overrides: strings like ``train.epochs=3`` or ``model.channels=[16,32,64]``; the value is YAML.
 
     Raises:
-        RecipeError: names the file, the key, the value and the nearest right one.
+        RecipeError: names the file, the key, the value and the nearest valid one.
 
     Example:
         >>> load_recipe("ripples", ["train.epochs=3"]).train.epochs
@@ -132,7 +132,7 @@ def read_recipe(kind: type[AnyRecipe], recipe: str, overrides: Sequence[str] = (
         folder: folder of the shipped recipes of this kind below `recipes/`.
 
     Raises:
-        RecipeError: names the file, the key, the value and the nearest right one.
+        RecipeError: names the file, the key, the value and the nearest valid one.
     """
     path = find_recipe(recipe, folder)
     tree = parse_yaml(read_text(path), str(path))

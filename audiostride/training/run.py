@@ -135,7 +135,7 @@ def _begin_directory(out: Path, recipe: Recipe, bad_files: Sequence[str], replac
 def _test(
     recipe: Recipe, out: Path, sets: Sequence[LabelledClips], device: torch.device, progress: Progress | None
 ) -> dict[str, Any]:
-    """Test the model that was kept, and write the answers and, last of all, the results."""
+    """Test the model that was kept, and write the predictions and, last of all, the results."""
     best = broadcast(load(out) if is_main() else None)
     assert best is not None
     best.to(device)

@@ -1,4 +1,4 @@
-"""Testing a trained run: its scores, thresholds and answers, on its own test set or on other data."""
+"""Testing a trained run: its scores, thresholds and predictions, on its own test set or on other data."""
 
 import csv
 import io
@@ -126,7 +126,7 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
 def write_predictions(
     path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]]
 ) -> None:
-    """Write the answer to every test clip: file, task, truth, label, logits, and the group it belongs to.
+    """Write the prediction for every test clip: file, task, truth, label, logits, and the group it belongs to.
 
     Args:
         path: the CSV file.
