@@ -106,6 +106,9 @@ def _pass_bands(
         last = full if cutoff["last_bin"] is None else cutoff["last_bin"]
         ax.barh(i, full, height=0.6, color=colour)
         ax.barh(i, last - full, left=full, height=0.6, color=colour, alpha=0.35)
+        if row["own"]["full_gain"] is not None and (folding := row["folding"]):
+            width = min(folding["fastest"], limit) - folding["above"]
+            ax.barh(i, width, left=folding["above"], height=0.6 * folding["share"], color="#dc4f6b", alpha=0.35)
         ax.text(last + 0.01 * limit, i, f"{full:.1f}" if axis == "time" else f"{full:.3f}", va="center", fontsize=8)
         ticks.append(f"layer {row['layer']}")
     named = [reference for reference in references if reference["axis"] == axis]
@@ -125,7 +128,9 @@ def _pass_bands(
     ax.set_xlim(0, limit)
     ax.grid(False, axis="y")
     masked = any(row["own"]["full_gain"] is not None for row in rows)
-    ax.set_title(f"{axis}: " + ("kept after each layer (pale: fading)" if masked else "Nyquist frequency so far, f/2S"))
+    folds = any(row["folding"] for row in rows)
+    what = "kept after each layer (pale: fading" + ("; red: folded, by height)" if folds else ")")
+    ax.set_title(f"{axis}: " + (what if masked else "Nyquist frequency so far, f/2S"))
     ax.set_xlabel(_LABELS[axis])
 
 

@@ -24,7 +24,7 @@ from .plot_style import svg
 from .result_plots import confusion_figure, spectrogram_figure
 from .run_directory import TaskPredictions, describe_cutoffs, read_predictions, read_results, task_clips
 from .training_plots import curves_figure, dynamics_figure
-from .wording import reference_cells, ripple_sentence
+from .wording import folding_sentence, reference_cells, ripple_sentence
 
 MAX_BYTES = 3_000_000
 """A report is never larger: it goes by mail."""
@@ -79,6 +79,7 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
             "Modulations kept after each layer, beside reference ranges; masks and measured gains",
         ),
         "references": [reference_cells(row) for row in cutoffs["references"]],
+        "folded": list(filter(None, map(folding_sentence, cutoffs["layers"]))),
         "ripples": [f"{row['modulation']:g} {row['unit']}: {ripple_sentence(row)}" for row in cutoffs["ripples"]],
         "plane": plane
         and svg(
@@ -301,7 +302,7 @@ def _render(page: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("audiostride", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("audiostride.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("report.html").render(page)

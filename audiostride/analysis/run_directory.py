@@ -14,7 +14,8 @@ from ..data.sections import RipplesData
 from ..errors import ModelFileError, UsageError
 from ..models.audio_cnn import AudioCNN
 from ..models.classifier import load
-from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise, survival
+from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise
+from ..models.folding import survival
 from ..models.log_mel import LogMel
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .measured_response import LayerResponse, layer_responses, noise_log_mel

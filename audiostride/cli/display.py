@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.wording import mean_and_sd, reference_cells, ripple_sentence
+from ..analysis.wording import folding_sentence, mean_and_sd, reference_cells, ripple_sentence
 
 if TYPE_CHECKING:
     from ..data.batches import LabelledClips
@@ -276,6 +276,10 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
                 stride = mean_and_sd(row["stride"], row["stride_sd"], 2)
                 paper = mean_and_sd(row["paper"], row["paper_sd"], digits + 1)  # as many digits as its table
                 table.add_row(str(row["layer"]), stride, *shown, paper)
+        masked = any(row["own"]["full_gain"] is not None for row in found["layers"])
+        folded = [folding_sentence(row) for row in found["layers"] if row["axis"] == axis]
+        if masked and any(folded):
+            table.caption, table.caption_justify = "\n".join(filter(None, folded)), "left"
         if table.rows:  # a raw waveform has no mel axis
             tables.append(table)
 

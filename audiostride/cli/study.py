@@ -163,6 +163,8 @@ def listen(
 ) -> None:
     """Hear what is left of a sound after the learned cut-offs.
 
+    What a layer folds down by aliasing has become another modulation; it is named, and left out of the sound.
+
     [bold]Examples[/bold]
 
       audiostride listen runs/mine clip.wav -o kept.wav

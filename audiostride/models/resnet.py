@@ -16,75 +16,9 @@ from torch import Tensor, nn
 from ..layers.downsampling import DiffStride, SpectralPool
 from ..layers.strides import model_aliasing
 from .audio_cnn import Downsampling, check_aliasing
+from .residual_block import ResidualBlock, make_conv, make_pool, whole_strides
 
 Stem = Literal["small", "imagenet"]
-Stride = tuple[float, float]
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut around them; at most the first one downsamples.
-
-    With spectral or learned strides one pooling layer follows the first convolution and serves the
-    shortcut, too. Pooling and the shortcut's 1x1 convolution commute, so the shortcut pools first
-    and convolves the smaller map.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        downsampling: "strided", "spectral" or "diffstride".
-        stride: (time, mel) stride, for diffstride the initial one; None: this block keeps its input's size.
-        smoothness: DiffStride's ramp width R, in DFT bins.
-        shared_stride: one learned stride for both axes.
-        pre_activation: batch norm and ReLU before each convolution (He et al. 2016), not after it.
-        activated_shortcut: with pre-activation, a 1x1 convolution of the shortcut sees the activated
-            input (He et al. 2016); False: the input itself, as in the code published with DiffStride.
-        as_published: pool as that code does, see `layers.published`.
-        aliasing: where the pooling layer's learned aliasing starts, see `DiffStride`; None: no aliasing.
-
-    Raises:
-        ValueError: if a stride is below 1, or not whole where it is a strided convolution's.
-
-    Example:
-        >>> block = ResidualBlock(8, 16, "diffstride", (2.0, 1.5), smoothness=1)
-        >>> block(torch.zeros(4, 8, 50, 32)).shape
-        torch.Size([4, 16, 27, 23])
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        downsampling: Downsampling = "diffstride",
-        stride: Stride | None = None,
-        smoothness: float = 4.0,
-        shared_stride: bool = False,
-        pre_activation: bool = False,
-        activated_shortcut: bool = True,
-        as_published: bool = False,
-        aliasing: float | None = None,
-    ):
-        super().__init__()
-        self.pool = _pool(downsampling, stride, smoothness, shared_stride, aliasing, as_published)
-        conv_stride = _conv_stride(downsampling, stride)
-        self.pre_activation = pre_activation
-        self.activated_shortcut = activated_shortcut
-        self.conv1 = _conv(in_channels, out_channels, 3, conv_stride)
-        self.norm1 = nn.BatchNorm2d(in_channels if pre_activation else out_channels)
-        self.conv2 = _conv(out_channels, out_channels, 3)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-        project = in_channels != out_channels or conv_stride != (1, 1)
-        self.shortcut = _conv(in_channels, out_channels, 1, conv_stride) if project else nn.Identity()
-        self.shortcut_norm = nn.BatchNorm2d(out_channels) if project and not pre_activation else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
-        if self.pre_activation:
-            active = self.norm1(x).relu()
-            main = self.conv2(self.norm2(self.pool(self.conv1(active))).relu())
-            projected = not isinstance(self.shortcut, nn.Identity)  # only a projection may see the activation
-            return main + self.shortcut(self.pool(active if projected and self.activated_shortcut else x))
-        main = self.norm2(self.conv2(self.norm1(self.pool(self.conv1(x))).relu()))
-        return (main + self.shortcut_norm(self.shortcut(self.pool(x)))).relu()
 
 
 class ResNet(nn.Module):
@@ -174,13 +108,13 @@ class ResNet(nn.Module):
             "as_published": as_published,
             "aliasing": aliasing,
         }
-        stem_pool = _pool(stride=stem_stride, **common)  # type: ignore[arg-type]
+        stem_pool = make_pool(stride=stem_stride, **common)  # type: ignore[arg-type]
         self.stem = _Stem(
             in_channels,
             channels[0],
             stem,
             stem_pool,
-            _conv_stride(downsampling, stem_stride),  # type: ignore[arg-type]
+            whole_strides(downsampling, stem_stride),  # type: ignore[arg-type]
             pre_activation,
         )
         self.stages = nn.ModuleList()
@@ -306,10 +240,10 @@ class _Stem(nn.Module):
         self.pool = pool
         self.max_pool: nn.Module
         if kind == "imagenet":
-            self.conv = _conv(in_channels, channels, 7, (2, 2))
+            self.conv = make_conv(in_channels, channels, 7, (2, 2))
             self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.conv = _conv(in_channels, channels, 3, conv_stride)
+            self.conv = make_conv(in_channels, channels, 3, conv_stride)
             self.max_pool = nn.Identity()
         # With pre-activation the first block begins with a norm and a ReLU of its own.
         bare = pre_activation and kind == "small"
@@ -333,34 +267,6 @@ def _check(downsampling: str, channels: Sequence, blocks: Sequence, strides: Seq
         raise ValueError("all strides are None: at least one place has to downsample")
     if any(isinstance(stride, Sequence) and len(stride) != 2 for stride in strides):
         raise ValueError(f"a stride is one number or a (time, mel) pair, got {list(strides)}")
-
-
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
-    # No bias: a batch norm follows, or the sum of two branches does.
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-
-
-def _conv_stride(downsampling: str, stride: Stride | None) -> tuple[int, int]:
-    if downsampling != "strided" or stride is None:
-        return 1, 1
-    if any(s < 1 or s != int(s) for s in stride):
-        raise ValueError(f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}")
-    return int(stride[0]), int(stride[1])
-
-
-def _pool(
-    downsampling: str,
-    stride: Stride | None,
-    smoothness: float,
-    shared_stride: bool,
-    aliasing: float | None,
-    as_published: bool,
-) -> DiffStride | SpectralPool | nn.Identity:
-    if downsampling == "strided" or stride is None:
-        return nn.Identity()
-    if downsampling == "spectral":
-        return SpectralPool(stride, aliasing, as_published)
-    return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing, as_published=as_published)
 
 
 def _stride_of(pool: DiffStride | SpectralPool | nn.Identity, conv: nn.Conv2d) -> list[float]:
