@@ -18,7 +18,7 @@ from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.log_mel import LogMel
 from audiostride.training.recipe import dump_recipe, load_recipe
-from audiostride.training.run import run
+from audiostride.training.run import run as run_recipe
 from audiostride.training.run_testing import describe
 
 SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
@@ -158,7 +158,7 @@ def test_a_run_leaves_the_group_of_each_test_clip(tone_folder, tmp_path):
     tiny = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=16", "train.workers=0"]
     data = f"tasks.label.data={{source: manifest, path: {tmp_path / 't.csv'}, group: who}}"
     for kind in ("strided", "spectral"):
-        run(load_recipe("folder", [data, *tiny, f"model.downsampling={kind}"]), tmp_path / "runs" / kind)
+        run_recipe(load_recipe("folder", [data, *tiny, f"model.downsampling={kind}"]), tmp_path / "runs" / kind)
     (row,) = compare(find_runs([tmp_path / "runs"])[0])["differences"]
     assert (row["clips"], row["groups"], row["seeds"]) == (12, 2, [0])
 
