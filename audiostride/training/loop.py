@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips, TrainingBatch, plan_epoch, training_batches
-from ..layers.downsampling import clamp_strides_, parameter_groups
+from ..layers.downsampling import clamp_strides_
 from ..models.classifier import AudioClassifier
 from .checkpoints import Notify
 from .directory import METRICS_FILE, STEPS_FILE
 from .evaluation import evaluate
 from .interrupt import StopSignals, interrupted
 from .keeping import RunFiles
+from .optimizers import make_optimizer, update_average_
 from .processes import broadcast_buffers_, gather, is_main, process_count, process_index
 from .processes import start as start_processes
 from .resuming import RunState, check_conditions
-from .schedules import schedule_factor, update_average_
+from .schedules import schedule_factor
 from .steps import Objective, check_finite, exchange, mean_scores
 
 OnStep = Callable[[int, int, float, float], None]
@@ -43,9 +44,12 @@ def train(
     epochs: int,
     steps: int | None = None,
     batch_size: int,
+    optimizer: str = "adam",
+    momentum: float = 0.0,
     learning_rate: float,
     stride_learning_rate: float,
     schedule: str = "constant",
+    drop_epochs: Sequence[int] = (),
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
     stride_cost: float = 0.0,
@@ -53,6 +57,7 @@ def train(
     accumulate: int = 1,
     ema_decay: float | None = None,
     early_stopping: int | None = None,
+    keep: str = "best",
     mixing: str | float = "uniform",
     precision: str = "float32",
     sync_batch_norm: bool = False,
@@ -66,16 +71,19 @@ def train(
     resume: bool = False,
     allow_inexact: bool = False,
     conditions: Mapping[str, Any] | None = None,
+    assumed: Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     notify: Notify = warnings.warn,
 ) -> None:
-    """Train a classifier and leave its best validation epoch in `out`.
+    """Train a classifier and leave its best validation epoch, or its last one, in `out`.
 
     Writes `steps.jsonl`, `metrics.jsonl`, checkpoints and, whenever the mean validation accuracy over
     the tasks improves (for a multilabel task the mean average precision; at equal ones the loss), the
-    model. With the same arguments, machine and number of threads the result is the same to the bit,
-    however often it was stopped and resumed.
+    model. Data without validation clips is scored on its test clips after each epoch, to be watched;
+    then the last epoch must be kept, so that none is chosen by its test. With the same arguments,
+    machine and number of threads the result is the same to the bit, however often it was stopped and
+    resumed.
 
     Where torchrun started several processes, each takes its share of every batch and only process 0
     writes.
@@ -87,16 +95,20 @@ def train(
         epochs: passes over the training clips, a random window of each.
         steps: stop after this many optimiser steps.
         batch_size: clips a batch, over all processes.
-        learning_rate: Adam's rate for the weights, the peak of the schedule.
-        stride_learning_rate: Adam's rate for the strides.
-        schedule: "constant", "one_cycle" or "cosine", see `schedule_factor`.
+        optimizer: "adam", "adamw" or "sgd", see `make_optimizer`.
+        momentum: SGD's.
+        learning_rate: the rate for the weights, the peak of the schedule.
+        stride_learning_rate: the rate for the strides.
+        schedule: "constant", "one_cycle", "cosine" or "step", see `schedule_factor`.
+        drop_epochs: for "step" the epochs after which the rates fall to a tenth.
         warmup_steps: steps over which the rates rise to their peak, before the schedule begins.
-        weight_decay: Adam's L2 penalty on the weights, never on strides.
+        weight_decay: of the weights, never of strides.
         stride_cost: lambda of the regulariser `models.cost.stride_cost`.
         gradient_clip: largest norm of the gradient of all parameters together; None: no limit.
         accumulate: batches a step, whose gradients are averaged; the last step of an epoch may have fewer.
         ema_decay: validate and keep a moving average of the weights, see `update_average_`; None: do not.
         early_stopping: stop after this many epochs without a better one; None: do not.
+        keep: "best": the model of the best validation epoch; "last": of the last epoch.
         mixing: how several data sets are mixed, see `plan_epoch`.
         precision: "float32"; or "bfloat16": convolutions and matrix products of the training steps in half
             precision (autocast). Weights, masks, batch norm, losses and evaluation stay in float32.
@@ -112,6 +124,7 @@ def train(
         allow_inexact: resume although `conditions` differ from the checkpoint's.
         conditions: plain data on which the result depends (recipe, machine, versions), kept in every
             checkpoint; a run is not resumed where they differ.
+        assumed: what conditions were before they had a name; for checkpoints of an earlier version.
         on_step: progress callback.
         on_epoch: progress callback.
         notify: called with a line when a run is resumed or a checkpoint turns out to be damaged.
@@ -130,24 +143,24 @@ def train(
     engine = start_processes(find_unused_parameters=len(sets) > 1)
     if sync_batch_norm:
         _synchronise_batch_norm(model)
-    optimizer = torch.optim.Adam(
-        parameter_groups(model, learning_rate, stride_learning_rate), weight_decay=weight_decay
-    )
-    peak_rates = [group["lr"] for group in optimizer.param_groups]
+    watched = _watched_split(sets, keep)
+    updates = make_optimizer(model, optimizer, learning_rate, stride_learning_rate, weight_decay, momentum)
+    peak_rates = [group["lr"] for group in updates.param_groups]
     sizes = [len(data.indexes("train")) for data in sets]
-    n_steps = epochs * -(-len(plan_epoch(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
-    n_steps = min(n_steps, steps or n_steps)
+    steps_per_epoch = -(-len(plan_epoch(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
+    n_steps = min(epochs * steps_per_epoch, steps or epochs * steps_per_epoch)
+    drop_steps = [epoch * steps_per_epoch for epoch in drop_epochs]
     log_mel_transforms = augmentation.log_mel if augmentation else ()
     objective = Objective(stride_cost, precision, task_weights or {}, class_weights or {}, log_mel_transforms)
     conditions = {**(conditions or {}), "processes": process_count()}
     files = RunFiles(out, conditions, keep_checkpoints)
-    run = RunState(model, None if ema_decay is None else copy.deepcopy(model), optimizer)
+    run = RunState(model, None if ema_decay is None else copy.deepcopy(model), updates)
     if process_index():  # all have the same weights by now; what they draw from here on should differ
         torch.manual_seed(seed + process_index())
 
     found = files.newest(resume, notify)
     if found:
-        check_conditions(conditions, found.state.get("conditions", {}), allow_inexact, notify)
+        check_conditions(conditions, found.state.get("conditions", {}), allow_inexact, notify, assumed or {})
         run.restore(found)
     if resume and is_main():
         notify(f"resumed from checkpoint {found.name}" if found else "there is no checkpoint: from the beginning")
@@ -156,7 +169,7 @@ def train(
         parallel = engine.prepare_model(model)
 
         def rates(step: int) -> list[float]:
-            factor = schedule_factor(schedule, step, n_steps, warmup_steps)
+            factor = schedule_factor(schedule, step, n_steps, warmup_steps, drop_steps)
             return [rate * factor for rate in peak_rates]
 
         def while_evaluating(*_: object) -> None:
@@ -171,9 +184,9 @@ def train(
             batches = _batches(run, sets, batch_size, mixing, seed, workers, augmentation)
             for group in islice(_grouped(batches, accumulate), n_steps - run.step):
                 # Step: the losses and gradients of this process' share of the batches.
-                for parameters, rate in zip(optimizer.param_groups, rates(run.step), strict=True):
+                for parameters, rate in zip(updates.param_groups, rates(run.step), strict=True):
                     parameters["lr"] = rate
-                optimizer.zero_grad(set_to_none=True)
+                updates.zero_grad(set_to_none=True)
                 own_loss = objective.gradients(engine, parallel, model, group, run.totals)
 
                 # Exchange: one loss, one decision to stop, and nothing that is no number.
@@ -184,7 +197,7 @@ def train(
                 check_finite(loss, norm, run.step, group)
 
                 # Update.
-                optimizer.step()
+                updates.step()
                 clamp_strides_(model)
                 if run.average is not None and ema_decay is not None:
                     update_average_(run.average, model, ema_decay, run.step)
@@ -201,20 +214,31 @@ def train(
                     raise interrupted(signal_number, run.step)
 
             # Validate.
-            validation, reached = _validate(run.judged, sets, workers, while_evaluating)
-            for record in _epoch_records(run, validation, rates(run.step - 1), clips_per_s):
+            scores, reached = _validate(run.judged, sets, watched, workers, while_evaluating)
+            for record in _epoch_records(run, watched, scores, rates(run.step - 1), clips_per_s):
                 files.log(METRICS_FILE, record)
                 if on_epoch:
                     on_epoch(record)
 
             # Keep.
-            run.end_epoch(reached)
+            run.end_epoch(reached, keep)
             stale = early_stopping is not None and run.epochs_since_best >= early_stopping
             run.finished = run.epoch == epochs or run.step == n_steps or stale
             files.save(run)
 
         if stop.number:
             raise interrupted(stop.number, run.step)
+
+
+def _watched_split(sets: Sequence[LabelledClips], keep: str) -> str:
+    """The split that is scored after each epoch."""
+    if keep not in ("best", "last"):
+        raise ValueError(f"keep must be best or last, got {keep!r}")
+    if all(len(data.indexes("validation")) for data in sets):
+        return "validation"
+    if keep == "best":
+        raise ValueError("there are no validation clips to choose the best epoch by; keep the last one")
+    return "test"
 
 
 def _synchronise_batch_norm(model: AudioClassifier) -> None:
@@ -235,7 +259,7 @@ def _batches(
     """This process' share of the batches that are left of the epoch."""
     return training_batches(
         sets,
-        run.model.frontend.sample_rate,
+        run.model.resolution,
         run.model.window_length,
         batch_size,
         mixing,
@@ -255,21 +279,21 @@ def _grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _validate(
-    model: AudioClassifier, sets: Sequence[LabelledClips], workers: int, progress: Callable[..., None]
+    model: AudioClassifier, sets: Sequence[LabelledClips], split: str, workers: int, progress: Callable[..., None]
 ) -> tuple[dict[str, dict[str, float]], tuple[float, float]]:
-    """Scores of every task on the validation clips, and by what epochs are compared: mean headline, minus the loss."""
+    """Scores of every task on the clips of a split, and by what epochs are compared: mean headline, minus the loss."""
     broadcast_buffers_(model)
     metrics: dict[str, dict[str, float]] = {}
     headlines: list[float] = []
     for data in sets:
-        scores, _ = evaluate(model, data.clips, data.labels, data.indexes("validation"), workers, progress)
+        scores, _ = evaluate(model, data.clips, data.labels, data.indexes(split), workers, progress)
         metrics |= {task: s.metrics() for task, s in scores.items()}
         headlines += [s.headline for s in scores.values()]
     return metrics, (sum(headlines) / len(headlines), -sum(s["loss"] for s in metrics.values()))
 
 
 def _epoch_records(
-    run: RunState, validation: dict[str, dict[str, float]], rates: Sequence[float], clips_per_s: float
+    run: RunState, watched: str, scores: dict[str, dict[str, float]], rates: Sequence[float], clips_per_s: float
 ) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` of the epoch that ends."""
     state = {
@@ -281,4 +305,4 @@ def _epoch_records(
         "clips_per_s": clips_per_s,
     }
     training = mean_scores(gather(run.totals))
-    return [state | {"split": split, "tasks": t} for split, t in (("train", training), ("validation", validation))]
+    return [state | {"split": split, "tasks": t} for split, t in (("train", training), (watched, scores))]
