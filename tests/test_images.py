@@ -436,6 +436,9 @@ def test_train_and_sweep_take_images_and_commands_for_sound_refuse_them(image_fo
     assert swept.returncode == 0, swept.stderr
     assert "MMAC an image" in swept.stdout
     assert command(tmp_path, "evaluate", "run").returncode == 0
+    compared = command(tmp_path, "compare", "sweep")
+    assert compared.returncode == 0, compared.stderr
+    assert "over 2 seeds" in compared.stdout
     several = command(tmp_path, "train", "cifar10_quick", *settings)
     assert several.returncode == 2
     assert "audiostride sweep cifar10_quick" in several.stderr

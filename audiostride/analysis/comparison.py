@@ -19,6 +19,7 @@ from ..errors import ModelFileError, UsageError
 from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import AXES, LayerCutoff, model_cutoffs, summarise
+from ..models.image_frontend import ImageFrontend
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .learning_dynamics import striding
 from .run_directory import read_answers, read_results
@@ -249,7 +250,8 @@ def _read_run(folder: Path) -> Run:
     model = load(folder)
     # Counted again: what a run of another version wrote down may have been counted by another rule.
     results["macs_per_second"] = cost_per_second(model).macs
-    return make_run(str(folder), recipe, results, right, model_cutoffs(model))
+    layers = [] if isinstance(model.frontend, ImageFrontend) else model_cutoffs(model)  # of images nothing is in Hz
+    return make_run(str(folder), recipe, results, right, layers)
 
 
 def _data_title(task: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""The training loop, to be read from top to bottom: step, exchange, update, validate, keep."""
+"""The training loop for sounds and images, to be read from top to bottom: step, exchange, update, validate, keep.
+
+`train` is one long function on purpose: half of it says what its settings are, the rest is the order of things.
+"""
 
 import copy
 import time
@@ -15,7 +18,7 @@ from ..data.augment import Augmentation
 from ..data.batches import LabelledClips, TrainingBatch, plan_epoch, training_batches
 from ..layers.downsampling import clamp_strides_
 from ..models.classifier import AudioClassifier
-from .checkpoints import Notify
+from .checkpoints import Checkpoint, Notify
 from .directory import METRICS_FILE, STEPS_FILE
 from .evaluation import evaluate
 from .interrupt import StopSignals, interrupted
@@ -152,19 +155,12 @@ def train(
     drop_steps = [epoch * steps_per_epoch for epoch in drop_epochs]
     log_mel_transforms = augmentation.log_mel if augmentation else ()
     objective = Objective(stride_cost, precision, task_weights or {}, class_weights or {}, log_mel_transforms)
-    conditions = {**(conditions or {}), "processes": process_count()}
-    files = RunFiles(out, conditions, keep_checkpoints)
+    files = RunFiles(out, {**(conditions or {}), "processes": process_count()}, keep_checkpoints)
     run = RunState(model, None if ema_decay is None else copy.deepcopy(model), updates)
     if process_index():  # all have the same weights by now; what they draw from here on should differ
         torch.manual_seed(seed + process_index())
 
-    found = files.newest(resume, notify)
-    if found:
-        check_conditions(conditions, found.state.get("conditions", {}), allow_inexact, notify, assumed or {})
-        run.restore(found)
-    if resume and is_main():
-        notify(f"resumed from checkpoint {found.name}" if found else "there is no checkpoint: from the beginning")
-
+    found = _take_up(run, files, resume, allow_inexact, assumed or {}, notify)
     with files.opened(run, found, notify), StopSignals() as stop:
         parallel = engine.prepare_model(model)
 
@@ -228,6 +224,19 @@ def train(
 
         if stop.number:
             raise interrupted(stop.number, run.step)
+
+
+def _take_up(
+    run: RunState, files: RunFiles, resume: bool, allow_inexact: bool, assumed: Mapping[str, Any], notify: Notify
+) -> Checkpoint | None:
+    """Go back to the moment of the newest checkpoint, if there is one to resume."""
+    found = files.newest(resume, notify)
+    if found:
+        check_conditions(files.conditions, found.state.get("conditions", {}), allow_inexact, notify, assumed)
+        run.restore(found)
+    if resume and is_main():
+        notify(f"resumed from checkpoint {found.name}" if found else "there is no checkpoint: from the beginning")
+    return found
 
 
 def _watched_split(sets: Sequence[LabelledClips], keep: str) -> str:
