@@ -14,6 +14,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def defaults(section: Section) -> dict[str, Any]:
+    """What the keys of a section, and of the sections in it, are where nothing is said of them.
+
+    Example:
+        >>> class Inner(Section):
+        ...     size: int = 1
+        >>> class Outer(Section):
+        ...     name: str
+        ...     inner: Inner = Inner()
+        >>> defaults(Outer(name="a", inner=Inner(size=2)))
+        {'inner': {'size': 1}}
+    """
+    found: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            found[name] = defaults(value)
+        elif isinstance(value, dict):
+            found[name] = {key: defaults(part) for key, part in value.items() if isinstance(part, Section)}
+        elif not field.is_required():
+            found[name] = field.get_default(call_default_factory=True)
+    return found
+
+
 def explain(problem: Any, kind: type[Section]) -> str:
     """One error of pydantic as a line: the key, what is wrong, the value, and the nearest name that exists.
 

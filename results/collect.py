@@ -1,6 +1,6 @@
 """Collect finished runs into the committed results: python results/collect.py RUN_DIR...
 
-RUN_DIR is a run directory, or a directory of them: of `audiostride train`, `sweep` or `train-images`.
+RUN_DIR is a run directory, or a directory of them: of `audiostride train` or `sweep`.
 Every run becomes one line a task of `runs.csv`, or one line of `images.csv`; a run that is there
 already is replaced, so that it can be collected again. Its resolved recipe goes to `settings/`,
 without seed and paths. `page.py` writes docs/results.md from these files alone.
@@ -54,7 +54,9 @@ def main(paths: Sequence[Path]) -> None:
             except (FileNotFoundError, ValueError):
                 unfinished.append(folder)
                 continue
-            (sounds if "tasks" in results else images).append(folder)
+            recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+            of_images = "tasks" not in results or recipe.get("frontend", {}).get("name") == "images"
+            (images if of_images else sounds).append(folder)
     runs, damaged = find_runs(sounds) if sounds else ([], [])
     for folder in unfinished + damaged:
         print(f"left out: {folder} is not finished", file=sys.stderr)
@@ -118,12 +120,20 @@ def run_groups(run: Run) -> Iterable[tuple[Mapping[str, str], dict[str, str]]]:
 
 
 def image_row(folder: Path) -> dict[str, Any]:
-    """The line of `images.csv` of one run of `train-images`."""
+    """The line of `images.csv` of one run on images; earlier versions had a recipe of another kind for them."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     recipe = portable(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
     environment = results.get("environment", {})
+    if "tasks" in results:
+        data, scores = recipe["tasks"]["label"]["data"], results["tasks"]["label"]
+        model = recipe["model"]
+        results |= {"downsampling": model["downsampling"], "initial_strides": model["strides"]}
+        results |= {"test_accuracy": scores["accuracy"]}
+        results |= {"n_train": results["n_train"]["label"], "n_test": scores["n"], "macs": results["macs_per_second"]}
+    else:
+        data = recipe["data"]
     settings = {
-        "data": Path(recipe["data"]["path"]).name,
+        "data": Path(data["path"]).name,
         "smoothness": recipe["model"]["smoothness"] if results["downsampling"] == "diffstride" else "",
         "channels": _words(recipe["model"].get("channels", [])) or recipe["model"]["name"],
         "initial_strides": _words(results["initial_strides"]),
@@ -131,7 +141,7 @@ def image_row(folder: Path) -> dict[str, Any]:
         "precision": recipe["train"].get("precision", "float32"),
         **{key: recipe["train"][key] for key in ("epochs", "batch_size", "learning_rate", "stride_learning_rate")},
         **{key: environment.get(key, "") for key in ENVIRONMENT},
-        "recipe": _write_recipe(recipe, Path(recipe["data"]["path"]).name),
+        "recipe": _write_recipe(recipe, Path(data["path"]).name),
     }
     row = {key: results.get(key) for key in IMAGE_COLUMNS} | settings
     return {key: "" if row[key] is None else row[key] for key in IMAGE_COLUMNS}

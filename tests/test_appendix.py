@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from audiostride.training.image_recipe import load_image_recipe
+from audiostride.training.image_run import run_images
 from PIL import Image
 
 from audiostride import DiffStride, clamp_strides_
@@ -10,8 +12,6 @@ from audiostride.errors import RecipeError
 from audiostride.models.converted import ConvertedTrunk
 from audiostride.models.cost import count_parameters
 from audiostride.models.image_nets import DenseNetBC, EfficientNetB0
-from audiostride.training.image_recipe import load_image_recipe
-from audiostride.training.image_run import run_images
 
 APPENDIX = {"cifar10_random_strides": 3, "cifar10_densenet": 2, "cifar10_efficientnet": 7}
 """Learned places of each recipe."""

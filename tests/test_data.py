@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from audiostride.data.batches import LabelledClips, plan_epoch, random_window, training_batches
+from audiostride.data.batches import LabelledClips, plan_epoch, training_batches
 from audiostride.data.clips import ArrayClips, Clips, class_names, drop_bad_files
 from audiostride.data.folder import read_folder
 from audiostride.data.ripples import RATES_HZ, make_ripples, ripple
@@ -190,10 +190,10 @@ def test_a_random_window_lies_inside_a_long_clip_and_around_a_short_one() -> Non
     short = ArrayClips(["short"], {}, [""], waveforms=ramp[:, :10], sample_rate=16000)
     starts, places = set(), set()
     for seed in range(200):
-        window = random_window(long, 0, 16000, 100, np.random.default_rng(seed))
+        window = long.random_window(0, 16000, 100, np.random.default_rng(seed))
         assert (np.diff(window) == 1).all()
         starts.add(int(window[0]))
-        window = random_window(short, 0, 16000, 30, np.random.default_rng(seed))
+        window = short.random_window(0, 16000, 30, np.random.default_rng(seed))
         assert window.sum() == 55
         places.add(int(np.flatnonzero(window)[0]))
     assert len(starts) > 150

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from audiostride.training.image_recipe import load_image_recipe
+from audiostride.training.image_run import make_trunk
 from published_cases import DATA, NETWORK, diffstride_cases, network_input, network_weights, sample, spectral_cases
 from torch import nn
 
@@ -13,8 +15,6 @@ from audiostride import DiffStride, SpectralPool, clamp_strides_
 from audiostride.layers.strides import diffstride_layers
 from audiostride.models.cost import count_parameters
 from audiostride.models.resnet import ResNet, repository_resnet18
-from audiostride.training.image_recipe import load_image_recipe
-from audiostride.training.image_run import make_trunk
 
 REFERENCE = dict(np.load(DATA / "published.npz"))
 FACTS = json.loads((DATA / "published.json").read_text())

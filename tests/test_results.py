@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
@@ -31,7 +33,7 @@ def command(script: Path, *arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Two kinds of downsampling, two seeds, two tasks each; a run that is not finished; a run on images."""
+    """Two kinds of downsampling, two seeds, two tasks each; a run that is not finished; runs on images."""
     folder = tmp_path_factory.mktemp("runs")
     for kind in ("strided", "diffstride"):
         for seed in (0, 1):
@@ -50,6 +52,15 @@ def runs(tmp_path_factory) -> Path:
     results = {"downsampling": "strided", "initial_strides": [2], "seed": 3, "test_accuracy": 0.75, "n_train": 20}
     results |= {"n_test": 10, "epochs": 8, "macs": 5e6, "parameters": 9000, "strides": [[2.0, 2.0]], "published": None}
     (images / "results.json").write_text(json.dumps(results))
+    pictures = tmp_path_factory.mktemp("pictures") / "textures"
+    for i in range(12):
+        path = pictures / ("test" if i < 4 else "train") / f"class{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    settings = ["frontend.size=8", "model.channels=[4]", "model.blocks=[1]", "model.strides=[2]", "train.steps=1"]
+    run(
+        load_recipe("cifar10", [f"tasks.label.data.path={pictures}", *settings, "train.workers=0"]), folder / "textures"
+    )
     return folder
 
 
@@ -63,7 +74,7 @@ def collected(runs, tmp_path_factory) -> Path:
         shutil.copy(RESULTS / script, folder)
     said = command(folder / "collect.py", runs)
     assert "half is not finished" in said
-    assert "4 runs on sound and 1 on images" in said
+    assert "4 runs on sound and 2 on images" in said
     return folder
 
 
@@ -90,6 +101,16 @@ def test_a_line_for_each_run_and_task_holds_what_the_run_left(runs, collected):
         assert int(line["macs_per_second"]) == results["macs_per_second"]
         right = bin(int(line["right"], 16)).count("1")
         assert right == round(scores["accuracy"] * scores["n"])
+
+
+@pytest.mark.slow
+def test_a_line_for_each_run_on_images_holds_what_the_run_left(runs, collected):
+    former, line = sorted(rows(collected, "images.csv"), key=lambda row: row["data"])
+    assert (former["data"], former["test_accuracy"], former["macs"]) == ("cifar10", "0.75", "5000000.0")
+    results = json.loads((runs / "textures" / "results.json").read_text())
+    assert float(line["test_accuracy"]) == results["tasks"]["label"]["accuracy"]
+    assert [line[key] for key in ("data", "initial_strides", "n_train", "n_test")] == ["textures", "2", "8", "4"]
+    assert int(line["macs"]) == results["macs_per_second"]
 
 
 @pytest.mark.slow

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import freeze_batch_norm, small_model, train_small
+from small_training import SETTINGS, freeze_batch_norm, small_data, small_model, train_small
 
 from audiostride import load
-from audiostride.errors import RecipeError, TrainingError, UsageError
+from audiostride.errors import ModelFileError, RecipeError, TrainingError, UsageError
+from audiostride.training.loop import train
+from audiostride.training.optimizers import make_optimizer
 from audiostride.training.recipe import load_recipe
+from audiostride.training.resuming import check_conditions
 from audiostride.training.schedules import schedule_factor
+from audiostride.training.setup import assumed_conditions
 
 
 @pytest.fixture
@@ -82,6 +86,93 @@ def test_the_rate_warms_up_in_a_straight_line_and_then_follows_its_schedule(tmp_
     train_small(small_model(), tmp_path, epochs=3, warmup_steps=8, schedule="cosine")  # 4 steps an epoch
     rates = [record["lr"] for record in _metrics(tmp_path) if record["split"] == "train"]
     assert rates == pytest.approx([0.005, 0.01, 0.01 * schedule_factor("cosine", 3, 4)])
+
+
+def test_step_drops_the_rates_to_a_tenth_after_the_epochs_named(tmp_path: Path) -> None:
+    train_small(small_model(), tmp_path, epochs=4, schedule="step", drop_epochs=[1, 3])
+    rates = [(line["lr"], line["stride_lr"]) for line in _metrics(tmp_path)[::2]]
+    assert rates == [pytest.approx((0.01 * f, 0.05 * f)) for f in (1, 0.1, 0.1, 0.01)]
+
+
+def test_sgd_moves_weights_by_momentum_and_decay_as_computed_by_hand(tmp_path: Path) -> None:
+    model, rate, momentum, decay = small_model(), 0.1, 0.9, 0.01
+    head = model.heads["loud"].weight
+    expected, velocity = head.detach().clone(), torch.zeros_like(head)
+
+    def follow(*_: object) -> None:
+        nonlocal expected, velocity
+        assert head.grad is not None
+        velocity = momentum * velocity + head.grad + decay * expected
+        expected = expected - rate * velocity
+        torch.testing.assert_close(head.detach(), expected)
+
+    settings = {"learning_rate": rate, "weight_decay": decay}
+    train_small(model, tmp_path, epochs=2, optimizer="sgd", momentum=momentum, on_step=follow, **settings)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_no_optimizer_decays_strides(optimizer: str) -> None:
+    model = small_model()
+    before = model.trunk.strides()
+    head = model.heads["loud"].weight.detach().clone()
+    updates = make_optimizer(model, optimizer, 0.1, 0.1, weight_decay=0.5)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    updates.step()
+    assert model.trunk.strides() == before
+    assert not torch.equal(model.heads["loud"].weight, head)
+
+
+def test_decoupled_decay_shrinks_weights_by_the_rate_times_the_decay() -> None:
+    model = small_model()
+    head = model.heads["loud"].weight.detach().clone()
+    updates = make_optimizer(model, "adamw", 0.1, 0.1, weight_decay=0.5)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    updates.step()
+    torch.testing.assert_close(model.heads["loud"].weight.detach(), head * 0.95)
+
+
+def test_the_last_epoch_is_kept_if_that_is_asked_for(tmp_path: Path) -> None:
+    model = small_model()
+    train_small(model, tmp_path, epochs=3, keep="last", learning_rate=0.3)  # too fast to be the best by chance
+    for name, value in load(tmp_path).state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=0, atol=0, msg=name)
+
+
+def test_without_validation_clips_the_test_is_watched_and_cannot_choose_the_epoch(tmp_path: Path) -> None:
+    data = small_data()
+    data[0].splits = ["train" if split == "validation" else split for split in data[0].splits]
+    with pytest.raises(ValueError, match="no validation clips to choose the best epoch by"):
+        train(small_model(), data, tmp_path, **SETTINGS)
+    train(small_model(), data, tmp_path, **SETTINGS, keep="last")
+    assert [record["split"] for record in _metrics(tmp_path)] == ["train", "test"] * 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.momentum=0.9", r"train\.momentum: .*SGD's; set train\.optimizer=sgd"),
+        ("train.schedule=step", r"train\.drop_epochs: .*belongs to train\.schedule=step"),
+        ("train.drop_epochs=[3]", r"train\.drop_epochs: .*belongs to train\.schedule=step"),
+        ("train.validation_fraction=0", r"train\.validation_fraction: .*set train\.keep=last"),
+        ("train.optimizer=adan", r"train\.optimizer: .*did you mean 'adam'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("ripples", [override])
+
+
+def test_a_run_of_an_earlier_version_resumes_unless_a_key_it_did_not_have_is_used() -> None:
+    then = {"recipe": load_recipe("ripples").model_dump()}
+    for key in ("optimizer", "momentum", "keep", "drop_epochs"):
+        del then["recipe"]["train"][key]
+    now = load_recipe("ripples")
+    check_conditions({"recipe": now.model_dump()}, then, False, print, assumed_conditions(now))
+    other = load_recipe("ripples", ["train.keep=last"])
+    with pytest.raises(ModelFileError, match=r"exactly: recipe\.train\.keep was 'best', is 'last';"):
+        check_conditions({"recipe": other.model_dump()}, then, False, print, assumed_conditions(other))
 
 
 def test_one_cycle_with_a_second_warm_up_is_refused_by_the_recipe() -> None:

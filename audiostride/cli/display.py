@@ -85,12 +85,14 @@ class ProgressDisplay:
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         """Print a line for each epoch, with the validation accuracy of every task."""
-        if record["split"] != "validation":
+        if record["split"] == "train":
             return
         accuracy = "  ".join(f"{task} {100 * s['accuracy']:.1f} %" for task, s in record["tasks"].items())
         loss = sum(s["loss"] for s in record["tasks"].values())
         speed, strides = record["clips_per_s"], format_strides(record["strides"])
-        self.print(f"epoch {record['epoch']}: validation {accuracy}  loss {loss:.3f}  {speed:.0f} clips/s  {strides}")
+        self.print(
+            f"epoch {record['epoch']}: {record['split']} {accuracy}  loss {loss:.3f}  {speed:.0f} clips/s  {strides}"
+        )
 
     def on_run(self, run: "Outcome | Planned") -> None:
         """Say which run of a sweep begins, and what became of it."""
@@ -98,14 +100,6 @@ class ProgressDisplay:
         self.print(f"{run.path}: {state}")
         if error := getattr(run, "error", ""):
             self.print(f"  {error}")
-
-    def on_image_epoch(self, record: dict[str, Any]) -> None:
-        """Print a line for each epoch of an image run."""
-        accuracy, speed = 100 * record["test_accuracy"], record["images_per_s"]
-        self.print(
-            f"epoch {record['epoch']}: test {accuracy:.1f} %  loss {record['train_loss']:.3f}  "
-            f"{speed:.0f} images/s  {format_strides(record['strides'])}"
-        )
 
 
 def _image_strides(strides: Sequence[float | Sequence[float] | None]) -> str:

@@ -1,12 +1,19 @@
 """Trainings: `train`, `sweep`, `train-images`."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .arguments import Json, Overrides, Recipe
 from .output import print_json, print_table
+
+if TYPE_CHECKING:
+    from ..training.recipe import Recipe as TrainingRecipe
+    from ..training.sweep import Outcome, Planned
+    from .display import ProgressDisplay
 
 
 def train(
@@ -35,29 +42,21 @@ def train(
 
       audiostride train folder tasks.label.data.path=my_sounds --out runs/mine --resume
     """
+    from ..errors import UsageError
     from ..training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    if loaded.sweep:
+        raise UsageError(f"{recipe}: trains several runs; give: audiostride sweep {recipe}, or set sweep={{}} for one")
     from ..training.directory import run_directory
     from ..training.evaluation import Score
     from ..training.processes import is_main
-    from ..training.run import run
-    from .display import ProgressDisplay, scores_table
+    from .display import scores_table
 
     run_dir = run_directory(loaded, out, resume)
-    with ProgressDisplay(quiet=not is_main()) as display:
+    with _display() as display:
         display.print(f"run directory: {run_dir}")
-        results = run(
-            loaded,
-            run_dir,
-            display.progress,
-            display.on_start,
-            display.on_step,
-            display.on_epoch,
-            notify=display.print,
-            resume=resume,
-            allow_inexact=allow_inexact,
-        )
+        results = _train_one(display, loaded, run_dir, resume=resume, allow_inexact=allow_inexact)
     if not is_main():
         return
     if as_json:
@@ -79,7 +78,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: runs/NAME-sweep.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe over a grid of settings and seeds.
+    """Train a recipe over a grid of settings and seeds, or over the one that its `sweep` names.
 
     Give the same command again to go on after an interruption: finished runs are never repeated.
 
@@ -91,49 +90,37 @@ def sweep(
     """
     from ..errors import UsageError
     from ..training.recipe import load_recipe
-    from ..training.sweep import plan_sweep, run_sweep
+    from ..training.sweep import plan_sweep
 
     if seeds is not None and not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise UsageError(f"--seeds {seeds}: whole numbers divided by commas are needed, such as 0,1,2")
     numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
     folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-sweep")
     planned = plan_sweep(recipe, folder, grid or [], numbers, overrides or [])
-    from ..training.run import run
-    from .display import ProgressDisplay
-
-    with ProgressDisplay() as display:
-        outcomes = run_sweep(
-            planned,
-            lambda one, path: run(
-                one,
-                path,
-                display.progress,
-                display.on_start,
-                display.on_step,
-                display.on_epoch,
-                resume=path.is_dir(),
-                notify=display.print,
-            ),
-            display.on_run,
-        )
+    outcomes = _train_all(planned)
     if as_json:
         print_json([outcome._asdict() | {"path": str(outcome.path)} for outcome in outcomes])
     else:
         for outcome in outcomes:
             typer.echo(f"{outcome.path}  {outcome.state}")
+        if planned[0].recipe.frontend.name == "images":
+            _print_summary(_summary(planned)[0], folder)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(6)
 
 
 def train_images(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")],
+    recipe: Recipe,
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Default: runs/NAME. Finished runs are kept.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a residual net on images, or sweep its initial strides; a broken-off sweep goes on where it was.
+    """Train on images as train and sweep do, with a table in the end; the same command goes on where it stopped.
+
+    The keys data.path, data.size, data.crop and train.mixup stand for tasks.label.data.path, frontend.size,
+    tasks.label.data.crop and augment.mixup.
 
     [bold]Examples[/bold]
 
@@ -141,18 +128,74 @@ def train_images(
 
       audiostride train-images cifar10_quick data.path=my_cifar10 train.epochs=1 'sweep={seed: [0, 1]}'
     """
-    from ..training.image_recipe import load_image_recipe
-    from ..training.image_run import run_images, summarise_images
+    from ..training.old_image_recipes import from_image_overrides
+    from ..training.recipe import load_recipe
+    from ..training.sweep import Planned, check_belongs, is_finished, plan_sweep
 
-    loaded = load_image_recipe(recipe, overrides or [])
-    from .display import ProgressDisplay, images_table
-
+    settings = from_image_overrides(overrides or [])
+    loaded = load_recipe(recipe, settings)
     run_dir = out or Path("runs", loaded.name)
-    with ProgressDisplay() as display:
-        display.print(f"run directory: {run_dir}")
-        results = run_images(loaded, run_dir, display.progress, display.on_image_epoch)
-    rows = summarise_images(results)
+    planned = plan_sweep(recipe, run_dir, overrides=settings) if loaded.sweep else [Planned(run_dir, loaded)]
+    typer.echo(f"run directory: {run_dir}", err=True)
+    failed = 0
+    if loaded.sweep:
+        failed = sum(outcome.state == "failed" for outcome in _train_all(planned))
+    else:
+        check_belongs(planned[0])
+        if not is_finished(run_dir):
+            with _display() as display:
+                _train_one(display, loaded, run_dir)
+    rows, results = _summary(planned)
     if as_json:
         print_json({"run_dir": str(run_dir), "runs": results, "summary": rows})
     else:
-        print_table(images_table(rows, f"Test scores of {run_dir}"))
+        _print_summary(rows, run_dir)
+    if failed:
+        raise typer.Exit(6)
+
+
+def _display() -> "ProgressDisplay":
+    from ..training.processes import is_main
+    from .display import ProgressDisplay
+
+    return ProgressDisplay(quiet=not is_main())
+
+
+def _train_one(display: "ProgressDisplay", recipe: "TrainingRecipe", run_dir: Path, **settings: Any) -> dict[str, Any]:
+    """Train a recipe into a directory, where it goes on with what a stopped run left."""
+    from ..training.run import run
+
+    return run(
+        recipe,
+        run_dir,
+        display.progress,
+        display.on_start,
+        display.on_step,
+        display.on_epoch,
+        notify=display.print,
+        **({"resume": run_dir.is_dir()} | settings),
+    )
+
+
+def _train_all(planned: "Sequence[Planned]") -> "list[Outcome]":
+    """Train every run of a sweep that is not finished."""
+    from ..training.sweep import run_sweep
+
+    with _display() as display:
+        return run_sweep(planned, partial(_train_one, display), display.on_run)
+
+
+def _summary(planned: "Sequence[Planned]") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the table of a sweep's finished runs, and what their results.json say."""
+    from ..analysis.run_directory import read_results
+    from ..training.summary import summarise
+    from ..training.sweep import is_finished
+
+    finished = [(run.recipe, read_results(run.path)) for run in planned if is_finished(run.path)]
+    return summarise(finished), [results for _, results in finished]
+
+
+def _print_summary(rows: list[dict[str, Any]], run_dir: Path) -> None:
+    from .display import images_table
+
+    print_table(images_table(rows, f"Test scores of {run_dir}"))

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from ..windows import split_windows
 from .augment import Augmentation, change_speed, mix_pairs
 from .clips import Clips
 from .loading import load
@@ -49,7 +48,7 @@ class TrainingBatch(NamedTuple):
     """One batch of training, all of one data set.
 
     Attributes:
-        waveform: shape ``(batch, samples)``.
+        waveform: shape ``(batch, samples)``; views of images ``(batch, size, size, 3)``.
         labels: for each task the class numbers, shape ``(batch,)``; of a multilabel task, and after
             mixup, shares of the classes, shape ``(batch, n_classes)``.
         names: name of each clip.
@@ -71,30 +70,12 @@ class EvaluationBatch(NamedTuple):
     """Windows of one or more whole clips.
 
     Attributes:
-        waveform: windows of shape ``(n_windows, samples)``.
+        waveform: windows of shape ``(n_windows, samples)``; views of images ``(n, size, size, 3)``.
         clip: number of the clip each window belongs to, shape ``(n_windows,)``.
     """
 
     waveform: Tensor
     clip: Tensor
-
-
-def random_window(clips: Clips, index: int, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """A random window of a clip; a shorter clip lies at a random place in it, the rest is silence.
-
-    Returns:
-        Float32 of shape ``(length,)``.
-    """
-    n = clips.n_samples(index, sample_rate)
-    start = int(rng.integers(0, abs(n - length) + 1))
-    if n > length:
-        waveform, at = clips.read(index, sample_rate, start, length), 0
-    else:
-        waveform, at = clips.read(index, sample_rate), start
-    window = np.zeros(length, np.float32)
-    part = waveform[: length - at]  # resampling may give a sample more
-    window[at : at + len(part)] = part
-    return window
 
 
 def plan_epoch(
@@ -253,13 +234,13 @@ class _TrainingWindows(Dataset):
         clips, length = self.sets[number].clips, self.window_length
         place = self._generator(3, number, index)
         if self.augmentation is None:
-            return random_window(clips, index, self.sample_rate, length, place)
+            return clips.random_window(index, self.sample_rate, length, place)
         rng = self._generator(4, number, index)
         if self.augmentation.speed is None:
-            window = random_window(clips, index, self.sample_rate, length, place)
+            window = clips.random_window(index, self.sample_rate, length, place)
         else:
             speed = rng.uniform(*self.augmentation.speed)
-            window = random_window(clips, index, self.sample_rate, round(length * speed), place)
+            window = clips.random_window(index, self.sample_rate, round(length * speed), place)
             window = change_speed(window, speed, length)
         for transform in self.augmentation.waveform:
             window = transform(window, rng)
@@ -278,7 +259,6 @@ class _EvaluationWindows(Dataset):
         return len(self.jobs)
 
     def __getitem__(self, job):
-        waveforms = [torch.from_numpy(self.clips.read(self.indexes[i], self.sample_rate)) for i in self.jobs[job]]
-        windows = [split_windows(waveform, self.window_length) for waveform in waveforms]
+        windows = [self.clips.windows(self.indexes[i], self.sample_rate, self.window_length) for i in self.jobs[job]]
         owner = torch.tensor(self.jobs[job]).repeat_interleave(torch.tensor([len(w) for w in windows]))
         return EvaluationBatch(torch.cat(windows), owner)

@@ -10,8 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import DataError
+from ..windows import split_windows
 from .decoding import audio_info, read_audio, resampled_length
 from .text_column import Texts
 
@@ -43,6 +46,31 @@ class Clips:
     def read(self, index: int, sample_rate: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """Waveform of a clip, float32 ``(samples,)``, from sample `start` on at `sample_rate`."""
         raise NotImplementedError
+
+    def loaded(self, sample_rate: int, progress: Progress | None = None) -> "Clips":
+        """The table as it is best read from at this rate: for a kind that is decoded into memory, with all of it."""
+        return self
+
+    def random_window(self, index: int, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """A random window for training; a shorter clip lies at a random place in it, the rest is silence.
+
+        Returns:
+            Float32 of shape ``(length,)``.
+        """
+        n = self.n_samples(index, sample_rate)
+        start = int(rng.integers(0, abs(n - length) + 1))
+        if n > length:
+            waveform, at = self.read(index, sample_rate, start, length), 0
+        else:
+            waveform, at = self.read(index, sample_rate), start
+        window = np.zeros(length, np.float32)
+        part = waveform[: length - at]  # resampling may give a sample more
+        window[at : at + len(part)] = part
+        return window
+
+    def windows(self, index: int, sample_rate: int, length: int) -> Tensor:
+        """All windows of a clip for evaluation, ``(n_windows, length)``, see `windows.split_windows`."""
+        return split_windows(torch.from_numpy(self.read(index, sample_rate)), length)
 
     def title(self, index: int) -> str:
         """What to call a clip in a message or a table: its name, with the seconds of a segment."""

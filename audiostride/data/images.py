@@ -1,38 +1,46 @@
-"""Images from parquet files or class folders, and the random views of them that a network is trained on."""
+"""Images as clips: from parquet files or class folders to the views of them that a network is trained and tested on.
+
+The resolution that clips are read at is, for an image, the number of pixels on a side of a view.
+"""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..errors import DataError, UsageError
-from .loading import load
+from .clips import Clips, Progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")
 
-Progress = Callable[[str, int, int], None]
+COLOUR_IMAGES = 2048
+"""Training images whose colours are measured for normalisation."""
 
 
-class ImageSet(NamedTuple):
-    """Images of one split, still encoded.
+@dataclass
+class ImageClips(Clips):
+    """Images with their labels. A view is uint8 of shape ``(size, size, 3)``.
 
     Attributes:
         files: encoded bytes of each image, or the path it is read from.
-        names: name of each image, for messages.
-        labels: class number of each image, int64 of shape ``(n,)``.
-        classes: name of each class.
+        crop: "padded", as for CIFAR: every image is resized to `size`, and a training view shifts it by up
+            to four pixels. The decoded images stay in memory, 3 kB each at 32 x 32, see `loaded`. "resized",
+            as for ImageNet: a training view is a random part of 8 to 100 % of the area, resized, a test view
+            the centre of the image resized to 8/7 of `size`; images are decoded anew for each view.
+            Training views are flipped left and right at random.
+        pixels: the decoded images of "padded", uint8 ``(n, size, size, 3)``.
     """
 
-    files: Sequence[bytes | Path]
-    names: Sequence[str]
-    labels: np.ndarray
-    classes: list[str]
+    files: Sequence[bytes | Path] = ()
+    crop: str = "padded"
+    pixels: np.ndarray | None = None
 
     def decode(self, index: int) -> np.ndarray:
         """One image as uint8 ``(height, width, 3)``.
@@ -47,116 +55,127 @@ class ImageSet(NamedTuple):
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
                 return np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{self.names[index]}: cannot be decoded as an image ({error})") from error
+            name = self.names[index] if isinstance(content, bytes) else content
+            raise DataError(f"{name}: cannot be decoded as an image ({error})") from error
+
+    def loaded(self, resolution: int, progress: Progress | None = None) -> "ImageClips":
+        """The same images, decoded into memory for "padded".
+
+        Raises:
+            DataError: if an image cannot be decoded.
+        """
+        if self.crop != "padded":
+            return self
+        pixels = np.empty((len(self), resolution, resolution, 3), np.uint8)
+        for index in range(len(self)):
+            pixels[index] = _whole(self.decode(index), resolution)
+            if progress:
+                progress("decoding images", index + 1, len(self))
+        return replace(self, pixels=pixels)
+
+    def n_samples(self, index: int, resolution: int) -> int:
+        """An image is one view long."""
+        return resolution
+
+    def read(self, index: int, resolution: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """The view that the network is tested on: the whole image, for "resized" its centre."""
+        if self.pixels is not None:
+            return self.pixels[index]
+        image = self.decode(index)
+        return _whole(image, resolution) if self.crop == "padded" else centre(image, resolution)
+
+    def random_window(self, index: int, resolution: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """A random view for training."""
+        if self.crop == "padded":
+            return shift_and_flip(self.read(index, resolution), rng)
+        return random_part(self.decode(index), resolution, rng)
+
+    def windows(self, index: int, resolution: int, length: int) -> Tensor:
+        """The one view of testing, ``(1, size, size, 3)``."""
+        return torch.from_numpy(np.array(self.read(index, resolution)))[None]
+
+    def select(self, indexes: Iterable[int]) -> "ImageClips":
+        """The images at `indexes`."""
+        rows = list(indexes)
+        chosen = super().select(rows)
+        assert isinstance(chosen, ImageClips)
+        chosen.files = [self.files[i] for i in rows]
+        chosen.pixels = None if self.pixels is None else self.pixels[rows]
+        return chosen
 
 
-def read_images(path: str | Path) -> tuple[ImageSet, ImageSet]:
-    """Training and test images of a folder.
+class Colours(NamedTuple):
+    """Mean and standard deviation of each colour, 0 to 1."""
+
+    mean: list[float]
+    std: list[float]
+
+
+def colours(clips: Clips, rows: Sequence[int] | np.ndarray, resolution: int) -> Colours:
+    """Mean and standard deviation of each colour over the test views of the first `COLOUR_IMAGES` of some images.
+
+    Example:
+        >>> images = ImageClips(["a"], {}, [""], pixels=np.full((1, 8, 8, 3), 51, np.uint8))
+        >>> colours(images, [0], 8)
+        Colours(mean=[0.2, 0.2, 0.2], std=[0.001, 0.001, 0.001])
+    """
+    some = np.stack([clips.read(int(row), resolution) for row in rows[:COLOUR_IMAGES]]) / 255
+    return Colours(some.mean((0, 1, 2)).tolist(), np.maximum(some.std((0, 1, 2)), 1e-3).tolist())
+
+
+def read_images(path: str | Path, crop: str = "padded") -> ImageClips:
+    """The images of a folder, with the label column "label" and the splits "train" and "test".
 
     Args:
         path: a folder with ``train*.parquet`` and ``test*.parquet`` (columns `image` or `img`, and
             `label`, `labels` or `fine_label`, as on the Hugging Face hub), or with ``train/CLASS/*`` and
             ``test/CLASS/*`` (or ``val``).
+        crop: see `ImageClips`.
 
     Raises:
+        UsageError: if the package pillow is missing.
         DataError: if a split, a column or a class is missing.
     """
+    if find_spec("PIL") is None:
+        raise UsageError("images need the package pillow: pip install 'audiostride[images]'")
     folder = Path(path)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; set data.path to one with parquet files or train/CLASS/*.png")
+        raise DataError(
+            f"{folder}: no such folder; set tasks.label.data.path to one with parquet files or train/CLASS/*.png"
+        )
     parquet = bool(list(folder.rglob("*.parquet")))
-    train = _read_parquet(folder, ("train",)) if parquet else _read_folder(folder, ("train",))
-    test = _read_parquet(folder, TEST_FOLDERS) if parquet else _read_folder(folder, TEST_FOLDERS)
-    if train.classes != test.classes:
-        differ = sorted(set(train.classes) ^ set(test.classes)) or train.classes
-        raise DataError(f"{folder}: training and test images have different classes: {', '.join(differ[:10])}")
-    return train, test
+    parts = [_read_parquet(folder, names) if parquet else _read_folder(folder, names) for names in _SPLITS.values()]
+    classes = [set(part.labels) for part in parts]
+    if classes[0] != classes[1]:
+        differ = ", ".join(sorted(classes[0] ^ classes[1])[:10])
+        raise DataError(f"{folder}: training and test images have different classes: {differ}")
+    return ImageClips(
+        names=[name for part in parts for name in part.names],
+        columns={"label": [label for part in parts for label in part.labels]},
+        splits=[split for split, part in zip(_SPLITS, parts, strict=True) for _ in part.names],
+        files=[file for part in parts for file in part.files],
+        crop=crop,
+    )
 
 
-class Views:
-    """What a network sees of a set of images: random views in training, one fixed view each in testing.
-
-    Args:
-        images: the images.
-        size: height and width of a view.
-        crop: "padded", as for CIFAR: every image is resized to `size`, and a training view shifts it by up
-            to four pixels. The decoded images stay in memory, 3 kB each at 32 x 32. "resized", as for
-            ImageNet: a training view is a random part of 8 to 100 % of the area, resized, a test view the
-            centre of the image resized to 8/7 of `size`; images are decoded anew for each view.
-            Training views are flipped left and right at random.
-        workers: processes that decode images for "resized".
-        progress: called while images are decoded for "padded".
-
-    Raises:
-        DataError: if an image cannot be decoded; for "resized" by `batches`.
-    """
-
-    def __init__(
-        self,
-        images: ImageSet,
-        size: int,
-        crop: str = "padded",
-        workers: int = 0,
-        progress: Progress | None = None,
-    ):
-        self.images, self.size = images, size
-        self.pixels: np.ndarray | None = None
-        self.workers = workers
-        if crop == "padded":
-            self.workers = 0  # nothing is left to do for them
-            self.pixels = np.empty((len(images.labels), size, size, 3), np.uint8)
-            for index in range(len(images.labels)):
-                self.pixels[index] = _whole(images.decode(index), size)
-                if progress:
-                    progress("decoding", index + 1, len(images.labels))
-
-    def make(self, indexes: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Views of some images, uint8 of shape ``(n, size, size, 3)``; `rng` is None for testing."""
-        if self.pixels is not None:
-            return self.pixels[indexes] if rng is None else shift_and_flip(self.pixels[indexes], rng)
-        decoded = (self.images.decode(int(index)) for index in indexes)
-        return np.stack([centre(i, self.size) if rng is None else random_part(i, self.size, rng) for i in decoded])
-
-    def batches(self, batch_size: int, shuffle: tuple[int, int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of uint8 views and labels.
-
-        Args:
-            batch_size: images a batch.
-            shuffle: (seed, epoch), from which order and training views follow, whatever the number of
-                workers; None for test views in order.
-        """
-        n = len(self.images.labels)
-        order = np.arange(n) if shuffle is None else np.random.default_rng([*shuffle, 1]).permutation(n)
-        jobs = [order[i : i + batch_size] for i in range(0, n, batch_size)]
-        if shuffle and len(jobs) > 1 and len(jobs[-1]) == 1:  # batch norm cannot learn from a single image
-            jobs = [*jobs[:-2], np.concatenate(jobs[-2:])]
-        return load(_Batches(self, jobs, shuffle), self.workers)
-
-    def colours(self, n: int = 2048) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each colour, 0 to 1, over the test views of the first `n` images."""
-        some = self.make(np.arange(min(n, len(self.images.labels)))) / 255
-        return some.mean((0, 1, 2)).tolist(), np.maximum(some.std((0, 1, 2)), 1e-3).tolist()
-
-
-def shift_and_flip(images: np.ndarray, rng: np.random.Generator, pad: int = 4) -> np.ndarray:
-    """Shift each image by up to `pad` pixels along both axes, black moving in, and flip half of them.
+def shift_and_flip(image: np.ndarray, rng: np.random.Generator, pad: int = 4) -> np.ndarray:
+    """Shift an image by up to `pad` pixels along both axes, black moving in, and flip it or not.
 
     Args:
-        images: uint8 of shape ``(n, height, width, 3)``.
-        rng: decides shifts and flips.
+        image: uint8 of shape ``(height, width, 3)``.
+        rng: decides shift and flip.
         pad: pixels of the largest shift.
 
     Example:
-        >>> shift_and_flip(np.zeros((5, 32, 32, 3), np.uint8), np.random.default_rng(0)).shape
-        (5, 32, 32, 3)
+        >>> shift_and_flip(np.zeros((32, 32, 3), np.uint8), np.random.default_rng(0)).shape
+        (32, 32, 3)
     """
-    n, height, width, _ = images.shape
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    top, left = rng.integers(0, 2 * pad + 1, (2, n, 1, 1))
-    flip = rng.random((n, 1, 1)) < 0.5
-    rows = top + np.arange(height)[:, None]
-    columns = left + np.where(flip, np.arange(width)[::-1], np.arange(width))
-    return padded[np.arange(n)[:, None, None], rows, columns]
+    height, width, _ = image.shape
+    padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), np.uint8)
+    padded[pad : pad + height, pad : pad + width] = image
+    top, left = rng.integers(0, 2 * pad + 1, 2)
+    view = padded[top : top + height, left : left + width]
+    return view[:, ::-1] if rng.random() < 0.5 else view
 
 
 def random_part(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -199,20 +218,18 @@ def _resize(image: np.ndarray, box: tuple[float, float, float, float], size: int
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-class _Batches(Dataset):
-    def __init__(self, views, jobs, shuffle):
-        self.views, self.jobs, self.shuffle = views, jobs, shuffle
-
-    def __len__(self):
-        return len(self.jobs)
-
-    def __getitem__(self, job):
-        rng = None if self.shuffle is None else np.random.default_rng([*self.shuffle, 2, job])
-        pixels = self.views.make(self.jobs[job], rng)
-        return torch.from_numpy(pixels), torch.from_numpy(self.views.images.labels[self.jobs[job]])
+_SPLITS = {"train": ("train",), "test": TEST_FOLDERS}
 
 
-def _read_parquet(folder: Path, splits: Sequence[str]) -> ImageSet:
+class _Part(NamedTuple):
+    """Encoded images of one split, their names and labels."""
+
+    files: Sequence[bytes | Path]
+    names: Sequence[str]
+    labels: Sequence[str]
+
+
+def _read_parquet(folder: Path, splits: Sequence[str]) -> _Part:
     try:
         import datasets
     except ImportError as error:
@@ -228,25 +245,24 @@ def _read_parquet(folder: Path, splits: Sequence[str]) -> ImageSet:
     if image is None or label is None:
         raise DataError(f"{files[0]}: has no image and label column, only {', '.join(table.column_names)}")
     rows = table.cast_column(image, datasets.Image(decode=False))
-    numbers = np.array(table[label], np.int64)
-    names = getattr(table.features[label], "names", None) or [str(i) for i in range(int(numbers.max()) + 1)]
+    names = getattr(table.features[label], "names", None)
+    labels = [names[number] if names else str(number) for number in table[label]]
     contents = [cell["bytes"] for cell in rows[image]]
-    where = Path(files[0]).name if len(files) == 1 else folder.name
-    return ImageSet(contents, [f"{where}, row {i}" for i in range(len(contents))], numbers, names)
+    where = Path(files[0]).name if len(files) == 1 else f"{folder.name}/{splits[0]}*.parquet"
+    return _Part(contents, [f"{where}, row {i}" for i in range(len(contents))], labels)
 
 
-def _read_folder(folder: Path, splits: Sequence[str]) -> ImageSet:
+def _read_folder(folder: Path, splits: Sequence[str]) -> _Part:
     parts = [folder / split for split in splits if (folder / split).is_dir()]
     if not parts:
         raise DataError(f"{folder}: has neither parquet files nor a folder {splits[0]}/CLASS/")
-    classes = sorted(path.name for path in parts[0].iterdir() if path.is_dir())
     files = [
-        (path, number)
-        for number, name in enumerate(classes)
-        for path in sorted((parts[0] / name).rglob("*"))
+        (path, label)
+        for label in sorted(path.name for path in parts[0].iterdir() if path.is_dir())
+        for path in sorted((parts[0] / label).rglob("*"))
         if path.suffix.lower() in SUFFIXES
     ]
     if not files:
         raise DataError(f"{parts[0]}: holds no images; expected CLASS/*{SUFFIXES[0]} or {SUFFIXES[1]}")
-    paths = [path for path, _ in files]
-    return ImageSet(paths, [str(path) for path in paths], np.array([number for _, number in files], np.int64), classes)
+    names = [path.relative_to(folder).as_posix() for path, _ in files]
+    return _Part([path for path, _ in files], names, [label for _, label in files])

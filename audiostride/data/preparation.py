@@ -31,9 +31,9 @@ def prepare_data(
 
     Args:
         tasks: the tasks; those with equal `data` share one data set.
-        sample_rate: at which clips are decoded, in Hz.
+        sample_rate: at which clips are decoded, in Hz; for images the pixels on a side.
         seed: decides a split that the data does not have.
-        validation_fraction: share of the training clips for validation where the data has none.
+        validation_fraction: share of the training clips for validation where the data has none; 0: none.
         cache: folder of the decoded cache; None: no cache.
         progress: called after each file.
         labels: class labels of each task, where a trained model has fixed them.
@@ -66,6 +66,7 @@ def prepare_data(
                 _refuse_shared_groups(clips, group, key)
             clips, bad = _checked(clips, block, sample_rate, cache, progress, f"{key}.on_bad_file")
             bad_files += bad
+        clips = clips.loaded(sample_rate, progress)
         stratify = clips.column(next(iter(of_block.values())).column)
         splits = assign_splits(clips, stratify, seed, validation_fraction, group)
         numbers = {}

@@ -142,6 +142,24 @@ class RipplesData(Section):
         return make_ripples(self.n_clips, self.seed, progress)
 
 
+class ImagesData(Section):
+    """Images, see `audiostride.data.images`; the label column is "label"."""
+
+    source: Literal["images"]
+    path: str
+    crop: Literal["padded", "resized"] = "padded"
+
+    def open(self, progress: "Progress | None" = None, key: str = "data") -> "Clips":
+        """The table of images, not yet decoded.
+
+        Raises:
+            DataError: if it is missing or not laid out as it should be.
+        """
+        from .images import read_images
+
+        return read_images(self.path, self.crop)
+
+
 class TaskSection(Section):
     """One classification task: which data, which label column, which weight in the loss.
 
@@ -151,7 +169,7 @@ class TaskSection(Section):
     """
 
     data: Annotated[
-        FolderData | ManifestData | AnnotatedData | ArchiveData | HubData | ShardData | RipplesData,
+        FolderData | ManifestData | AnnotatedData | ArchiveData | HubData | ShardData | RipplesData | ImagesData,
         Field(discriminator="source"),
     ]
     column: str = "label"

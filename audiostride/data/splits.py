@@ -28,7 +28,7 @@ def assign_splits(
         clips: the clips; `clips.splits` is "" where nothing is assigned.
         stratify: a label for each clip, to be evenly represented.
         seed: another seed draws another split.
-        validation_fraction: share of the training clips (before the split) in (0, 1).
+        validation_fraction: share of the training clips (before the split) in [0, 1); 0: no validation set.
         group: column whose equal values must stay together (speaker, recording); None: each clip alone.
 
     Returns:
@@ -54,10 +54,10 @@ def assign_splits(
         validation_share = validation_fraction * n_open / max(1, int((splits == "train").sum()))
     else:
         validation_share = validation_fraction
-    if "validation" not in splits:
+    if "validation" not in splits and validation_fraction:
         _hold_back(splits, "validation", min(validation_share, 1.0), groups, stratify, seed)
     for name in ("train", "validation", "test"):
-        if name not in splits:
+        if name not in splits and (name != "validation" or validation_fraction):
             raise DataError(f"{len(clips)} clips leave nothing for the {name} set; more clips or groups are needed")
     return splits.tolist()
 

@@ -23,6 +23,7 @@ from .files import (
     save_model,
 )
 from .hub import HUB_PREFIX, download
+from .image_frontend import ImageFrontend
 from .log_mel import LogMel
 from .model_card import model_card
 from .network import AudioNetwork, Frontend, Trunk
@@ -30,7 +31,7 @@ from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 from .weight_budget import WeightBudget
 
-FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "waveform": RawWaveform}
+FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "waveform": RawWaveform, "images": ImageFrontend}
 """Frontend classes by their name in recipes and in `config.json`."""
 
 TRUNKS: dict[str, type[Trunk]] = {"audio_cnn": AudioCNN, "resnet": ResNet, "wave_cnn": WaveCNN}

@@ -148,7 +148,7 @@ def model_cost(model: nn.Module, example: Tensor) -> Cost:
 
 
 def cost_per_second(model: AudioNetwork) -> Cost:
-    """Cost of a classifier's trunk on one second of audio, at its current strides.
+    """Cost of a classifier's trunk on one second of audio, or on one image, at its current strides.
 
     Example:
         >>> from audiostride.models.log_mel import LogMel
@@ -156,8 +156,7 @@ def cost_per_second(model: AudioNetwork) -> Cost:
         >>> round(cost_per_second(model).macs / 1e6)
         428
     """
-    frontend = model.frontend
-    second = frontend(torch.zeros(1, frontend.sample_rate, device=frontend.window.device))
+    second = model.frontend(model.silence())
     if isinstance(model.trunk, AudioCNN):
         return trunk_cost(model.trunk, *second.shape[-2:])
     return model_cost(model.trunk, second)

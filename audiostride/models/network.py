@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..windows import split_windows
 from .audio_cnn import AudioCNN
+from .image_frontend import ImageFrontend
 from .log_mel import LogMel
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 
-Frontend = LogMel | RawWaveform
+Frontend = LogMel | RawWaveform | ImageFrontend
 Trunk = AudioCNN | ResNet | WaveCNN
 
 MAX_WINDOW = 2**26
@@ -47,7 +48,7 @@ class AudioNetwork(nn.Module):
     Through `huggingface_hub`'s mixin it has `from_pretrained`, `save_pretrained` and `push_to_hub`.
 
     Args:
-        frontend: `LogMel`, or `RawWaveform` before a `WaveCNN`.
+        frontend: `LogMel`, `RawWaveform` before a `WaveCNN`, or `ImageFrontend` before a `ResNet` of three channels.
         trunk: `AudioCNN`, `ResNet` or `WaveCNN`.
         heads: for each task its class labels in order, or their number.
         window_s: length of the windows it is trained on and a clip is split into, in seconds.
@@ -87,15 +88,19 @@ class AudioNetwork(nn.Module):
             raise ValueError(
                 f"RawWaveform and WaveCNN belong together, got {type(frontend).__name__} and {type(trunk).__name__}"
             )
+        wanted, channels = 3 if isinstance(frontend, ImageFrontend) else 1, trunk.settings.get("in_channels", 1)
+        if channels != wanted:
+            kind = type(frontend).__name__
+            raise ValueError(f"a trunk of {wanted} input channels is needed after {kind}, got one of {channels}")
         self.frontend = frontend
         self.trunk = trunk
         self.window_s = window_s
         self.frozen = False
         self.labels: dict[str, list[str]] = {}
         self.results: dict[str, Any] | None = None
-        if not 1 <= window_s * frontend.sample_rate <= MAX_WINDOW:
+        if not 1 <= window_s * self.resolution <= MAX_WINDOW:
             raise ValueError(
-                f"window_s={window_s} at {frontend.sample_rate} Hz must be a window of 1 to {MAX_WINDOW:,} samples"
+                f"window_s={window_s} at {self.resolution} Hz must be a window of 1 to {MAX_WINDOW:,} samples"
             )
         self.reset_classifier(heads, kinds)
 
@@ -164,9 +169,21 @@ class AudioNetwork(nn.Module):
         return self
 
     @property
+    def resolution(self) -> int:
+        """What a clip is read at: the sample rate in Hz; for images the pixels on a side."""
+        return self.frontend.size if isinstance(self.frontend, ImageFrontend) else self.frontend.sample_rate
+
+    @property
     def window_length(self) -> int:
-        """Samples in a window."""
-        return round(self.window_s * self.frontend.sample_rate)
+        """Samples in a window; for images the pixels on a side."""
+        return round(self.window_s * self.resolution)
+
+    def silence(self) -> Tensor:
+        """One second of silence, ``(1, samples)``; for images a black one, uint8 ``(1, size, size, 3)``."""
+        device = self.frontend.window.device
+        if isinstance(self.frontend, ImageFrontend):
+            return torch.zeros(1, self.resolution, self.resolution, 3, dtype=torch.uint8, device=device)
+        return torch.zeros(1, self.resolution, device=device)
 
     def forward(self, waveform: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Map windows ``(batch, samples)`` to logits ``(batch, n_classes)`` of each task, or of those named."""

@@ -79,7 +79,7 @@ def clip_logits(
     device = model.frontend.window.device
     parts: list[Tensor] = []
     owners: list[Tensor] = []
-    batches = evaluation_batches(clips, list(indexes), model.frontend.sample_rate, model.window_length, workers)
+    batches = evaluation_batches(clips, list(indexes), model.resolution, model.window_length, workers)
     for batch in batches:
         # Memory is bounded by the number of windows, not of clips: one clip may last an hour.
         for windows in batch.waveform.split(256):

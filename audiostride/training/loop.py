@@ -1,4 +1,7 @@
-"""The training loop, to be read from top to bottom: step, exchange, update, validate, keep."""
+"""The training loop for sounds and images, to be read from top to bottom: step, exchange, update, validate, keep.
+
+`train` is one long function on purpose: half of it says what its settings are, the rest is the order of things.
+"""
 
 import copy
 import time
@@ -14,17 +17,18 @@ from torch import Tensor, nn
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips, TrainingBatch, plan_epoch, training_batches
 from ..data.loading import workers_ended
-from ..layers.strides import clamp_strides_, parameter_groups
+from ..layers.strides import clamp_strides_
 from ..models.classifier import AudioClassifier
-from .checkpoints import Notify
+from .checkpoints import Checkpoint, Notify
 from .directory import METRICS_FILE, STEPS_FILE
 from .evaluation import evaluate
 from .interrupt import StopSignals, interrupted
 from .keeping import RunFiles
+from .optimizers import make_optimizer, update_average_
 from .processes import broadcast_buffers_, gather, is_main, process_count, process_index
 from .processes import start as start_processes
 from .resuming import RunState, check_conditions
-from .schedules import schedule_factor, update_average_
+from .schedules import schedule_factor
 from .steps import Objective, check_finite, exchange, mean_scores
 
 OnStep = Callable[[int, int, float, float], None]
@@ -44,10 +48,13 @@ def train(
     epochs: int,
     steps: int | None = None,
     batch_size: int,
+    optimizer: str = "adam",
+    momentum: float = 0.0,
     learning_rate: float,
     stride_learning_rate: float,
     aliasing_learning_rate: float = 0.06,
     schedule: str = "constant",
+    drop_epochs: Sequence[int] = (),
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
     stride_cost: float = 0.0,
@@ -55,6 +62,7 @@ def train(
     accumulate: int = 1,
     ema_decay: float | None = None,
     early_stopping: int | None = None,
+    keep: str = "best",
     mixing: str | float = "uniform",
     precision: str = "float32",
     sync_batch_norm: bool = False,
@@ -68,16 +76,19 @@ def train(
     resume: bool = False,
     allow_inexact: bool = False,
     conditions: Mapping[str, Any] | None = None,
+    assumed: Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     notify: Notify = warnings.warn,
 ) -> None:
-    """Train a classifier and leave its best validation epoch in `out`.
+    """Train a classifier and leave its best validation epoch, or its last one, in `out`.
 
     Writes `steps.jsonl`, `metrics.jsonl`, checkpoints and, whenever the mean validation accuracy over
     the tasks improves (for a multilabel task the mean average precision; at equal ones the loss), the
-    model. With the same arguments, machine and number of threads the result is the same to the bit,
-    however often it was stopped and resumed.
+    model. Data without validation clips is scored on its test clips after each epoch, to be watched;
+    then the last epoch must be kept, so that none is chosen by its test. With the same arguments,
+    machine and number of threads the result is the same to the bit, however often it was stopped and
+    resumed.
 
     Where torchrun started several processes, each takes its share of every batch and only process 0
     writes.
@@ -89,17 +100,21 @@ def train(
         epochs: passes over the training clips, a random window of each.
         steps: stop after this many optimiser steps.
         batch_size: clips a batch, over all processes.
-        learning_rate: Adam's rate for the weights, the peak of the schedule.
-        stride_learning_rate: Adam's rate for the strides.
-        aliasing_learning_rate: Adam's rate for the aliasing, which lies in [0, 1].
-        schedule: "constant", "one_cycle" or "cosine", see `schedule_factor`.
+        optimizer: "adam", "adamw" or "sgd", see `make_optimizer`.
+        momentum: SGD's.
+        learning_rate: the rate for the weights, the peak of the schedule.
+        stride_learning_rate: the rate for the strides.
+        aliasing_learning_rate: the rate for the aliasing, which lies in [0, 1].
+        schedule: "constant", "one_cycle", "cosine" or "step", see `schedule_factor`.
+        drop_epochs: for "step" the epochs after which the rates fall to a tenth.
         warmup_steps: steps over which the rates rise to their peak, before the schedule begins.
-        weight_decay: Adam's L2 penalty on the weights, never on strides.
+        weight_decay: of the weights, never of strides.
         stride_cost: lambda of the regulariser `models.cost.stride_cost`.
         gradient_clip: largest norm of the gradient of all parameters together; None: no limit.
         accumulate: batches a step, whose gradients are averaged; the last step of an epoch may have fewer.
         ema_decay: validate and keep a moving average of the weights, see `update_average_`; None: do not.
         early_stopping: stop after this many epochs without a better one; None: do not.
+        keep: "best": the model of the best validation epoch; "last": of the last epoch.
         mixing: how several data sets are mixed, see `plan_epoch`.
         precision: "float32"; or "bfloat16": convolutions and matrix products of the training steps in half
             precision (autocast). Weights, masks, batch norm, losses and evaluation stay in float32.
@@ -115,6 +130,7 @@ def train(
         allow_inexact: resume although `conditions` differ from the checkpoint's.
         conditions: plain data on which the result depends (recipe, machine, versions), kept in every
             checkpoint; a run is not resumed where they differ.
+        assumed: what conditions were before they had a name; for checkpoints of an earlier version.
         on_step: progress callback.
         on_epoch: progress callback.
         notify: called with a line when a run is resumed or a checkpoint turns out to be damaged.
@@ -133,33 +149,28 @@ def train(
     engine = start_processes(find_unused_parameters=len(sets) > 1)
     if sync_batch_norm:
         _synchronise_batch_norm(model)
-    optimizer = torch.optim.Adam(
-        parameter_groups(model, learning_rate, stride_learning_rate, aliasing_learning_rate), weight_decay=weight_decay
+    watched = _watched_split(sets, keep)
+    updates = make_optimizer(
+        model, optimizer, learning_rate, stride_learning_rate, aliasing_learning_rate, weight_decay, momentum
     )
-    peak_rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    peak_rates = {group["name"]: group["lr"] for group in updates.param_groups}
     sizes = [len(data.indexes("train")) for data in sets]
-    n_steps = epochs * -(-len(plan_epoch(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
-    n_steps = min(n_steps, steps or n_steps)
+    steps_per_epoch = -(-len(plan_epoch(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
+    n_steps = min(epochs * steps_per_epoch, steps or epochs * steps_per_epoch)
+    drop_steps = [epoch * steps_per_epoch for epoch in drop_epochs]
     log_mel_transforms = augmentation.log_mel if augmentation else ()
     objective = Objective(stride_cost, precision, task_weights or {}, class_weights or {}, log_mel_transforms)
-    conditions = {**(conditions or {}), "processes": process_count()}
-    files = RunFiles(out, conditions, keep_checkpoints)
-    run = RunState(model, None if ema_decay is None else copy.deepcopy(model), optimizer)
+    files = RunFiles(out, {**(conditions or {}), "processes": process_count()}, keep_checkpoints)
+    run = RunState(model, None if ema_decay is None else copy.deepcopy(model), updates)
     if process_index():  # all have the same weights by now; what they draw from here on should differ
         torch.manual_seed(seed + process_index())
 
-    found = files.newest(resume, notify)
-    if found:
-        check_conditions(conditions, found.state.get("conditions", {}), allow_inexact, notify)
-        run.restore(found)
-    if resume and is_main():
-        notify(f"resumed from checkpoint {found.name}" if found else "there is no checkpoint: from the beginning")
-
+    found = _take_up(run, files, resume, allow_inexact, assumed or {}, notify)
     with files.opened(run, found, notify), StopSignals() as stop, workers_ended():
         parallel = engine.prepare_model(model)
 
         def rates(step: int) -> dict[str, float]:
-            factor = schedule_factor(schedule, step, n_steps, warmup_steps)
+            factor = schedule_factor(schedule, step, n_steps, warmup_steps, drop_steps)
             return {name: rate * factor for name, rate in peak_rates.items()}
 
         def while_evaluating(*_: object) -> None:
@@ -174,9 +185,9 @@ def train(
             batches = _batches(run, sets, batch_size, mixing, seed, workers, augmentation)
             for group in islice(_grouped(batches, accumulate), n_steps - run.step):
                 # Step: the losses and gradients of this process' share of the batches.
-                for parameters, rate in zip(optimizer.param_groups, rates(run.step).values(), strict=True):
+                for parameters, rate in zip(updates.param_groups, rates(run.step).values(), strict=True):
                     parameters["lr"] = rate
-                optimizer.zero_grad(set_to_none=True)
+                updates.zero_grad(set_to_none=True)
                 own_loss = objective.gradients(engine, parallel, model, group, run.totals)
 
                 # Exchange: one loss, one decision to stop, and nothing that is no number.
@@ -187,7 +198,7 @@ def train(
                 check_finite(loss, norm, run.step, group)
 
                 # Update.
-                optimizer.step()
+                updates.step()
                 clamp_strides_(model)
                 if run.average is not None and ema_decay is not None:
                     update_average_(run.average, model, ema_decay, run.step)
@@ -206,20 +217,44 @@ def train(
                     raise interrupted(signal_number, run.step)
 
             # Validate.
-            validation, reached = _validate(run.judged, sets, workers, while_evaluating)
-            for record in _epoch_records(run, validation, rates(run.step - 1), clips_per_s):
+            scores, reached = _validate(run.judged, sets, watched, workers, while_evaluating)
+            for record in _epoch_records(run, watched, scores, rates(run.step - 1), clips_per_s):
                 files.log(METRICS_FILE, record)
                 if on_epoch:
                     on_epoch(record)
 
             # Keep.
-            run.end_epoch(reached)
+            run.end_epoch(reached, keep)
             stale = early_stopping is not None and run.epochs_since_best >= early_stopping
             run.finished = run.epoch == epochs or run.step == n_steps or stale
             files.save(run)
 
         if stop.number:
             raise interrupted(stop.number, run.step)
+
+
+def _take_up(
+    run: RunState, files: RunFiles, resume: bool, allow_inexact: bool, assumed: Mapping[str, Any], notify: Notify
+) -> Checkpoint | None:
+    """Go back to the moment of the newest checkpoint, if there is one to resume."""
+    found = files.newest(resume, notify)
+    if found:
+        check_conditions(files.conditions, found.state.get("conditions", {}), allow_inexact, notify, assumed)
+        run.restore(found)
+    if resume and is_main():
+        notify(f"resumed from checkpoint {found.name}" if found else "there is no checkpoint: from the beginning")
+    return found
+
+
+def _watched_split(sets: Sequence[LabelledClips], keep: str) -> str:
+    """The split that is scored after each epoch."""
+    if keep not in ("best", "last"):
+        raise ValueError(f"keep must be best or last, got {keep!r}")
+    if all(len(data.indexes("validation")) for data in sets):
+        return "validation"
+    if keep == "best":
+        raise ValueError("there are no validation clips to choose the best epoch by; keep the last one")
+    return "test"
 
 
 def _synchronise_batch_norm(model: AudioClassifier) -> None:
@@ -240,7 +275,7 @@ def _batches(
     """This process' share of the batches that are left of the epoch."""
     return training_batches(
         sets,
-        run.model.frontend.sample_rate,
+        run.model.resolution,
         run.model.window_length,
         batch_size,
         mixing,
@@ -260,21 +295,21 @@ def _grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _validate(
-    model: AudioClassifier, sets: Sequence[LabelledClips], workers: int, progress: Callable[..., None]
+    model: AudioClassifier, sets: Sequence[LabelledClips], split: str, workers: int, progress: Callable[..., None]
 ) -> tuple[dict[str, dict[str, float]], tuple[float, float]]:
-    """Validation scores of every task, and what epochs are compared by: mean primary metric, then minus the loss."""
+    """Scores of every task on a split, and what epochs are compared by: mean primary metric, then minus the loss."""
     broadcast_buffers_(model)
     metrics: dict[str, dict[str, float]] = {}
     primary_metrics: list[float] = []
     for data in sets:
-        scores, _ = evaluate(model, data.clips, data.labels, data.indexes("validation"), workers, progress)
+        scores, _ = evaluate(model, data.clips, data.labels, data.indexes(split), workers, progress)
         metrics |= {task: s.metrics() for task, s in scores.items()}
         primary_metrics += [s.primary_metric for s in scores.values()]
     return metrics, (sum(primary_metrics) / len(primary_metrics), -sum(s["loss"] for s in metrics.values()))
 
 
 def _epoch_records(
-    run: RunState, validation: dict[str, dict[str, float]], rates: Mapping[str, float], clips_per_s: float
+    run: RunState, watched: str, scores: dict[str, dict[str, float]], rates: Mapping[str, float], clips_per_s: float
 ) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` of the epoch that ends."""
     state = {
@@ -287,4 +322,4 @@ def _epoch_records(
         "clips_per_s": clips_per_s,
     }
     training = mean_scores(gather(run.totals))
-    return [state | {"split": split, "tasks": t} for split, t in (("train", training), ("validation", validation))]
+    return [state | {"split": split, "tasks": t} for split, t in (("train", training), (watched, scores))]

@@ -25,12 +25,34 @@ class FrontendSection(Section):
     f_min: float = Field(60.0, ge=0)
     f_max: float = Field(7800.0, gt=0)
 
+    @property
+    def resolution(self) -> int:
+        """What a clip is read at: the sample rate in Hz."""
+        return self.sample_rate
+
 
 class WaveformSection(Section):
     """Settings of `RawWaveform`."""
 
     name: Literal["waveform"]
     sample_rate: int = Field(16000, ge=100, le=1_000_000)
+
+    @property
+    def resolution(self) -> int:
+        """What a clip is read at: the sample rate in Hz."""
+        return self.sample_rate
+
+
+class ImageFrontendSection(Section):
+    """Settings of `ImageFrontend`: pixels on a side of a view."""
+
+    name: Literal["images"]
+    size: int = Field(32, ge=8, le=1024)
+
+    @property
+    def resolution(self) -> int:
+        """What a clip is read at: pixels on a side."""
+        return self.size
 
 
 class TrunkSection(Section):
@@ -64,10 +86,10 @@ class ModelSection(TrunkSection):
     aliasing: Aliasing = None
 
 
-class ResNetSection(Section):
-    """Settings of a `ResNet`, for spectrograms and for images."""
+class ResNetSection(TrunkSection):
+    """Settings of the trunk, see `ResNet`; it has one input channel for spectrograms, three for colour images."""
 
-    name: Literal["resnet"] = "resnet"
+    name: Literal["resnet"]
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
     channels: list[Width] = [64, 128, 256, 512]
     blocks: list[Width] = [2, 2, 2, 2]
@@ -80,10 +102,7 @@ class ResNetSection(Section):
     aliasing: Aliasing = None
     stem: Literal["small", "imagenet"] = "small"
     pre_activation: bool = False
-
-
-class ResNetTrunkSection(TrunkSection, ResNetSection):
-    """Settings of the trunk, see `ResNet`."""
+    in_channels: Literal[1, 3] = 1
 
 
 class WaveCNNSection(TrunkSection):

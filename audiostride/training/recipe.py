@@ -5,7 +5,7 @@ writes them. Every problem is reported with its key, its value and the nearest n
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -21,7 +21,15 @@ from pydantic import (
 from ..data.sections import AugmentSection, TaskSection
 from ..errors import RecipeError
 from ..sections import Section, explain
-from .model_sections import FrontendSection, ModelSection, ResNetTrunkSection, WaveCNNSection, WaveformSection
+from .model_sections import (
+    FrontendSection,
+    ImageFrontendSection,
+    ModelSection,
+    ResNetSection,
+    WaveCNNSection,
+    WaveformSection,
+)
+from .old_image_recipes import from_image_recipe
 from .shipped import find_recipe, read_text
 from .strict_yaml import parse_yaml
 
@@ -36,16 +44,18 @@ def _named(default: str) -> Discriminator:
 
 
 class TrainSection(Section):
-    """Settings of the training loop."""
+    """Settings of the training loop, see `loop.train`."""
 
     epochs: int = Field(20, ge=1)
     steps: int | None = Field(None, ge=1)
     batch_size: int = Field(256, ge=2)
-    optimizer: Literal["adam"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: float = Field(0.0, ge=0, lt=1)
     learning_rate: float = Field(1e-4, gt=0)
     stride_learning_rate: float = Field(0.06, gt=0)  # from the study in docs/results.md
     aliasing_learning_rate: float = Field(0.06, gt=0)
-    schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
+    schedule: Literal["constant", "one_cycle", "cosine", "step"] = "constant"
+    drop_epochs: list[Annotated[int, Field(ge=1)]] = Field([], validate_default=True)
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     stride_cost: float = Field(0.0, ge=0)
@@ -53,8 +63,9 @@ class TrainSection(Section):
     accumulate: int = Field(1, ge=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
     early_stopping: int | None = Field(None, ge=1)
+    keep: Literal["best", "last"] = "best"
     mixing: Literal["uniform", "proportional"] | Annotated[float, Field(ge=1)] = "uniform"
-    validation_fraction: float = Field(0.1, gt=0, lt=1)
+    validation_fraction: float = Field(0.1, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     sync_batch_norm: bool = False
     checkpoint_steps: int | None = Field(None, ge=1)
@@ -68,25 +79,80 @@ class TrainSection(Section):
             raise ValueError("schedule one_cycle has a warm-up of its own; leave this 0, or take cosine")
         return steps
 
+    @field_validator("momentum")
+    @classmethod
+    def _momentum_of_sgd(cls, momentum: float, info: ValidationInfo) -> float:
+        if momentum and info.data.get("optimizer") != "sgd":
+            raise ValueError("is SGD's; set train.optimizer=sgd, or leave this 0")
+        return momentum
+
+    @field_validator("drop_epochs")
+    @classmethod
+    def _drops_of_step(cls, epochs: list[int], info: ValidationInfo) -> list[int]:
+        if bool(epochs) != (info.data.get("schedule") == "step"):
+            raise ValueError("belongs to train.schedule=step; set both, or leave this []")
+        return epochs
+
+    @field_validator("validation_fraction")
+    @classmethod
+    def _best_of_validation(cls, fraction: float, info: ValidationInfo) -> float:
+        if not fraction and (info.data.get("keep") == "best" or info.data.get("early_stopping")):
+            raise ValueError("without validation clips no epoch is the best; set train.keep=last and no early_stopping")
+        return fraction
+
 
 class Recipe(Section):
-    """A whole recipe; `load_recipe` reads one. `cache` is the folder of the decoded cache, None: no cache."""
+    """A whole recipe; `load_recipe` reads one.
+
+    cache: folder of the decoded cache; None: no cache.
+    sweep: values of keys, all of whose combinations `audiostride sweep` trains.
+    published: accuracies in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2".
+    """
 
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0)
     cache: str | None = None
     frontend: Annotated[
-        Annotated[FrontendSection, Tag("log_mel")] | Annotated[WaveformSection, Tag("waveform")], _named("log_mel")
+        Annotated[FrontendSection, Tag("log_mel")]
+        | Annotated[WaveformSection, Tag("waveform")]
+        | Annotated[ImageFrontendSection, Tag("images")],
+        _named("log_mel"),
     ] = FrontendSection()
     tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
     augment: AugmentSection = AugmentSection()
     model: Annotated[
         Annotated[ModelSection, Tag("audio_cnn")]
-        | Annotated[ResNetTrunkSection, Tag("resnet")]
+        | Annotated[ResNetSection, Tag("resnet")]
         | Annotated[WaveCNNSection, Tag("wave_cnn")],
         _named("audio_cnn"),
     ] = ModelSection()
     train: TrainSection = TrainSection()
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    published: dict[str, float] = {}
+
+    def published_score(self) -> float | None:
+        """The published accuracy of this downsampling from these initial strides, in percent, if there is one."""
+        strides = ("x".join(f"{s:g}" for s in (v if isinstance(v, list) else [v])) for v in self.model.strides)
+        return self.published.get(" ".join([self.model.downsampling, *strides]))
+
+    @model_validator(mode="after")
+    def _images_fit(self) -> "Recipe":
+        images = self.frontend.name == "images"
+        for name, task in self.tasks.items():
+            if (task.data.source == "images") != images:
+                raise ValueError(
+                    f"tasks.{name}.data.source images and frontend.name images belong together, "
+                    f"got {task.data.source!r} and {self.frontend.name!r}"
+                )
+        channels = self.model.in_channels if isinstance(self.model, ResNetSection) else 1
+        if channels != (3 if images else 1):
+            wanted = "model.name resnet with model.in_channels 3" if images else "model.in_channels 1"
+            got = f"model.name {self.model.name} with {channels}"
+            raise ValueError(f"frontend.name {self.frontend.name} needs {wanted}, got {got}")
+        for key, value in self.augment:
+            if images and value is not None and key != "mixup":
+                raise ValueError(f"augment.{key} is for sounds; of these, images can be augmented by mixup alone")
+        return self
 
     @model_validator(mode="after")
     def _frontend_fits_model(self) -> "Recipe":
@@ -96,9 +162,6 @@ class Recipe(Section):
                 f"got {self.frontend.name!r} and {self.model.name!r}"
             )
         return self
-
-
-AnyRecipe = TypeVar("AnyRecipe", bound=Section)
 
 
 def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -119,35 +182,21 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
             ...
         audiostride.errors.RecipeError: ripples: train.epoch: there is no such key; did you mean 'epochs'?
     """
-    return read_recipe(Recipe, recipe, overrides)
-
-
-def read_recipe(kind: type[AnyRecipe], recipe: str, overrides: Sequence[str] = (), folder: str = "") -> AnyRecipe:
-    """Read a recipe of any kind, as `load_recipe` does.
-
-    Args:
-        kind: the section that describes the whole recipe.
-        recipe: a path, or the name of a shipped recipe.
-        overrides: ``key=value`` strings.
-        folder: folder of the shipped recipes of this kind below `recipes/`.
-
-    Raises:
-        RecipeError: names the file, the key, the value and the nearest valid one.
-    """
-    path = find_recipe(recipe, folder)
+    path = find_recipe(recipe)
     tree = parse_yaml(read_text(path), str(path))
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this is {type(tree).__name__}")
+    tree = from_image_recipe(tree)
     for override in overrides:
         _override(tree, override)
     try:
-        return kind.model_validate(tree)
+        return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [explain(problem, kind) for problem in error.errors()]
+        lines = [explain(problem, Recipe) for problem in error.errors()]
         raise RecipeError("\n".join(f"{recipe}: {line}" for line in lines)) from None
 
 
-def dump_recipe(recipe: Section) -> str:
+def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `load_recipe` reads back.
 
     Example:

@@ -37,7 +37,8 @@ class RunState:
         batch: batches of the present epoch that are done.
         step: optimiser steps that are done.
         best: mean validation accuracy of the best epoch, and minus its loss.
-        best_checkpoint: name of that epoch's checkpoint, "" before there is one.
+        best_checkpoint: name of the checkpoint of the epoch that is kept, the best or the last one;
+            "" before there is one.
         epochs_since_best: for early stopping.
         finished: there is nothing left to train.
         totals: training scores of the present epoch, of this process' clips.
@@ -67,16 +68,19 @@ class RunState:
         """Name of a checkpoint of this moment."""
         return checkpoint_name(self.epoch, self.step)
 
-    def end_epoch(self, reached: tuple[float, float]) -> None:
-        """Count an epoch that is evaluated and logged, and note it as the best one if it is.
+    def end_epoch(self, reached: tuple[float, float], keep: str = "best") -> None:
+        """Count an epoch that is evaluated and logged, and note it as the one to keep if it is.
 
         Args:
             reached: its mean validation accuracy, and minus its loss.
+            keep: "best", or "last" for any epoch.
         """
         self.epoch, self.batch, self.totals = self.epoch + 1, 0, {}
         self.epochs_since_best += 1
         if reached > self.best:
-            self.best, self.best_checkpoint, self.epochs_since_best = reached, self.name, 0
+            self.best, self.epochs_since_best = reached, 0
+        if self.epochs_since_best == 0 or keep == "last":
+            self.best_checkpoint = self.name
 
     def checkpoint(self, conditions: Mapping[str, Any]) -> Checkpoint:
         """This moment as a checkpoint; every process of the job takes part.
@@ -158,7 +162,13 @@ def set_generator_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all([torch.tensor(state, dtype=torch.uint8) for state in states["cuda"]])
 
 
-def check_conditions(now: Mapping[str, Any], then: Mapping[str, Any], allow_inexact: bool, notify: Notify) -> None:
+def check_conditions(
+    now: Mapping[str, Any],
+    then: Mapping[str, Any],
+    allow_inexact: bool,
+    notify: Notify,
+    assumed: Mapping[str, Any] | None = None,
+) -> None:
     """Compare what a result depends on (recipe, data, machine, versions) with what it was for a checkpoint.
 
     Args:
@@ -166,6 +176,7 @@ def check_conditions(now: Mapping[str, Any], then: Mapping[str, Any], allow_inex
         then: the checkpoint's.
         allow_inexact: only notify of differences.
         notify: called with a line if there are differences and they are allowed.
+        assumed: what was the case where `then` does not name it, because it is of an earlier version.
 
     Raises:
         ModelFileError: names each difference, unless they are allowed.
@@ -177,6 +188,7 @@ def check_conditions(now: Mapping[str, Any], then: Mapping[str, Any], allow_inex
         audiostride.errors.ModelFileError: the run would not go on exactly: torch was '2.12', is '2.13'; ...
     """
     flat_now, flat_then = _flatten(now), _flatten(then)
+    flat_then = {key: value for key, value in _flatten(assumed or {}).items() if key in flat_now} | flat_then
     missing = "not set"
     differences = [
         f"{key} was {flat_then.get(key, missing)!r}, is {flat_now.get(key, missing)!r}"

@@ -14,10 +14,12 @@ from torch import Tensor
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips
 from ..data.clips import Clips, Progress
+from ..data.images import colours
 from ..data.preparation import make_class_weights
 from ..errors import RecipeError
 from ..files import explain_write_errors, replace_file
 from ..models.classifier import AudioClassifier, load
+from ..models.image_frontend import ImageFrontend
 from .checkpoints import Notify, list_checkpoints
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .evaluation import evaluate
@@ -26,7 +28,16 @@ from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .run_testing import choose_thresholds, describe, write_predictions
-from .setup import conditions, environment, make_frontend, make_transforms, make_trunk, read_data, take_up
+from .setup import (
+    assumed_conditions,
+    conditions,
+    environment,
+    make_frontend,
+    make_transforms,
+    make_trunk,
+    read_data,
+    take_up,
+)
 from .tensorboard import TensorBoardLog
 
 
@@ -67,15 +78,20 @@ def run(
         WriteError: if the disk is full; names the path and the free bytes.
         ModelFileError: if the run cannot be resumed exactly; names each difference.
     """
+    if recipe.sweep:
+        raise RecipeError("sweep: a run has one value of each key; train all of them with audiostride sweep")
     device = start_processes().device
     torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
     torch.manual_seed(recipe.seed)
     random.seed(recipe.seed)
     np.random.seed(recipe.seed % 2**32)
     recipe, start = take_up(recipe)
-    frontend, augmentation = make_frontend(recipe), augmentation or make_transforms(recipe)
+    augmentation = augmentation or make_transforms(recipe)
+    frontend = make_frontend(recipe) if start is None else start.frontend
     trunk = make_trunk(recipe) if start is None else start.trunk
     sets, labels, bad_files = read_data(recipe, progress)
+    if start is None and isinstance(frontend, ImageFrontend):
+        frontend.normalise_by(*colours(sets[0].clips, sets[0].indexes("train"), frontend.size))
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
     try:
         model = AudioClassifier(frontend, trunk, labels, 1.0 if start is None else start.window_s, kinds)
@@ -100,7 +116,7 @@ def run(
             on_epoch(record)
 
     class_weights = {name: w.to(device) for name, w in make_class_weights(recipe.tasks, sets, labels).items()}
-    settings = recipe.train.model_dump(exclude={"optimizer", "validation_fraction"})
+    settings = recipe.train.model_dump(exclude={"validation_fraction"})
     train(
         model,
         sets,
@@ -113,6 +129,7 @@ def run(
         resume=resume,
         allow_inexact=allow_inexact,
         conditions=conditions(recipe, sets),
+        assumed=assumed_conditions(recipe),
         on_step=on_step,
         on_epoch=log_epoch,
         notify=notify,
@@ -148,9 +165,13 @@ def _test(
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
         tasks |= {task: {"split": "test"} | s.metrics() for task, s in scores.items()}
         for task in scores:
-            group = getattr(recipe.tasks[task].data, "group", None)  # generated data has no such columns
+            group = getattr(recipe.tasks[task].data, "group", None)  # images and generated clips have no such column
             predictions.append((data.clips, test, task, group, data.labels[task], best, logits[task]))
-    results = {"tasks": tasks} | describe(best) | {"seed": recipe.seed, "environment": environment()}
+    n_train = {task: len(data.indexes("train")) for data in sets for task in data.labels}
+    results = {"tasks": tasks, "n_train": n_train} | describe(best)
+    if recipe.published:
+        results["published"] = recipe.published_score()
+    results |= {"seed": recipe.seed, "environment": environment()}
     if is_main():
         write_predictions(out / PREDICTIONS_FILE, predictions)
         replace_file(out / RESULTS_FILE, json.dumps(results, indent=1) + "\n")

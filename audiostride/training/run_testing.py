@@ -14,8 +14,10 @@ from torch import Tensor
 from ..data.batches import LabelledClips
 from ..data.clips import Clips, Progress
 from ..data.decoding import read_audio
+from ..data.images import read_images
 from ..data.labels import label_numbers
 from ..data.manifest import read_path
+from ..data.sections import ImagesData
 from ..data.sounds import find_sounds
 from ..errors import DataError, UsageError
 from ..files import replace_file
@@ -35,8 +37,8 @@ def evaluate_run(
 
     Args:
         run_dir: the run directory.
-        data: a folder or table of audio, laid out as for training; its test split is used if it has
-            one, else all of it. None: the data of the run's recipe.
+        data: a folder or table of audio, or a folder of images, laid out as for training; its test
+            split is used if it has one, else all of it. None: the data of the run's recipe.
         task: the task to score; needed with `data` where the run has several tasks.
         progress: called while data is read and evaluated.
 
@@ -58,9 +60,11 @@ def evaluate_run(
     if task is None and len(model.labels) > 1:
         raise UsageError(f"--data needs --task here; the tasks of {run_dir}: {', '.join(model.labels)}")
     task = task or next(iter(model.labels))
-    clips: Clips = read_path(data)
+    section = recipe.tasks[task].data
+    clips: Clips = read_images(data, section.crop) if isinstance(section, ImagesData) else read_path(data)
     if "test" in clips.splits:
         clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
+    clips = clips.loaded(model.resolution, progress)
     numbers = label_numbers(clips, recipe.tasks[task].column, model.labels[task], model.kinds[task])
     return evaluate(model, clips, {task: numbers}, range(len(clips)), 2, progress)[0]
 
@@ -83,16 +87,16 @@ def check_windows(
     Raises:
         ModelFileError: if there are no clips and no recipe to find them by.
         DataError: if a clip cannot be read.
+        UsageError: if the model classifies images.
     """
+    sample_rate = model.frontend.sample_rate
     if clips is None:
         sets, _, _ = read_data(recipe_of(Path(run_dir)), progress, model.labels)
         sources: list[Callable[[], np.ndarray]] = [
-            partial(data.clips.read, index, model.frontend.sample_rate)
-            for data in sets
-            for index in data.indexes("test")
+            partial(data.clips.read, index, sample_rate) for data in sets for index in data.indexes("test")
         ]
     else:
-        sources = [partial(read_audio, name, model.frontend.sample_rate) for name in find_sounds([clips])]
+        sources = [partial(read_audio, name, sample_rate) for name in find_sounds([clips])]
     if not sources:
         raise DataError(f"{run_dir}: its data has no test clips to check the export on; give some with --clips")
     chosen = sources[:: max(1, len(sources) // n)][:n]
@@ -103,8 +107,8 @@ def choose_thresholds(model: AudioClassifier, sets: Sequence[LabelledClips], wor
     """Find the thresholds of a model's binary and multilabel tasks on the validation clips; False if it has none."""
     for data in sets:
         wanted = [task for task in data.labels if model.kinds[task] != "multiclass"]
-        if wanted:
-            rows = data.indexes("validation")
+        rows = data.indexes("validation")
+        if wanted and len(rows):
             logits = clip_logits(model, data.clips, rows, workers)
             for task in wanted:
                 truth = data.labels[task][rows]
@@ -113,7 +117,7 @@ def choose_thresholds(model: AudioClassifier, sets: Sequence[LabelledClips], wor
 
 
 def describe(model: AudioClassifier) -> dict[str, Any]:
-    """What `results.json` says of a model: its cost on one second of audio and its strides."""
+    """What `results.json` says of a model: its cost on one second of audio, or on one image, and its strides."""
     cost = cost_per_second(model)
     return {
         "macs_per_second": cost.macs,

@@ -21,7 +21,8 @@ from ..errors import DataError, RecipeError
 from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
 from ..models.network import Frontend, Trunk
 from ..models.weight_budget import WeightBudget
-from .model_sections import FrontendSection
+from ..sections import defaults
+from .model_sections import FrontendSection, ImageFrontendSection
 from .processes import process_count
 from .recipe import Recipe
 
@@ -89,7 +90,7 @@ def read_data(
     """`prepare_data` of a recipe."""
     return prepare_data(
         recipe.tasks,
-        sample_rate=recipe.frontend.sample_rate,
+        sample_rate=recipe.frontend.resolution,
         seed=recipe.seed,
         validation_fraction=recipe.train.validation_fraction,
         cache=recipe.cache,
@@ -100,6 +101,8 @@ def read_data(
 
 def make_transforms(recipe: Recipe) -> Augmentation | None:
     """`make_augmentation` of a recipe."""
+    if isinstance(recipe.frontend, ImageFrontendSection):
+        return Augmentation(mixup=recipe.augment.mixup) if recipe.augment.mixup else None
     hop_ms = recipe.frontend.hop_ms if isinstance(recipe.frontend, FrontendSection) else None
     return make_augmentation(recipe.augment, recipe.frontend.sample_rate, hop_ms)
 
@@ -146,12 +149,17 @@ def environment() -> dict[str, Any]:
     }
 
 
+def assumed_conditions(recipe: Recipe) -> dict[str, Any]:
+    """What a key was before this version knew it: its default did then what was always done."""
+    return {"recipe": defaults(recipe)}
+
+
 def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
     """What the result of a training depends on: recipe, environment and the table of clips.
 
     Settings that only say how to get there (decoding processes, when to save) are left out.
     """
-    settings = recipe.model_dump(exclude={"cache"})
+    settings = recipe.model_dump(exclude={"cache", "published"})
     for key in ("workers", "checkpoint_steps", "keep_checkpoints"):
         del settings["train"][key]
     table = hashlib.sha256()

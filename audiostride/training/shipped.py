@@ -50,20 +50,17 @@ def copy_recipe(name: str, out: Path) -> Path:
     return out
 
 
-def find_recipe(recipe: str, folder: str = "") -> Path:
-    """The file of a recipe: a path, or the name of a shipped one below `recipes/FOLDER`.
+def find_recipe(recipe: str) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one.
 
     Raises:
-        RecipeError: if there is none; names the nearest, or the command that trains it.
+        RecipeError: if there is none; names the nearest.
     """
     if Path(recipe).is_file():
         return Path(recipe)
-    shipped = shipped_recipes(folder)
+    shipped = shipped_recipes() | shipped_recipes("images")
     if recipe in shipped:
         return shipped[recipe]
-    if recipe in shipped_recipes("" if folder else "images"):
-        kind, command = ("sounds", "train") if folder else ("images", "train-images")
-        raise RecipeError(f"{recipe}: a recipe for {kind}; train it with: audiostride {command} {recipe}")
     raise RecipeError(
         f"{recipe}: no such recipe file{nearest(Path(recipe).stem, shipped)}; shipped recipes: {', '.join(shipped)}"
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import AudiostrideError, Interrupted, UsageError
 from .directory import RECIPE_FILE, RESULTS_FILE
@@ -55,8 +55,9 @@ def plan_sweep(
         recipe: a recipe file or the name of a shipped one.
         out: the sweep's directory, a sub-directory a run.
         grid: strings like ``model.downsampling=strided,spectral``: the values of a key, divided by
-            commas outside of brackets. Several keys give all their combinations.
-        seeds: the seeds of each combination; none: the recipe's.
+            commas outside of brackets. Several keys give all their combinations, together with those of
+            the recipe's own `sweep`; a key that both name has the values given here.
+        seeds: the seeds of each combination; none: those of the recipe's `sweep`, or its one.
         overrides: ``key=value`` settings of every run.
 
     Raises:
@@ -69,7 +70,10 @@ def plan_sweep(
         >>> [run.path.name for run in plan]
         ['strided_seed-0', 'strided_seed-1', 'diffstride_seed-0', 'diffstride_seed-1']
     """
-    keys = [_grid_key(setting) for setting in grid]
+    own = {key: [_text(value) for value in values] for key, values in load_recipe(recipe, overrides).sweep.items()}
+    own_seeds = own.pop("seed", [])
+    given = [_grid_key(setting) for setting in grid]
+    keys = [(key, values) for key, values in own.items() if key not in dict(given)] + given
     for key, values in keys:
         if key == "seed":
             raise UsageError("give seeds with --seeds, not with --set")
@@ -81,15 +85,15 @@ def plan_sweep(
     planned = []
     for point in itertools.product(*(values for _, values in keys)):
         settings = [f"{key}={value}" for key, value in zip(names, point, strict=True)]
-        for seed in [f"seed={seed}" for seed in seeds] or [""]:
-            resolved = load_recipe(recipe, [*overrides, *settings, *filter(None, [seed])])
+        for seed in [f"seed={seed}" for seed in seeds or own_seeds] or [""]:
+            resolved = load_recipe(recipe, [*overrides, "sweep={}", *settings, *filter(None, [seed])])
             name = "_".join(_part(key, value, names) for key, value in zip(names, point, strict=True))
             name = "_".join(filter(None, [name, f"seed-{resolved.seed}"]))
             planned.append(Planned(out / name, resolved))
     if len({run.path for run in planned}) < len(planned):
         raise UsageError("two values of the grid differ only in characters that a directory name cannot hold")
     for run in planned:
-        _check_belongs(run)
+        check_belongs(run)
     return planned
 
 
@@ -135,6 +139,31 @@ def is_finished(run_dir: Path) -> bool:
         return False
 
 
+def check_belongs(run: Planned) -> None:
+    """Refuse to touch a directory that is not this run's own.
+
+    Raises:
+        UsageError: if it holds something else, a run of another recipe, or a finished run of an earlier version.
+    """
+    if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+        return
+    if not (run.path / RECIPE_FILE).is_file():
+        raise UsageError(f"{run.path}: is in the way, and is no run of this sweep; give another --out, or move it")
+    if _is_old_image_run(run.path):
+        raise UsageError(f"{run.path}: holds a finished run of an earlier version; give another --out, or move it")
+    before = load_recipe(str(run.path / RECIPE_FILE)).model_dump()
+    changed = list(_differences(before, run.recipe.model_dump()))
+    if changed:
+        raise UsageError(
+            f"{run.path}: was made with another recipe ({'; '.join(changed[:3])}); give another --out, or move it"
+        )
+
+
+def _text(value: Any) -> str:
+    """A value of a recipe's sweep as the command line would give it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _grid_key(setting: str) -> tuple[str, list[str]]:
     key, equals, values = setting.partition("=")
     if not equals or not key or not values:
@@ -157,18 +186,11 @@ def _part(key: str, value: str, keys: Sequence[str]) -> str:
     return value if last == "downsampling" else f"{last}-{value}"
 
 
-def _check_belongs(run: Planned) -> None:
-    """Refuse to touch a directory that is not this run's own."""
-    if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
-        return
-    if not (run.path / RECIPE_FILE).is_file():
-        raise UsageError(f"{run.path}: is in the way, and is no run of this sweep; give another --out, or move it")
-    before = load_recipe(str(run.path / RECIPE_FILE)).model_dump()
-    changed = list(_differences(before, run.recipe.model_dump()))
-    if changed:
-        raise UsageError(
-            f"{run.path}: was made with another recipe ({'; '.join(changed[:3])}); give another --out, or move it"
-        )
+def _is_old_image_run(run_dir: Path) -> bool:
+    try:
+        return "test_accuracy" in json.loads((run_dir / RESULTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _differences(before: object, now: object, key: str = "") -> Iterator[str]:

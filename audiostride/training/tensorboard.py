@@ -30,7 +30,7 @@ class TensorBoardLog:
         for task, scores in record["tasks"].items():
             for name, value in scores.items():
                 self.writer.add_scalar(f"{task}/{name}/{split}", value, step)
-        if split == "validation" and isinstance(self.model.trunk, AudioCNN):
+        if split != "train" and isinstance(self.model.trunk, AudioCNN):
             state = state_at(self.model, record["strides"])
             for axis, name in enumerate(AXES):
                 for layer, (stride, cutoff) in enumerate(zip(state["strides"], state["cutoffs"], strict=True), start=1):
@@ -38,7 +38,7 @@ class TensorBoardLog:
                     self.writer.add_scalar(f"cutoff_{name}/layer{layer}", cutoff[axis], step)
                 self.writer.add_scalar(f"total_stride/{name}", state["total_stride"][axis], step)
             self.writer.add_scalar("cost/macs_per_second", state["macs_per_second"], step)
-        if split == "validation":
+        if split != "train":
             self.writer.add_scalar("speed/clips_per_s", record["clips_per_s"], step)
         self.writer.flush()
 

@@ -1,0 +1,64 @@
+"""`ImageFrontend`: the frontend before a trunk that sees colour images."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+
+
+class ImageFrontend(nn.Module):
+    """Normalises the colours of images; a clip is an image, its one window a view of it.
+
+    Args:
+        size: pixels on a side of a view.
+
+    Attributes:
+        mean: mean of each colour, 0 to 1, float32 ``(3, 1, 1)``; set by `normalise_by`, saved with the weights.
+        std: standard deviation of each colour.
+        n_mels: None, there is no frequency axis.
+        settings: the arguments it was made with.
+
+    Raises:
+        ValueError: if the size is not positive.
+
+    Example:
+        >>> ImageFrontend(32)(torch.zeros(4, 32, 32, 3, dtype=torch.uint8)).shape
+        torch.Size([4, 3, 32, 32])
+    """
+
+    mean: Tensor
+    std: Tensor
+    window: Tensor
+
+    def __init__(self, size: int = 32):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"the size must be positive, got {size} pixels")
+        self.settings: dict[str, Any] = {"size": size}
+        self.size, self.n_mels = size, None
+        self.register_buffer("mean", torch.full((3, 1, 1), 0.5))
+        self.register_buffer("std", torch.full((3, 1, 1), 0.25))
+        self.register_buffer("window", torch.ones(1), persistent=False)  # knows the device, as in the other frontends
+
+    @property
+    def sample_rate(self) -> NoReturn:
+        """Images have none: whoever asks has sound in hand.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("this model classifies images, it cannot be used on sound")
+
+    hop_length = frame_rate = sample_rate
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set mean and standard deviation of each colour, 0 to 1."""
+        self.mean.copy_(torch.tensor(mean).view(3, 1, 1))
+        self.std.copy_(torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``(batch, height, width, 3)`` with values from 0 to 255 to ``(batch, 3, height, width)``."""
+        return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std

@@ -1,0 +1,42 @@
+"""The runs of a sweep over downsampling and initial strides in a table: means over seeds, published scores beside."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .recipe import Recipe
+
+
+def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Mean over seeds of runs with the same downsampling and initial strides, the published score beside.
+
+    Args:
+        runs: recipe and `results.json` of each run; it has one task.
+
+    Returns:
+        A dictionary per kind of downsampling and start: "downsampling", "initial_strides", "n",
+        "accuracy" and "accuracy_sd" (n - 1; None for one run) in percent, "mmacs" of one image,
+        "strides" (mean of the learned ones), "published" (percent, or None).
+    """
+    groups: dict[str, list[tuple[Recipe, dict[str, Any]]]] = {}
+    for recipe, results in runs:
+        groups.setdefault(json.dumps([recipe.model.downsampling, recipe.model.strides]), []).append((recipe, results))
+    rows = []
+    for group in groups.values():
+        first, found = group[0][0], [results for _, results in group]
+        accuracies = [100 * next(iter(results["tasks"].values()))["accuracy"] for results in found]
+        rows.append(
+            {
+                "downsampling": first.model.downsampling,
+                "initial_strides": first.model.strides,
+                "n": len(found),
+                "accuracy": float(np.mean(accuracies)),
+                "accuracy_sd": float(np.std(accuracies, ddof=1)) if len(found) > 1 else None,
+                "mmacs": float(np.mean([results["macs_per_second"] for results in found])) / 1e6,
+                "strides": np.mean([results["strides"] for results in found], axis=0).round(3).tolist(),
+                "published": first.published_score(),
+            }
+        )
+    return rows
