@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from audiostride.training.image_recipe import load_image_recipe
-from audiostride.training.image_run import run_images
 from PIL import Image
 
-from audiostride import DiffStride, clamp_strides_
+from audiostride import DiffStride, clamp_strides_, load
 from audiostride.errors import RecipeError
 from audiostride.models.converted import ConvertedTrunk
 from audiostride.models.cost import count_parameters
 from audiostride.models.image_nets import DenseNetBC, EfficientNetB0
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
+from audiostride.training.setup import make_trunk
 
 APPENDIX = {"cifar10_random_strides": 3, "cifar10_densenet": 2, "cifar10_efficientnet": 7}
 """Learned places of each recipe."""
+
+SMALL = ["sweep={}", "train.batch_size=4", "train.workers=0", "train.drop_epochs=[]", "train.schedule=constant"]
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +42,9 @@ def test_the_networks_have_their_published_numbers_of_parameters():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPENDIX)
 def test_each_recipe_trains_some_steps(name, images, tmp_path):
-    small = ["sweep={}", "train.epochs=2", "train.batch_size=4", "train.workers=0", "train.drop_epochs=[]"]
-    recipe = load_image_recipe(name, [f"data.path={images}", *small])
-    (result,) = run_images(recipe, tmp_path / "run")
-    initial, learned = result["initial_strides"], result["strides"]
+    recipe = load_recipe(name, [f"tasks.label.data.path={images}", "train.epochs=2", *SMALL])
+    initial, learned = make_trunk(recipe).strides(), run(recipe, tmp_path / "run")["strides"]
+    assert load(tmp_path / "run").trunk.strides() == learned
     assert len(initial) == len(learned) == APPENDIX[name]
     assert initial != learned
     assert np.isfinite(learned).all()
@@ -51,13 +53,9 @@ def test_each_recipe_trains_some_steps(name, images, tmp_path):
         assert np.max(learned) <= recipe.train.highest_stride
 
 
-def test_random_strides_are_those_of_the_seed(images, tmp_path):
-    small = ["sweep={}", "train.epochs=1", "train.batch_size=4", "model.channels=[4,4,4,4]", "train.drop_epochs=[]"]
-    starts = []
-    for seed in (0, 1):
-        recipe = load_image_recipe("cifar10_random_strides", [f"data.path={images}", f"seed={seed}", *small])
-        starts += [result["initial_strides"] for result in run_images(recipe, tmp_path / f"{seed}")]
-    assert starts[0] != starts[1]
+def test_random_strides_are_those_of_the_seed():
+    starts = [make_trunk(load_recipe("cifar10_random_strides", [f"seed={seed}"])).strides() for seed in (0, 0, 1)]
+    assert starts[0] == starts[1] != starts[2]
     assert all(1 <= stride <= 3 for start in starts for place in start for stride in place)
 
 
@@ -66,10 +64,10 @@ def test_the_network_as_it_is_keeps_its_strides_and_takes_no_others():
     assert net.strides() == [[2.0, 2.0], [2.0, 2.0]]
     with pytest.raises(ValueError, match="strided downsampling keeps the network's own strides"):
         ConvertedTrunk("densenet_bc", "strided", strides=3)
-    with pytest.raises(ValueError, match="name must be efficientnet_b0 or densenet_bc, got 'vgg'"):
+    with pytest.raises(ValueError, match="network must be efficientnet_b0 or densenet_bc, got 'vgg'"):
         ConvertedTrunk("vgg")
     with pytest.raises(RecipeError, match="strides"):
-        load_image_recipe("cifar10_densenet", ["data.path=x", "model.strides=[0.5,2]"])
+        load_recipe("cifar10_densenet", ["model.strides=[0.5,2]"])
 
 
 def test_strides_are_held_to_the_highest_where_one_is_given():

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from audiostride.training.image_recipe import load_image_recipe
-from audiostride.training.image_run import make_trunk
 from published_cases import DATA, NETWORK, diffstride_cases, network_input, network_weights, sample, spectral_cases
 from torch import nn
 
@@ -15,6 +13,8 @@ from audiostride import DiffStride, SpectralPool, clamp_strides_
 from audiostride.layers.strides import diffstride_layers
 from audiostride.models.cost import count_parameters
 from audiostride.models.resnet import ResNet, repository_resnet18
+from audiostride.training.recipe import load_recipe
+from audiostride.training.setup import make_trunk
 
 REFERENCE = dict(np.load(DATA / "published.npz"))
 FACTS = json.loads((DATA / "published.json").read_text())
@@ -198,9 +198,9 @@ def test_frozen_strides_are_not_overwritten():
 
 
 def test_the_repositorys_recipe_trains_as_its_configuration_says():
-    recipe, training = load_image_recipe("cifar10_repository", ["data.path=x"]), FACTS["training"]
+    recipe, training = load_recipe("cifar10_repository"), FACTS["training"]
     assert recipe.train.batch_size == training["batch_size"]
-    assert recipe.train.mixup == training["mixup_alpha"]
+    assert recipe.augment.mixup == training["mixup_alpha"]
     assert recipe.train.momentum == training["momentum"]
     assert recipe.train.weight_decay == 2 * training["weight_decay"]  # the gradient of w^2 is 2 w
     steps = training["num_epochs"] * (50_000 // 2 // training["batch_size"])  # pairs become one image
@@ -214,7 +214,7 @@ def test_the_repositorys_recipe_trains_as_its_configuration_says():
 
 
 def test_the_published_accuracies_are_those_of_its_readme():
-    recipe = load_image_recipe("cifar10_repository", ["data.path=x"])
+    recipe = load_recipe("cifar10_repository")
     cifar10, cifar100 = FACTS["accuracies"][:3], FACTS["accuracies"][3:]
     for kind, good, poor in cifar10:
         assert recipe.published[f"{kind} 1 - 2 2 2"] == float(good[0])
@@ -227,5 +227,5 @@ def test_the_published_accuracies_are_those_of_its_readme():
 
 
 def test_the_repositorys_net_is_the_recipes():
-    recipe = load_image_recipe("cifar10_repository", ["data.path=x"])
+    recipe = load_recipe("cifar10_repository")
     assert make_trunk(recipe).settings == repository_resnet18().settings

@@ -214,7 +214,7 @@ def _first(run: Run, axis: str) -> LayerCutoff:
 
 def _total(strides: Sequence[float | Sequence[float]], axis: str) -> float:
     """Product of strides as a recipe writes them: one for both axes, or a pair."""
-    pairs = [(stride, stride) if isinstance(stride, int | float) else stride for stride in strides]
+    pairs = [(stride, stride) if isinstance(stride, int | float) else stride for stride in strides if stride]
     return float(math.prod(pair[AXES.index(axis)] for pair in pairs))
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import ModelFileError
 from .audio_cnn import AudioCNN
+from .converted import ConvertedTrunk
 from .files import (
     CONFIG_FILE,
     FORMAT,
@@ -34,7 +35,12 @@ from .weight_budget import WeightBudget
 FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "waveform": RawWaveform, "images": ImageFrontend}
 """Frontend classes by their name in recipes and in `config.json`."""
 
-TRUNKS: dict[str, type[Trunk]] = {"audio_cnn": AudioCNN, "resnet": ResNet, "wave_cnn": WaveCNN}
+TRUNKS: dict[str, type[Trunk]] = {
+    "audio_cnn": AudioCNN,
+    "resnet": ResNet,
+    "wave_cnn": WaveCNN,
+    "converted": ConvertedTrunk,
+}
 """Trunk classes by their name in recipes and in `config.json`."""
 
 KINDS = ("multiclass", "binary", "multilabel")

@@ -1,6 +1,7 @@
 """`ConvertedTrunk`: a network of `image_nets` whose downsampling is strided, spectral or learned."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,15 +25,17 @@ class ConvertedTrunk(nn.Module):
     """A network of the paper's appendix with any kind of downsampling.
 
     Args:
-        name: "efficientnet_b0" (seven places, three of them of stride 1) or "densenet_bc" (L = 100, k = 12;
+        network: "efficientnet_b0" (seven places, three of them of stride 1) or "densenet_bc" (L = 100, k = 12;
             the two average pools between its blocks).
         downsampling: "strided" is the network as it is.
         strides: initial strides, see `replace_downsampling`; None: those the network has.
         smoothness: DiffStride's ramp width R >= 1, in DFT bins.
         shared_stride: each place learns one stride for both axes.
+        in_channels: colours of an image, three.
 
     Attributes:
         num_features: length of an embedding.
+        settings: the arguments it was made with; `strides` are the initial ones.
 
     Raises:
         ValueError: if an argument is out of range, or strided downsampling is to start from other strides.
@@ -46,25 +49,48 @@ class ConvertedTrunk(nn.Module):
 
     def __init__(
         self,
-        name: str,
+        network: str,
         downsampling: Downsampling = "diffstride",
         strides: InitialStrides = None,
         smoothness: float = 4.0,
         shared_stride: bool = False,
+        in_channels: int = 3,
     ):
         super().__init__()
-        if name not in NETWORKS:
-            raise ValueError(f"name must be {' or '.join(NETWORKS)}, got {name!r}")
-        self.net = NETWORKS[name]()
+        if network not in NETWORKS:
+            raise ValueError(f"network must be {' or '.join(NETWORKS)}, got {network!r}")
+        if in_channels != 3:
+            raise ValueError(f"{network} takes three colours, got in_channels={in_channels}")
+        self.net = NETWORKS[network]()
         self.num_features = self.net.num_features
-        places = PLACES[name]
+        self.settings: dict[str, Any] = {
+            "network": network,
+            "downsampling": downsampling,
+            "strides": None,
+            "smoothness": smoothness,
+            "shared_stride": shared_stride,
+            "in_channels": in_channels,
+        }
+        places = PLACES[network]
         if downsampling == "strided":
             if strides is not None:
                 raise ValueError("strided downsampling keeps the network's own strides, so it takes none")
             self._fixed = [list(map(float, group.stride)) for group in find_downsampling(self.net)]
             return
         still = [place for place in places or [] if self.net.get_submodule(place).stride == (1, 1)]
-        replace_downsampling(self.net, downsampling, smoothness, shared_stride, places, strides, still)
+        replace_downsampling(
+            self.net, downsampling, smoothness, shared_stride, places, strides=strides, candidates=still
+        )
+        self.settings["strides"] = self.strides()
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The parts of the network, from input to output."""
+        return list(self.net.features)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map ``(batch, 3, height, width)`` to the feature map ``(batch, channel, height', width')``."""
+        return self.net.features(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, 3, height, width)`` to an embedding ``(batch, num_features)``."""

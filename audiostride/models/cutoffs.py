@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ..layers.spectrum import diffstride_crop, edge_bin, spectral_crop
 from ..mel_scale import hz_to_mel
 from .audio_cnn import AudioCNN
+from .converted import ConvertedTrunk
 from .folding import Folding, axis_folding, mean_folding
 from .log_mel import LogMel
 from .network import AudioNetwork
@@ -192,12 +193,14 @@ def trunk_cutoffs(
 
 def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[LayerCutoff]:
     """Cut-offs of a classifier for an input of `seconds`, by default one window."""
-    frontend = model.frontend
+    frontend, trunk = model.frontend, model.trunk
+    if isinstance(trunk, ConvertedTrunk):
+        raise ValueError("cut-offs are of sounds, and this is a network for images")
     n_samples = round((model.window_s if seconds is None else seconds) * frontend.sample_rate)
     n_frames = n_samples // frontend.hop_length
     if n_frames < 1:
         raise ValueError(f"an input of {seconds} s is shorter than one frame")
-    return trunk_cutoffs(model.trunk, n_frames, frontend.n_mels, frontend.frame_rate)
+    return trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate)
 
 
 def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:

@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..windows import split_windows
 from .audio_cnn import AudioCNN
+from .converted import ConvertedTrunk
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 
 Frontend = LogMel | RawWaveform | ImageFrontend
-Trunk = AudioCNN | ResNet | WaveCNN
+Trunk = AudioCNN | ResNet | WaveCNN | ConvertedTrunk
 
 MAX_WINDOW = 2**26
 """Most samples in a window: 70 minutes at 16 kHz."""

@@ -58,6 +58,7 @@ def train(
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
     stride_cost: float = 0.0,
+    highest_stride: float | None = None,
     gradient_clip: float | None = None,
     accumulate: int = 1,
     ema_decay: float | None = None,
@@ -110,6 +111,7 @@ def train(
         warmup_steps: steps over which the rates rise to their peak, before the schedule begins.
         weight_decay: of the weights, never of strides.
         stride_cost: lambda of the regulariser `models.cost.stride_cost`.
+        highest_stride: what learned strides are held to besides half their map; None: no such limit.
         gradient_clip: largest norm of the gradient of all parameters together; None: no limit.
         accumulate: batches a step, whose gradients are averaged; the last step of an epoch may have fewer.
         ema_decay: validate and keep a moving average of the weights, see `update_average_`; None: do not.
@@ -199,7 +201,7 @@ def train(
 
                 # Update.
                 updates.step()
-                clamp_strides_(model)
+                clamp_strides_(model, highest_stride or float("inf"))
                 if run.average is not None and ema_decay is not None:
                     update_average_(run.average, model, ema_decay, run.step)
                 run.step += 1

@@ -86,23 +86,53 @@ class ModelSection(TrunkSection):
     aliasing: Aliasing = None
 
 
+Stride = (
+    Annotated[float, Field(ge=1)] | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
+)
+"""One number for both axes, or one for each."""
+
+
+class RandomRange(Section):
+    """Initial strides drawn evenly between `low` and `high` from the run's seed."""
+
+    low: float = Field(ge=1)
+    high: float = Field(ge=1)
+
+
 class ResNetSection(TrunkSection):
-    """Settings of the trunk, see `ResNet`; it has one input channel for spectrograms, three for colour images."""
+    """Settings of the trunk, see `ResNet`; it has one input channel for spectrograms, three for colour images.
+
+    A stride of null is a place that does not downsample. With `random_strides` the others are drawn, whatever
+    they are.
+    """
 
     name: Literal["resnet"]
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
     channels: list[Width] = [64, 128, 256, 512]
     blocks: list[Width] = [2, 2, 2, 2]
-    strides: list[
-        Annotated[float, Field(ge=1)]
-        | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
-    ] = [2, 1, 2, 2, 2]
+    strides: list[Stride | None] = [2, 1, 2, 2, 2]
+    random_strides: RandomRange | None = None
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
     aliasing: Aliasing = None
     stem: Literal["small", "imagenet"] = "small"
     pre_activation: bool = False
+    activated_shortcut: bool = True
+    as_published: bool = False
     in_channels: Literal[1, 3] = 1
+
+
+class ConvertedSection(TrunkSection):
+    """Settings of the trunk, see `ConvertedTrunk`; strides of null are those the network has."""
+
+    name: Literal["converted"]
+    network: Literal["efficientnet_b0", "densenet_bc"]
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    strides: list[Stride] | None = None
+    random_strides: RandomRange | None = None
+    smoothness: float = Field(4.0, ge=1)
+    shared_stride: bool = False
+    in_channels: Literal[3] = 3
 
 
 class WaveCNNSection(TrunkSection):

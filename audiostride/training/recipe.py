@@ -22,6 +22,7 @@ from ..data.sections import AugmentSection, TaskSection
 from ..errors import RecipeError
 from ..sections import Section, explain
 from .model_sections import (
+    ConvertedSection,
     FrontendSection,
     ImageFrontendSection,
     ModelSection,
@@ -54,6 +55,7 @@ class TrainSection(Section):
     learning_rate: float = Field(1e-4, gt=0)
     stride_learning_rate: float = Field(0.06, gt=0)  # from the study in docs/results.md
     aliasing_learning_rate: float = Field(0.06, gt=0)
+    highest_stride: float | None = Field(None, ge=1)
     schedule: Literal["constant", "one_cycle", "cosine", "step"] = "constant"
     drop_epochs: list[Annotated[int, Field(ge=1)]] = Field([], validate_default=True)
     warmup_steps: int = Field(0, ge=0)
@@ -106,7 +108,8 @@ class Recipe(Section):
 
     cache: folder of the decoded cache; None: no cache.
     sweep: values of keys, all of whose combinations `audiostride sweep` trains.
-    published: accuracies in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2".
+    published: accuracies in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2"
+        or, where a place does not downsample, "strided 1 - 2".
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -123,6 +126,7 @@ class Recipe(Section):
     model: Annotated[
         Annotated[ModelSection, Tag("audio_cnn")]
         | Annotated[ResNetSection, Tag("resnet")]
+        | Annotated[ConvertedSection, Tag("converted")]
         | Annotated[WaveCNNSection, Tag("wave_cnn")],
         _named("audio_cnn"),
     ] = ModelSection()
@@ -132,7 +136,8 @@ class Recipe(Section):
 
     def published_score(self) -> float | None:
         """The published accuracy of this downsampling from these initial strides, in percent, if there is one."""
-        strides = ("x".join(f"{s:g}" for s in (v if isinstance(v, list) else [v])) for v in self.model.strides)
+        pairs = [v if isinstance(v, list) else [] if v is None else [v] for v in self.model.strides or []]
+        strides = ("x".join(f"{s:g}" for s in pair) or "-" for pair in pairs)
         return self.published.get(" ".join([self.model.downsampling, *strides]))
 
     @model_validator(mode="after")
@@ -144,7 +149,9 @@ class Recipe(Section):
                     f"tasks.{name}.data.source images and frontend.name images belong together, "
                     f"got {task.data.source!r} and {self.frontend.name!r}"
                 )
-        channels = self.model.in_channels if isinstance(self.model, ResNetSection) else 1
+        channels = getattr(self.model, "in_channels", 1)
+        if not images and getattr(self.model, "as_published", False):
+            raise ValueError("model.as_published has no cut-offs and is for images; leave it out")
         if channels != (3 if images else 1):
             wanted = "model.name resnet with model.in_channels 3" if images else "model.in_channels 1"
             got = f"model.name {self.model.name} with {channels}"

@@ -18,6 +18,7 @@ from ..data.inspection import leaks
 from ..data.preparation import make_augmentation, make_class_weights, prepare_data
 from ..data.sections import EncodedData
 from ..errors import DataError, RecipeError
+from ..layers.conversion import RandomStrides
 from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
 from ..models.network import Frontend, Trunk
 from ..models.weight_budget import WeightBudget
@@ -126,8 +127,16 @@ def make_trunk(recipe: Recipe) -> Trunk:
         RecipeError: if its settings contradict each other, or ask for more weights than any machine trains.
     """
     try:
+        settings = recipe.model.model_dump(exclude={"name", "init", "linear_probe", "random_strides"})
+        if drawn := getattr(recipe.model, "random_strides", None):
+            draw = RandomStrides(drawn.low, drawn.high, recipe.seed)
+            if settings["strides"] is None:
+                settings["strides"] = draw
+            else:
+                places = draw.draw([2] * len(settings["strides"]), settings["shared_stride"])
+                settings["strides"] = [own and new for own, new in zip(settings["strides"], places, strict=True)]
         with WeightBudget(MAX_WEIGHTS):
-            return TRUNKS[recipe.model.name](**recipe.model.model_dump(exclude={"name", "init", "linear_probe"}))
+            return TRUNKS[recipe.model.name](**settings)
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
 

@@ -30,7 +30,7 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
         rows.append(
             {
                 "downsampling": first.model.downsampling,
-                "initial_strides": first.model.strides,
+                "initial_strides": first.model.strides or [],
                 "n": len(found),
                 "accuracy": float(np.mean(accuracies)),
                 "accuracy_sd": float(np.std(accuracies, ddof=1)) if len(found) > 1 else None,
