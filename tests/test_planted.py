@@ -15,8 +15,9 @@ import torch
 from small_training import freeze_batch_norm, small_data, small_model, train_small
 
 from audiostride import load
-from audiostride.analysis import plots
 from audiostride.analysis.listening import through_mel
+from audiostride.analysis.plot_style import svg
+from audiostride.analysis.result_plots import confusion_figure
 from audiostride.data.cache import cached
 from audiostride.data.clips import Clips
 from audiostride.data.folder import read_folder
@@ -162,7 +163,7 @@ def test_of_three_clips_of_a_class_on_one_is_tested_and_of_fewer_none(rare: int)
 
 
 def test_what_a_figure_is_called_cannot_write_into_the_page() -> None:
-    text = plots.svg(plots.confusion_figure(np.eye(2, dtype=int), ["a", "b"]), 'of "><script>x</script>&.wav')
+    text = svg(confusion_figure(np.eye(2, dtype=int), ["a", "b"]), 'of "><script>x</script>&.wav')
     assert text.startswith(
         '<svg role="img" aria-label="of &quot;&gt;&lt;script&gt;x&lt;/script&gt;&amp;.wav"',
     )

@@ -9,6 +9,7 @@ from ..errors import ModelFileError, UsageError
 from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import LayerCutoff, model_cutoffs
+from ..models.image_frontend import ImageFrontend
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .run_directory import read_predictions, read_results
 
