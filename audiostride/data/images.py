@@ -14,6 +14,9 @@ from ..errors import DataError, UsageError
 from .loading import load
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+MAX_PIXELS = 1 << 26
+"""Of one image, judged before it is decoded."""
+
 TEST_FOLDERS = ("test", "val", "validation")
 
 Progress = Callable[[str, int, int], None]
@@ -45,6 +48,8 @@ class ImageSet(NamedTuple):
         content = self.files[index]
         try:
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
                 return np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{self.names[index]}: cannot be decoded as an image ({error})") from error
