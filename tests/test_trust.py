@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import multiprocessing
 import os
@@ -22,14 +23,20 @@ import pytest
 import soundfile
 import torch
 from small_training import SETTINGS, small_data, small_model, train_small
+from typer.testing import CliRunner
 
+from audiostride.cli import app
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import FileClips
 from audiostride.data.download import extract
 from audiostride.data.loading import load, usable_cpus, workers_ended
+from audiostride.data.manifest import write_manifest
 from audiostride.data.shards import read_shards
-from audiostride.errors import DataError, ResourceError, resource_error
+from audiostride.errors import DataError, ResourceError, UsageError, resource_error
 from audiostride.training.loop import train
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
+from audiostride.training.run_testing import evaluate_run
 
 TESTS = Path(__file__).parent
 HANG_S = 120
@@ -378,3 +385,55 @@ def test_an_image_is_judged_by_its_header(tmp_path: Path) -> None:
     images = ImageSet([tmp_path / "bomb.png"], ["bomb.png"], np.zeros(1, np.int64), ["a"])
     with pytest.raises(DataError, match=r"bomb\.png: cannot be decoded as an image \(16385 x 4096 pixels are more"):
         images.decode(0)
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two tasks of one set of files, with tables that have both of its columns, one and none."""
+    folder = tmp_path_factory.mktemp("two")
+    (data,) = files_of_small_data(folder)
+    rows = [
+        {"file": name, "split": split, "loud": ("soft", "loud")[loud], "third": "abc"[third]}
+        for name, split, loud, third in zip(
+            data.clips.names, data.splits, data.labels["loud"], data.labels["third"], strict=True
+        )
+    ]
+    write_manifest(folder / "both.csv", rows)
+    write_manifest(folder / "loud.csv", [{"file": row["file"], "loud": row["loud"]} for row in rows])
+    write_manifest(folder / "neither.csv", [{"file": row["file"], "other": "x"} for row in rows])
+    source = f"{{source: manifest, path: {folder / 'both.csv'}}}"
+    tasks = "".join(f"  {task}: {{data: {source}, column: {task}}}\n" for task in ("loud", "third"))
+    (folder / "r.yaml").write_text(f"name: two\ntasks:\n{tasks}")
+    settings = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=8", "train.workers=0"]
+    run(load_recipe(str(folder / "r.yaml"), settings), folder / "run")
+    return folder
+
+
+def test_other_data_test_the_tasks_whose_columns_they_have(two_tasks: Path) -> None:
+    found = evaluate_run(two_tasks / "run", data=str(two_tasks / "loud.csv"))
+    assert {task: score.n for task, score in found.items()} == {"loud": 40}
+    assert set(evaluate_run(two_tasks / "run", data=str(two_tasks / "both.csv"))) == {"loud", "third"}
+    with pytest.raises(UsageError, match=r"none of the columns loud \(task loud\), third \(task third\) but other"):
+        evaluate_run(two_tasks / "run", data=str(two_tasks / "neither.csv"))
+
+
+def test_on_request_evaluate_counts_what_is_taken_for_what(two_tasks: Path) -> None:
+    command = ["evaluate", str(two_tasks / "run"), "--data", str(two_tasks / "both.csv"), "--by-class"]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    tasks = json.loads(done.stdout)["tasks"]
+    for task, labels in (("loud", ["loud", "soft"]), ("third", ["a", "b", "c"])):
+        matrix = np.array(tasks[task]["confusion"])
+        assert tasks[task]["labels"] == labels
+        assert matrix.sum() == tasks[task]["n"] == 4  # the table's own test clips
+        assert np.trace(matrix) == pytest.approx(4 * tasks[task]["accuracy"])
+    assert np.array(tasks["loud"]["confusion"]).sum(1).tolist() == [4, 0]  # clips of odd numbers, which are loud
+    assert "third: true class by row" in CliRunner().invoke(app, command).output
+    assert "confusion" not in CliRunner().invoke(app, [*command[:-1], "--json"]).stdout
+
+
+def test_a_run_that_is_refused_names_no_run_directory(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    done = CliRunner().invoke(app, ["train", "folder", f"tasks.label.data.path={tmp_path / 'nowhere'}", "--out", out])
+    assert isinstance(done.exception, DataError)
+    assert "run directory" not in done.output

@@ -1,12 +1,17 @@
 """Trainings: `train`, `sweep`, `train-images`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .arguments import Json, Overrides, Recipe
 from .output import print_json, print_table
+
+if TYPE_CHECKING:
+    from ..data.batches import LabelledClips
+    from ..models.classifier import AudioClassifier
 
 
 def train(
@@ -46,12 +51,16 @@ def train(
 
     run_dir = run_directory(loaded, out, resume)
     with ProgressDisplay(quiet=not is_main()) as display:
-        display.print(f"run directory: {run_dir}")
+
+        def on_start(model: "AudioClassifier", sets: "Sequence[LabelledClips]", bad_files: list[str]) -> None:
+            display.print(f"run directory: {run_dir}")  # only now it is there: recipe and data were accepted
+            display.on_start(model, sets, bad_files)
+
         results = run(
             loaded,
             run_dir,
             display.progress,
-            display.on_start,
+            on_start,
             display.on_step,
             display.on_epoch,
             notify=display.print,
