@@ -16,6 +16,9 @@ def evaluate(
         typer.Option(metavar="PATH", help="Another folder of audio; default: the test set it was made with."),
     ] = None,
     task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="Accuracy by class and a confusion matrix, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score a trained model on whole clips.
@@ -25,16 +28,23 @@ def evaluate(
       audiostride evaluate runs/mine
 
       audiostride evaluate runs/mine --data other_sounds --task label --json
+
+      audiostride evaluate runs/mine --by-class
     """
-    from ..training.run_testing import evaluate_run
-    from .display import ProgressDisplay, scores_table
+    from ..models.classifier import load
+    from ..training.run_testing import evaluate_run_by_class
+    from .display import ProgressDisplay, confusion_table, scores_table
 
     with ProgressDisplay() as display:
-        scores = evaluate_run(run_dir, data, task, display.progress)
+        scores, counts = evaluate_run_by_class(run_dir, data, task, display.progress)
+    labels = load(run_dir).labels if by_class else {}
+    matrices = {name: {"labels": labels[name], "confusion": counts[name].tolist()} for name in counts if by_class}
     if as_json:
-        print_json({"tasks": {name: score.metrics() for name, score in scores.items()}})
-    else:
-        print_table(scores_table(scores, f"Scores of {run_dir}"))
+        print_json({"tasks": {name: score.metrics() | matrices.get(name, {}) for name, score in scores.items()}})
+        return
+    print_table(scores_table(scores, f"Scores of {run_dir}"))
+    for name, matrix in matrices.items():
+        print_table(confusion_table(name, **matrix))
 
 
 def cutoffs(

@@ -18,6 +18,9 @@ from ..errors import DataError, UsageError
 from .clips import Clips, Progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+MAX_PIXELS = 1 << 26
+"""Of one image, judged before it is decoded."""
+
 TEST_FOLDERS = ("test", "val", "validation")
 
 COLOUR_IMAGES = 2048
@@ -53,6 +56,8 @@ class ImageClips(Clips):
         content = self.files[index]
         try:
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
                 return np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             name = self.names[index] if isinstance(content, bytes) else content
