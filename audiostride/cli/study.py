@@ -173,7 +173,7 @@ def listen(
 ) -> None:
     """Hear what is left of a sound after the learned cut-offs.
 
-    What a layer folds down by aliasing has become another modulation; it is named, and left out of the sound.
+    What a layer folds down by aliasing has become another modulation: it is left out of the sound, and said on stderr.
 
     [bold]Examples[/bold]
 
@@ -182,8 +182,10 @@ def listen(
       audiostride listen runs/mine clip.wav -o kept.wav --layers 1 --plain plain.wav
     """
     from ..analysis.listening import check_sound_file, keep, through_mel, write_sound
+    from ..analysis.wording import folding_sentence
     from ..data.decoding import read_audio
     from ..models.classifier import load
+    from ..models.cutoffs import model_cutoffs, summarise
 
     for file in filter(None, (out, compare_with)):
         check_sound_file(file)
@@ -191,6 +193,9 @@ def listen(
     rate = model.frontend.sample_rate
     waveform = read_audio(sound, rate)
     write_sound(out, keep(model, waveform, layers), rate)
+    for row in summarise([model_cutoffs(model)])[: None if layers is None else 2 * layers]:
+        if sentence := folding_sentence(row):
+            typer.echo(f"not in the sound: {sentence}", err=True)
     if compare_with:
         write_sound(compare_with, through_mel(model, waveform), rate)
     typer.echo(out)
