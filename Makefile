@@ -5,7 +5,7 @@ BIN := .venv/bin
 # CPU wheels where one is offered; an unbounded torch resolves to a CUDA build of several GB.
 TORCH := torch==2.13.*
 
-.PHONY: help demo test lint unit docs wheel hooks faults fuzz setup clean
+.PHONY: help demo test lint unit robust mutants docs wheel hooks faults fuzz setup clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -15,6 +15,18 @@ demo: setup ## train the embedded ripples and print their cut-offs
 	$(BIN)/audiostride cutoffs $$(ls -d runs/demo-* | tail -n 1)
 
 test: lint unit ## lint, types, all tests
+
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+robust: setup ## the tests on one core, on two, with fewer vector instructions, from three other random states
+	taskset -c 0 $(PYTEST)
+	taskset -c 0,1 env OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(PYTEST) -n auto --dist loadfile
+	for seed in 1 2 3; do TEST_SEED=$$seed $(PYTEST) -n auto --dist loadfile || exit 1; done
+
+mutants: setup ## plant faults and count those that the quick tests notice
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[mutants]"
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --planted
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
 faults: setup ## kills, full disks, flipped bits: the figures of docs/reliability.md (root, for a small tmpfs)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py

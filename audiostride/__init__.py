@@ -20,7 +20,7 @@ _HOME = {
     "AudiostrideError": "errors",
     "DiffStride": "layers.downsampling",
     "LogMel": "models.log_mel",
-    "Prediction": "models.network",
+    "Prediction": "models.prediction",
     "RawWaveform": "models.wave_cnn",
     "RandomStrides": "layers.conversion",
     "ResNet": "models.resnet",
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from .models.classifier import load as load
     from .models.cost import stride_cost as stride_cost
     from .models.log_mel import LogMel as LogMel
-    from .models.network import Prediction as Prediction
+    from .models.prediction import Prediction as Prediction
     from .models.registry import create_model as create_model
     from .models.registry import list_models as list_models
     from .models.resnet import ResNet as ResNet

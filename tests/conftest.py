@@ -1,17 +1,21 @@
 """Fixtures that several test modules share."""
 
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from small_training import SEED
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Every test starts from the same random state."""
-    torch.manual_seed(0)
+    """Every test starts from the same random state; `TEST_SEED` chooses another, which no test may mind."""
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+    random.seed(SEED)
 
 
 def tone(frequency_hz: float, seconds: float = 1.0, sample_rate: int = 16000) -> np.ndarray:
@@ -24,11 +28,11 @@ def tone(frequency_hz: float, seconds: float = 1.0, sample_rate: int = 16000) ->
 def tone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two easy classes of real WAV files: 30 low and 30 high tones of 0.6 to 1.6 s in noise."""
     folder = tmp_path_factory.mktemp("tones")
-    random = np.random.RandomState(0)
+    draws = np.random.RandomState(SEED)
     for label, low, high in (("high", 2000, 4000), ("low", 200, 500)):
         (folder / label).mkdir()
         for i in range(30):
-            sound = tone(random.uniform(low, high), random.uniform(0.6, 1.6))
-            sound += 0.01 * random.standard_normal(len(sound)).astype(np.float32)
+            sound = tone(draws.uniform(low, high), draws.uniform(0.6, 1.6))
+            sound += 0.01 * draws.standard_normal(len(sound)).astype(np.float32)
             soundfile.write(folder / label / f"{i:02d}.wav", sound, 16000)
     return folder

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -279,6 +280,9 @@ def fuzz(name: str, seconds: int) -> str:
 
 
 def _inside(name: str, options: list[str]) -> None:
+    # The fuzzer looks at what is in memory once a second; an allocation beyond the limit fails at once.
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (MAX_MEMORY_MB << 20),) * 2)
     atheris.Setup([sys.argv[0], *options], lambda data: void(try_input(name, data)))
     atheris.Fuzz()
 

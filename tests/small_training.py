@@ -1,5 +1,6 @@
 """A training of fractions of a second, that several test modules share."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from audiostride.data.batches import LabelledClips
 from audiostride.data.clips import ArrayClips
 from audiostride.training.loop import train
 
+SEED = int(os.environ.get("TEST_SEED", "0"))
+"""Another one (`make robust` tries three) gives other weights, data and draws, which no test may mind."""
+
 SETTINGS: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 8,
@@ -22,7 +26,7 @@ SETTINGS: dict[str, Any] = {
 
 def small_data(n_clips: int = 40) -> list[LabelledClips]:
     """Clips of 0.2 s of noise, loud or soft, with two tasks; a tenth each for validation and test."""
-    random = np.random.RandomState(0)
+    random = np.random.RandomState(SEED)
     loud, seed = np.arange(n_clips) % 2, np.arange(n_clips) // 2 % 3
     waveforms = (random.standard_normal((n_clips, 3200)) * (0.02 + 0.1 * loud[:, None])).astype(np.float32)
     names = [f"clip-{i:02d}" for i in range(n_clips)]
@@ -31,7 +35,7 @@ def small_data(n_clips: int = 40) -> list[LabelledClips]:
     return [LabelledClips(clips, {"loud": loud, "third": seed}, splits)]
 
 
-def small_model(seed: int = 0) -> AudioClassifier:
+def small_model(seed: int = SEED) -> AudioClassifier:
     """Two blocks of four channels with learned strides and aliasing."""
     torch.manual_seed(seed)
     trunk = AudioCNN("diffstride", (4, 4), ((2, 2), (1.5, 2)), smoothness=1, aliasing=0.1)

@@ -135,26 +135,16 @@ def test_every_package_says_what_it_is_in_a_sentence():
 
 
 LONG_MODULE, LONG_FUNCTION = 350, 80  # lines; a function's docstring does not count
-STILL_LONG = {
-    "training/loop.py",
-    "training/run.py",
-    "training/recipe.py",
-    "layers/spectrum.py",
-    "layers/downsampling.py",
-    "layers/conversion.py",
-    "analysis/comparison.py",
-}
-"""Modules that are still to be split; none is added here."""
+LONG_ON_PURPOSE = {("training/loop.py", "train")}
+"""The training loop: thirty arguments, and stages whose order is to be read in one place; each is a function."""
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_modules_and_functions_are_short_enough_to_be_read(path):
-    if path.relative_to(ROOT).as_posix() in STILL_LONG:
-        return
-    text = path.read_text(encoding="utf-8")
+    name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= LONG_MODULE
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (name, node.name) not in LONG_ON_PURPOSE:
             described = node.body[0] if ast.get_docstring(node) else None
             docstring = described.end_lineno - described.lineno + 1 if described else 0
             assert node.end_lineno - node.lineno + 1 - docstring <= LONG_FUNCTION, node.name

@@ -72,3 +72,18 @@ def test_the_command_writes_a_sound_of_the_same_length_the_same_every_time(tmp_p
     assert (len(sound), rate) == (11200, 16000)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
     assert soundfile.info(tmp_path / "plain.flac").frames == 11200
+
+
+def test_what_aliasing_keeps_of_the_ramp_is_heard_and_what_it_folds_is_said(tmp_path):
+    settings = {"channels": (4,), "strides": ((10.0, 1.0),), "smoothness": 4}
+    plain, folding = (trunk_gain(AudioCNN(aliasing=alpha, **settings), 100, 64)[0] for alpha in (None, 0.5))
+    assert np.allclose(folding, np.where(np.arange(51) < 9, plain + 0.5 * (1 - plain), 0.0), atol=1e-6)
+    model = AudioClassifier(LogMel(), AudioCNN(aliasing=0.5, **settings), {"x": 2})
+    model.save(tmp_path / "run")
+    soundfile.write(tmp_path / "clip.wav", modulated_noise(4.0, 0.7), 16000)
+    arguments = [str(tmp_path / "run"), str(tmp_path / "clip.wav"), "-o", str(tmp_path / "kept.wav")]
+    done = CliRunner().invoke(app, ["listen", *arguments])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(tmp_path / "kept.wav")
+    expected = "not in the sound: layer 1 folds 50 % of what lies above 8.5 Hz and removes 50 %: 50.0 lands on 1.0"
+    assert expected in done.stderr

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from small_training import SEED
 from torch.nn import functional as F
 
 from audiostride.data.batches import plan_epoch
@@ -26,7 +27,7 @@ from audiostride.training.run_testing import predicted_label
 from audiostride.training.setup import check_recipe, make_frontend, make_transforms, make_trunk, read_data
 from audiostride.training.shipped import shipped_recipes
 
-TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=8", "train.workers=0"]
+TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=8", "train.workers=0", f"seed={SEED}"]
 
 
 def test_soft_labels_of_a_certain_class_give_the_loss_of_its_number() -> None:

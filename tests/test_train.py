@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_training import SEED
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, load, read_audio
 from audiostride.data.batches import LabelledClips
@@ -20,7 +21,7 @@ from audiostride.training.run import run
 from audiostride.training.run_testing import evaluate_run
 from audiostride.training.schedules import schedule_factor
 
-TINY = ["model.channels=[4,8]", "model.strides=[[2,2],[2,2]]", "train.batch_size=8", "train.workers=0"]
+TINY = ["model.channels=[4,8]", "model.strides=[[2,2],[2,2]]", "train.batch_size=8", "train.workers=0", f"seed={SEED}"]
 
 
 def tiny(folder: Path, *overrides: str) -> Recipe:

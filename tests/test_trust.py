@@ -1,11 +1,19 @@
 """Every end of a run is one that a person can read: nothing hangs, nothing foreign is raised, nothing is lost."""
 
+import bz2
+import gzip
+import io
+import json
+import lzma
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tarfile
+import tracemalloc
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +23,20 @@ import pytest
 import soundfile
 import torch
 from small_training import SETTINGS, small_data, small_model, train_small
+from typer.testing import CliRunner
 
+from audiostride.cli import app
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import FileClips
+from audiostride.data.download import extract
 from audiostride.data.loading import load, usable_cpus, workers_ended
-from audiostride.errors import DataError, ResourceError, resource_error
+from audiostride.data.manifest import write_manifest
+from audiostride.data.shards import read_shards
+from audiostride.errors import DataError, ResourceError, UsageError, resource_error
 from audiostride.training.loop import train
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
+from audiostride.training.run_testing import evaluate_run
 
 TESTS = Path(__file__).parent
 HANG_S = 120
@@ -264,3 +280,160 @@ def test_a_normal_run_with_the_default_workers_warns_of_nothing(tmp_path: Path) 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train_small(small_model(), tmp_path, workers=2, epochs=1)
+
+
+BOMB_BYTES = 96 << 20
+"""Zeros behind a header that claims four gigabytes; packed, they are a few kilobytes."""
+
+PACKERS: dict[str, Callable[..., Any]] = {"tar": open, "tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open}
+
+
+def bomb(path: Path, kind: bytes) -> Path:
+    """An archive that begins with an extended header of the kind."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, 4 << 30
+    with PACKERS[path.name.partition(".")[2]](path, "wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(BOMB_BYTES >> 20):
+            file.write(bytes(1 << 20))
+    return path
+
+
+def peak_mb(read: Callable[[], object]) -> float:
+    """Most memory that Python took while `read` ended in an error that names the file."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="bomb"):
+            read()
+        return tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_what_a_tar_header_claims_is_judged_before_it_is_read(kind: bytes, packing: str, tmp_path: Path) -> None:
+    path = bomb(tmp_path / f"bomb.{packing}", kind)
+    assert peak_mb(lambda: extract(path, tmp_path / "out")) < 16  # of which a dictionary of xz has 8
+    assert peak_mb(lambda: read_shards(path)) < 16
+
+
+def sparse_bomb() -> bytes:
+    """A sparse file whose map of holes, in its content, has millions of entries."""
+    member = tarfile.TarInfo("a.wav")
+    member.size = 64 << 20
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1"}
+    member.pax_headers |= {"GNU.sparse.name": "a.wav"}
+    return member.tobuf(tarfile.PAX_FORMAT) + b"30000000\n" + b"1\n" * (16 << 20)
+
+
+def many_global_headers() -> bytes:
+    """A hundred headers of half a megabyte that count for all members."""
+    content = b""
+    for number in range(100):
+        content += tarfile.TarInfo.create_pax_global_header({f"k{number}": "x" * (1 << 19)})
+        content += tarfile.TarInfo(f"{number}.wav").tobuf()
+    return content
+
+
+def hungry_lzma() -> bytes:
+    """An lzma stream that asks for a dictionary of nearly 4 GB."""
+    return b"]\0\0\0\xf0" + b"\xff" * 8 + bytes(100)
+
+
+@pytest.mark.parametrize("make", [sparse_bomb, many_global_headers, hungry_lzma])
+def test_no_other_part_of_a_tar_takes_memory_without_bound(make: Callable[[], bytes], tmp_path: Path) -> None:
+    (tmp_path / "bomb.tar").write_bytes(make())
+    assert peak_mb(lambda: extract(tmp_path / "bomb.tar", tmp_path / "out")) < 24
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_a_zip_is_unpacked_piece_by_piece_or_refused(method: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", method) as zipped, zipped.open("a.wav", "w") as file:
+        for _ in range(128):
+            file.write(bytes(1 << 20))
+    assert peak_mb(lambda: extract(tmp_path / "bomb.zip", tmp_path / "out")) < 8
+    assert sum(file.stat().st_size for file in (tmp_path / "out").rglob("*.wav")) <= 100 << 20
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_an_archive_in_two_streams_with_long_names_is_unpacked_whole(packing: str, tmp_path: Path) -> None:
+    content, long = io.BytesIO(), "folder/" * 40 + "a.wav"
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name in (long, "b.wav"):
+            member = tarfile.TarInfo(name)
+            member.size = 3 << 20
+            tar.addfile(member, io.BytesIO(os.urandom(1 << 10) * (3 << 10)))
+    path, whole = tmp_path / f"a.{packing}", content.getvalue()
+    for part in (whole[:70_000], whole[70_000:]):
+        with PACKERS[packing](path, "ab") as file:
+            file.write(part)
+    extract(path, tmp_path / "out")
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        for name in (long, "b.wav"):
+            found = tar.extractfile(name)
+            assert found is not None
+            assert (tmp_path / "out" / name).read_bytes() == found.read()
+
+
+def test_an_image_is_judged_by_its_header(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from audiostride.data.images import MAX_PIXELS, ImageSet
+
+    Image.new("1", (MAX_PIXELS // 4096 + 1, 4096)).save(tmp_path / "bomb.png")
+    images = ImageSet([tmp_path / "bomb.png"], ["bomb.png"], np.zeros(1, np.int64), ["a"])
+    with pytest.raises(DataError, match=r"bomb\.png: cannot be decoded as an image \(16385 x 4096 pixels are more"):
+        images.decode(0)
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two tasks of one set of files, with tables that have both of its columns, one and none."""
+    folder = tmp_path_factory.mktemp("two")
+    (data,) = files_of_small_data(folder)
+    rows = [
+        {"file": name, "split": split, "loud": ("soft", "loud")[loud], "third": "abc"[third]}
+        for name, split, loud, third in zip(
+            data.clips.names, data.splits, data.labels["loud"], data.labels["third"], strict=True
+        )
+    ]
+    write_manifest(folder / "both.csv", rows)
+    write_manifest(folder / "loud.csv", [{"file": row["file"], "loud": row["loud"]} for row in rows])
+    write_manifest(folder / "neither.csv", [{"file": row["file"], "other": "x"} for row in rows])
+    source = f"{{source: manifest, path: {folder / 'both.csv'}}}"
+    tasks = "".join(f"  {task}: {{data: {source}, column: {task}}}\n" for task in ("loud", "third"))
+    (folder / "r.yaml").write_text(f"name: two\ntasks:\n{tasks}")
+    settings = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=8", "train.workers=0"]
+    run(load_recipe(str(folder / "r.yaml"), settings), folder / "run")
+    return folder
+
+
+def test_other_data_test_the_tasks_whose_columns_they_have(two_tasks: Path) -> None:
+    found = evaluate_run(two_tasks / "run", data=str(two_tasks / "loud.csv"))
+    assert {task: score.n for task, score in found.items()} == {"loud": 40}
+    assert set(evaluate_run(two_tasks / "run", data=str(two_tasks / "both.csv"))) == {"loud", "third"}
+    with pytest.raises(UsageError, match=r"none of the columns loud \(task loud\), third \(task third\) but other"):
+        evaluate_run(two_tasks / "run", data=str(two_tasks / "neither.csv"))
+
+
+def test_on_request_evaluate_counts_what_is_taken_for_what(two_tasks: Path) -> None:
+    command = ["evaluate", str(two_tasks / "run"), "--data", str(two_tasks / "both.csv"), "--by-class"]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    tasks = json.loads(done.stdout)["tasks"]
+    for task, labels in (("loud", ["loud", "soft"]), ("third", ["a", "b", "c"])):
+        matrix = np.array(tasks[task]["confusion"])
+        assert tasks[task]["labels"] == labels
+        assert matrix.sum() == tasks[task]["n"] == 4  # the table's own test clips
+        assert np.trace(matrix) == pytest.approx(4 * tasks[task]["accuracy"])
+    assert np.array(tasks["loud"]["confusion"]).sum(1).tolist() == [4, 0]  # clips of odd numbers, which are loud
+    assert "third: true class by row" in CliRunner().invoke(app, command).output
+    assert "confusion" not in CliRunner().invoke(app, [*command[:-1], "--json"]).stdout
+
+
+def test_a_run_that_is_refused_names_no_run_directory(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    done = CliRunner().invoke(app, ["train", "folder", f"tasks.label.data.path={tmp_path / 'nowhere'}", "--out", out])
+    assert isinstance(done.exception, DataError)
+    assert "run directory" not in done.output

@@ -129,7 +129,7 @@ def _pass_bands(
     ax.grid(False, axis="y")
     masked = any(row["own"]["full_gain"] is not None for row in rows)
     folds = any(row["folding"] for row in rows)
-    what = "kept after each layer (pale: fading" + ("; red: folded, by height)" if folds else ")")
+    what = "kept (pale: fading; red: folded)" if folds else "kept after each layer (pale: fading)"
     ax.set_title(f"{axis}: " + (what if masked else "Nyquist frequency so far, f/2S"))
     ax.set_xlabel(_LABELS[axis])
 
@@ -149,9 +149,10 @@ def _measured(ax: "Axes", axis: str, responses: Sequence[LayerResponse], limit: 
             points = [(x, y) for x, y in zip(response.modulation, response.measured, strict=True) if y is not None]
             ax.plot(*zip(*points, strict=True), "o", ms=2.6, color=colour, label=f"layer {response.layer}")
     ax.set_xlim(0, limit)
-    ax.set_title(f"{axis}: mask (line) and measured (dots)")
+    ax.set_title(f"{axis}: predicted (line) and measured (dots)")
     ax.set_xlabel(_LABELS[axis])
     ax.set_ylabel("gain")
+    ax.set_ylim(bottom=0)
 
 
 def _cell_edges(values: Sequence[float]) -> np.ndarray:

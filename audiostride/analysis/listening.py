@@ -6,7 +6,9 @@ past its first non-linearity is no filter, so this is the resolution of its feat
 """
 
 import errno
+import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -120,13 +122,16 @@ def invert(frontend: LogMel, log_mel: Tensor, n_samples: int) -> np.ndarray:
     )  # fmt: skip
     window = len(frontend.window)
     # librosa centres its frames, ours begin at t * hop: the sound comes out half a window late.
+    # The seed has another name since librosa 1.0.
+    seed = "rng" if "rng" in inspect.signature(librosa.griffinlim).parameters else "random_state"
+    seeded: dict[str, Any] = {seed: 0}
     late = librosa.griffinlim(
         magnitude,
         n_iter=48,
         hop_length=frontend.hop_length,
         win_length=window,
         n_fft=settings["n_fft"],
-        random_state=0,
+        **seeded,
     )
     sound = np.zeros(n_samples)
     part = late[: n_samples - window // 2]

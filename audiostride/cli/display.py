@@ -157,6 +157,18 @@ def scores_table(scores: dict[str, "Score"], title: str) -> Table:
     return table
 
 
+def confusion_table(task: str, labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
+    """A row for each true class: its accuracy, and how many of its clips were taken for which class."""
+    table = Table(title=f"{task}: true class by row", box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("class", no_wrap=True)
+    for heading in ("accuracy", "clips", *labels):
+        table.add_column(heading, justify="right")
+    for i, (label, row) in enumerate(zip(labels, confusion, strict=True)):
+        accuracy = f"{100 * row[i] / sum(row):.1f} %" if sum(row) else ""
+        table.add_row(label, accuracy, str(sum(row)), *map(str, row))
+    return table
+
+
 def plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table of text; the first column is the name of the row."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")

@@ -16,6 +16,9 @@ def evaluate(
         typer.Option(metavar="PATH", help="Another folder of audio; default: the test set it was made with."),
     ] = None,
     task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="Accuracy by class and a confusion matrix, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score a trained model on whole clips.
@@ -25,16 +28,23 @@ def evaluate(
       audiostride evaluate runs/mine
 
       audiostride evaluate runs/mine --data other_sounds --task label --json
+
+      audiostride evaluate runs/mine --by-class
     """
-    from ..training.run_testing import evaluate_run
-    from .display import ProgressDisplay, scores_table
+    from ..models.classifier import load
+    from ..training.run_testing import evaluate_run_by_class
+    from .display import ProgressDisplay, confusion_table, scores_table
 
     with ProgressDisplay() as display:
-        scores = evaluate_run(run_dir, data, task, display.progress)
+        scores, counts = evaluate_run_by_class(run_dir, data, task, display.progress)
+    labels = load(run_dir).labels if by_class else {}
+    matrices = {name: {"labels": labels[name], "confusion": counts[name].tolist()} for name in counts if by_class}
     if as_json:
-        print_json({"tasks": {name: score.metrics() for name, score in scores.items()}})
-    else:
-        print_table(scores_table(scores, f"Scores of {run_dir}"))
+        print_json({"tasks": {name: score.metrics() | matrices.get(name, {}) for name, score in scores.items()}})
+        return
+    print_table(scores_table(scores, f"Scores of {run_dir}"))
+    for name, matrix in matrices.items():
+        print_table(confusion_table(name, **matrix))
 
 
 def cutoffs(
@@ -163,7 +173,7 @@ def listen(
 ) -> None:
     """Hear what is left of a sound after the learned cut-offs.
 
-    What a layer folds down by aliasing has become another modulation; it is named, and left out of the sound.
+    What a layer folds down by aliasing has become another modulation: it is left out of the sound, and said on stderr.
 
     [bold]Examples[/bold]
 
@@ -172,8 +182,10 @@ def listen(
       audiostride listen runs/mine clip.wav -o kept.wav --layers 1 --plain plain.wav
     """
     from ..analysis.listening import check_sound_file, keep, through_mel, write_sound
+    from ..analysis.wording import folding_sentence
     from ..data.decoding import read_audio
     from ..models.classifier import load
+    from ..models.cutoffs import model_cutoffs, summarise
 
     for file in filter(None, (out, compare_with)):
         check_sound_file(file)
@@ -181,6 +193,9 @@ def listen(
     rate = model.frontend.sample_rate
     waveform = read_audio(sound, rate)
     write_sound(out, keep(model, waveform, layers), rate)
+    for row in summarise([model_cutoffs(model)])[: None if layers is None else 2 * layers]:
+        if sentence := folding_sentence(row):
+            typer.echo(f"not in the sound: {sentence}", err=True)
     if compare_with:
         write_sound(compare_with, through_mel(model, waveform), rate)
     typer.echo(out)

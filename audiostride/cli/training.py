@@ -1,6 +1,6 @@
 """Trainings: `train`, `sweep`, `train-images`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,8 @@ from .arguments import Json, Overrides, Recipe
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
+    from ..data.batches import LabelledClips
+    from ..models.classifier import AudioClassifier
     from ..training.recipe import Recipe as TrainingRecipe
     from ..training.sweep import Outcome, Planned
     from .display import ProgressDisplay
@@ -55,8 +57,12 @@ def train(
 
     run_dir = run_directory(loaded, out, resume)
     with _display() as display:
-        display.print(f"run directory: {run_dir}")
-        results = _train_one(display, loaded, run_dir, resume=resume, allow_inexact=allow_inexact)
+
+        def on_start(model: "AudioClassifier", sets: "Sequence[LabelledClips]", bad_files: list[str]) -> None:
+            display.print(f"run directory: {run_dir}")  # only now it is there: recipe and data were accepted
+            display.on_start(model, sets, bad_files)
+
+        results = _train_one(display, loaded, run_dir, on_start, resume=resume, allow_inexact=allow_inexact)
     if not is_main():
         return
     if as_json:
@@ -161,7 +167,13 @@ def _display() -> "ProgressDisplay":
     return ProgressDisplay(quiet=not is_main())
 
 
-def _train_one(display: "ProgressDisplay", recipe: "TrainingRecipe", run_dir: Path, **settings: Any) -> dict[str, Any]:
+def _train_one(
+    display: "ProgressDisplay",
+    recipe: "TrainingRecipe",
+    run_dir: Path,
+    on_start: Callable[..., None] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
     """Train a recipe into a directory, where it goes on with what a stopped run left."""
     from ..training.run import run
 
@@ -169,7 +181,7 @@ def _train_one(display: "ProgressDisplay", recipe: "TrainingRecipe", run_dir: Pa
         recipe,
         run_dir,
         display.progress,
-        display.on_start,
+        on_start or display.on_start,
         display.on_step,
         display.on_epoch,
         notify=display.print,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ..errors import DataError
+from .bounded_tar import BoundedTar, open_packed
 from .clips import Progress
 
 TIMEOUT_S = 20.0
@@ -117,7 +118,7 @@ def extract(archive: Path, folder: Path, progress: Progress | None = None) -> No
 
     Only plain files and directories below the folder are ever written: an archive with an absolute
     path, a `..`, a link or a device is refused before that member, as is one that grows beyond all
-    proportion.
+    proportion. What a header claims is judged before it is read, so memory is bounded, too.
 
     Args:
         archive: the archive.
@@ -132,7 +133,7 @@ def extract(archive: Path, folder: Path, progress: Progress | None = None) -> No
     written = 0
     made: set[Path] = set()
     try:
-        for count, (name, content) in enumerate(_members(archive), 1):
+        for count, (name, content) in enumerate(_members(archive, 2 * limit), 1):
             target = folder / _inside(name, archive)
             if target.parent not in made:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,26 +223,30 @@ def _check(path: Path, link: Link, progress: Progress | None) -> None:
         raise DataError(f"{link.address}: its {link.algorithm} is {hasher.hexdigest()}, not {link.digest}.{damaged}")
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(archive: Path, max_bytes: int) -> Iterator[tuple[str, IO[bytes]]]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise DataError(f"{archive}: {info.filename!r} is a link or device; it is not unpacked")
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    # Of the others zipfile unpacks all that a piece of the file stands for, at once.
+                    raise DataError(
+                        f"{archive}: {info.filename!r} is packed by method {info.compress_type}, only deflate is read; "
+                        "unpack it yourself and give the folder"
+                    )
                 if not info.is_dir():
                     yield info.filename, zipped.open(info)
         return
-    with tarfile.open(archive, "r|*") as tar:
+    with open_packed(archive) as file:
+        tar = BoundedTar(file, max_bytes)
         for member in tar:
             if member.isdir():
                 continue
             if not member.isreg():
                 raise DataError(f"{archive}: {member.name!r} is a link or device; it is not unpacked")
-            content = tar.extractfile(member)
-            assert content is not None
-            yield member.name, content
-            tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+            yield member.name, tar.content(member)
 
 
 def _inside(name: str, archive: Path) -> Path:

@@ -37,11 +37,12 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
 
     Example:
         >>> import tempfile
+        >>> words = Path(tempfile.mkdtemp())
         >>> for word in ("no", "yes"):
-        ...     folder = Path(tempfile.gettempdir()) / "words" / word
-        ...     folder.mkdir(parents=True, exist_ok=True)
+        ...     folder = words / word
+        ...     folder.mkdir()
         ...     (folder / "a.wav").touch()
-        >>> clips = read_folder(Path(tempfile.gettempdir()) / "words")
+        >>> clips = read_folder(words)
         >>> clips.names, clips.columns
         (['no/a.wav', 'yes/a.wav'], {'label': ['no', 'yes']})
     """

@@ -18,6 +18,9 @@ from ..errors import DataError, UsageError
 from .clips import Clips, Progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+MAX_PIXELS = 1 << 26
+"""Of one image, judged before it is decoded."""
+
 TEST_FOLDERS = ("test", "val", "validation")
 
 COLOUR_IMAGES = 2048
@@ -53,6 +56,8 @@ class ImageClips(Clips):
         content = self.files[index]
         try:
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
                 return np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             name = self.names[index] if isinstance(content, bytes) else content
@@ -115,9 +120,9 @@ def colours(clips: Clips, rows: Sequence[int] | np.ndarray, resolution: int) -> 
     """Mean and standard deviation of each colour over the test views of the first `COLOUR_IMAGES` of some images.
 
     Example:
-        >>> images = ImageClips(["a"], {}, [""], pixels=np.full((1, 8, 8, 3), 51, np.uint8))
+        >>> images = ImageClips(["a"], {}, [""], pixels=np.full((1, 8, 8, 3), 255, np.uint8))
         >>> colours(images, [0], 8)
-        Colours(mean=[0.2, 0.2, 0.2], std=[0.001, 0.001, 0.001])
+        Colours(mean=[1.0, 1.0, 1.0], std=[0.001, 0.001, 0.001])
     """
     some = np.stack([clips.read(int(row), resolution) for row in rows[:COLOUR_IMAGES]]) / 255
     return Colours(some.mean((0, 1, 2)).tolist(), np.maximum(some.std((0, 1, 2)), 1e-3).tolist())

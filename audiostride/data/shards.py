@@ -26,6 +26,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import replace_file
+from .bounded_tar import BoundedTar
 from .clips import EncodedClips, Progress
 from .decoding import EXTENSIONS
 from .download import UNSOUND
@@ -204,16 +205,15 @@ def _shards_at(root: Path) -> list[Path]:
 
 def _members(shard: Path) -> Iterator[Member]:
     try:
-        with tarfile.open(shard, "r:") as tar:
-            yield from _clips_of(str(shard), tar, shard.stat().st_size)
+        with shard.open("rb") as file:
+            yield from _clips_of(str(shard), BoundedTar(file), shard.stat().st_size)
     except UNSOUND as error:
         raise DataError(f"{shard}: is not a plain tar file ({error})") from error
 
 
-def _clips_of(shard: str, tar: tarfile.TarFile, length: int) -> Iterator[Member]:
+def _clips_of(shard: str, tar: BoundedTar, length: int) -> Iterator[Member]:
     key, name, labels, place = "", "", dict[str, str](), (0, 0)
     for member in tar:
-        tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
         if not member.isreg():
             continue
         folder, _, base = member.name.rpartition("/")
@@ -232,12 +232,11 @@ def _clips_of(shard: str, tar: tarfile.TarFile, length: int) -> Iterator[Member]
         yield Member(name, labels, *place)
 
 
-def _labels(shard: str, tar: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dict[str, str]:
-    content = tar.extractfile(member)
-    if content is None or member.size > _MAX_LABEL_BYTES:
+def _labels(shard: str, tar: BoundedTar, member: tarfile.TarInfo, ending: str) -> dict[str, str]:
+    if member.size > _MAX_LABEL_BYTES:
         raise DataError(f"{shard}: {member.name!r} is too large for labels")
     try:
-        text = content.read().decode("utf-8").strip()
+        text = tar.content(member).read().decode("utf-8").strip()
         if ending != "json":
             return {"label": text}
         values = json.loads(text)
@@ -308,8 +307,7 @@ def _index(url: str) -> tuple[str, list[Member]]:
             kept = _index_file(url, version)
             with contextlib.suppress(OSError, ValueError, TypeError):
                 return version, [Member(*member) for member in json.loads(kept.read_text(encoding="utf-8"))]
-            with tarfile.open(fileobj=response, mode="r|") as tar:
-                members = list(_clips_of(url, tar, length or 1 << 62))
+            members = list(_clips_of(url, BoundedTar(response), length or 1 << 62))
     except tarfile.TarError as error:
         raise DataError(f"{url}: is not a plain tar file, or broke off ({error})") from error
     except urllib.error.HTTPError as error:

@@ -180,7 +180,7 @@ def read_range(url: str, first: int, last: int) -> bytes:
                         f"{url}: this server does not hand out parts of a file (HTTP Range), so it cannot be streamed; "
                         "download the files and give their folder"
                     )
-                content = response.read()
+                content = response.read(last - first + 1)  # no more, whatever the server sends
             if len(content) == last - first:
                 return content
             reason = f"{len(content)} of {last - first} bytes came"

@@ -20,43 +20,62 @@ LONG_AXIS = 1024
 
 
 class _PoolByMatrix(torch.autograd.Function):
-    """``shift_columns(pooling_matrix(mask), taps) @ x``, keeping only what the stride's gradient needs.
+    """``shift_columns(pooling_matrix(mask, crop, aliasing), taps) @ x``, keeping only what its own gradients need.
 
     The mask depends on the stride on the ramp's bins alone, so the backward needs the input's
-    Fourier coefficients there (about 2R rows) instead of the input itself.
+    Fourier coefficients there (about 2R rows) instead of the input itself. For the aliasing, which comes with
+    one tap only, it needs what one more of it would add to the output. `plain` is the matrix without
+    aliasing where the mask does not learn; the mask is not looked at then.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor, crop: Crop, taps: int) -> Tensor:
-        matrix = shift_columns(pooling_matrix(mask, crop), taps).to(x.dtype)
-        ctx.crop, ctx.taps, ctx.mask = crop, taps, (mask.shape, mask.dtype)
-        learns = ctx.needs_input_grad[1]
-        ctx.save_for_backward(matrix, shift_columns(basis_rows(crop.n, *crop.ramp, x), taps) @ x if learns else None)
+    def forward(
+        ctx, x: Tensor, mask: Tensor | None, aliasing: Tensor | None, plain: Tensor | None, crop: Crop, taps: int
+    ):
+        if plain is None:
+            assert mask is not None
+            plain = pooling_matrix(mask, crop)
+        rows, matrix = [x.new_empty(0, crop.n)], plain
+        if ctx.needs_input_grad[1]:
+            rows.append(shift_columns(basis_rows(crop.n, *crop.ramp, x), taps))
+        if aliasing is not None:
+            sampling = sampling_matrix(crop.n, crop.m, plain.dtype, x.device)
+            matrix = plain.lerp(sampling, aliasing.to(plain.dtype))
+            rows.append((sampling - plain).to(x.dtype))
+        matrix = shift_columns(matrix, taps).to(x.dtype)
+        ctx.crop, ctx.taps, ctx.mask = crop, taps, None if mask is None else (mask.shape, mask.dtype)
+        ctx.save_for_backward(matrix, aliasing, torch.cat(rows) @ x if any(ctx.needs_input_grad[1:3]) else None)
         return matrix @ x
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
-        matrix, coefficients = ctx.saved_tensors
+        matrix, aliasing, kept = ctx.saved_tensors
+        crop, (first, last) = ctx.crop, ctx.crop.ramp
         grad_x = matrix.T @ grad if ctx.needs_input_grad[0] else None
-        grad_mask = None
-        if coefficients is not None:
-            crop, (shape, dtype) = ctx.crop, ctx.mask
-            first, last = crop.ramp
+        grad_mask = grad_aliasing = None
+        if ctx.needs_input_grad[1]:
+            shape, dtype = ctx.mask
             # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x, and analysis_k @ x was kept.
             by_tap = grad.reshape(grad.shape[0], crop.m, -1)
-            product = (basis_rows(crop.m, first, last, grad) @ by_tap) * coefficients.view(
-                grad.shape[0], -1, by_tap.shape[2]
-            )
+            coefficients = kept[:, : 2 * (last - first) * ctx.taps].reshape(grad.shape[0], -1, by_tap.shape[2])
+            product = (basis_rows(crop.m, first, last, grad) @ by_tap) * coefficients
             per_row = product.sum(dim=(0, 2), dtype=dtype)
             weights = bin_weights(crop.n, dtype, grad.device)
             grad_mask = torch.zeros(shape, dtype=dtype, device=grad.device)
             grad_mask[first:last] = weights[first:last] * per_row.view(2, -1).sum(0)
-        return grad_x, grad_mask, None, None
+            if aliasing is not None:
+                grad_mask *= 1 - aliasing.to(dtype)
+        if ctx.needs_input_grad[2]:
+            grad_aliasing = (grad * kept[:, kept.shape[1] - crop.m :]).sum(dtype=aliasing.dtype)
+        return grad_x, grad_mask, grad_aliasing, None, None, None
 
 
 class _ApplyMatrix(torch.autograd.Function):
-    """``matrix @ x`` for ``(outer, n, inner)``, with the gradient of the matrix as one product over all columns."""
+    """``matrix @ x`` for ``(outer, n, inner)``, keeping the input, for the gradient of every number of the matrix.
+
+    For pooled copies of the input of a convolution, whose input may be recomputed and not kept.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, matrix: Tensor) -> Tensor:
@@ -69,8 +88,18 @@ class _ApplyMatrix(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         x, matrix = ctx.saved_tensors
         grad_x = matrix.to(grad.dtype).T @ grad if ctx.needs_input_grad[0] else None
-        grad_matrix = torch.einsum("omi,oni->mn", grad, x).to(matrix.dtype) if ctx.needs_input_grad[1] else None
+        grad_matrix = None
+        if ctx.needs_input_grad[1]:  # several times faster than an einsum, which copies both first
+            grad_matrix = torch.bmm(grad, x.transpose(1, 2)).sum(0, dtype=matrix.dtype)
         return grad_x, grad_matrix
+
+
+def _pool_by_matrix(
+    x: Tensor, mask: Tensor | None, aliasing: Tensor | None, plain: Tensor | None, crop: Crop, dim: int, taps: int
+) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        rows = crop.m * taps
+        return along_axis(x, dim, rows, lambda flat: _PoolByMatrix.apply(flat, mask, aliasing, plain, crop, taps))
 
 
 def _apply_matrix(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
@@ -166,10 +195,10 @@ def crop_spectrum(
     if crop.n > LONG_AXIS and taps == 1:
         return crop_spectrum_fft(x, mask, crop, dim, aliasing)
     mask = mask.to(torch.promote_types(mask.dtype, x.dtype))
-    with torch.autocast(x.device.type, enabled=False):
-        if aliasing is not None:
+    if aliasing is not None and taps > 1:
+        with torch.autocast(x.device.type, enabled=False):
             return _apply_matrix(x, shift_columns(pooling_matrix(mask, crop, aliasing), taps), dim)
-        return along_axis(x, dim, crop.m * taps, lambda flat: _PoolByMatrix.apply(flat, mask, crop, taps))
+    return _pool_by_matrix(x, mask, aliasing, None, crop, dim, taps)
 
 
 def crop_spectrum_constant(
@@ -210,6 +239,8 @@ def crop_spectrum_constant(
     if isinstance(aliasing, Tensor):
         dtype = torch.promote_types(x.dtype, torch.float32)
         plain = constant_matrix(crop, stride, smoothness, None, 1, dtype, x.device)
+        if taps == 1:
+            return _pool_by_matrix(x, None, aliasing, plain, crop, dim, taps)
         matrix = plain.lerp(sampling_matrix(crop.n, crop.m, dtype, x.device), aliasing.to(dtype))
         return _apply_matrix(x, shift_columns(matrix, taps), dim)
     matrix = constant_matrix(crop, stride, smoothness, aliasing, taps, x.dtype, x.device)

@@ -1,7 +1,7 @@
-"""Making a tensor again in the backward instead of keeping it from the forward.
+"""Activation recomputation: a tensor is computed again in the backward pass instead of being stored.
 
-A convolution keeps its input for its backward, and where that is the output of a batch norm, which keeps its own
-input, the same map is kept twice. Making the norm's output again costs one pass over the map and saves it.
+A convolution stores its input for its backward, and where that is the output of a batch norm, which stores its own
+input, the same map is stored twice. Recomputing the norm's output costs one pass over the map and saves it.
 """
 
 from collections.abc import Callable

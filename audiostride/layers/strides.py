@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .downsampling import DiffStride, SpectralDownsampling
+from .downsampling import DiffStride
+from .pooling import SpectralDownsampling
 
 
 def freeze_strides(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import soxr
@@ -16,6 +16,7 @@ from .audio_cnn import AudioCNN
 from .converted import ConvertedTrunk
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
+from .prediction import Prediction, probabilities
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 
@@ -26,21 +27,6 @@ MAX_WINDOW = 2**26
 """Most samples in a window: 70 minutes at 16 kHz."""
 
 _WINDOWS_AT_ONCE = 64
-
-
-class Prediction(NamedTuple):
-    """What the classifier says of one clip for one task.
-
-    Attributes:
-        label: the likeliest class.
-        score: its probability, 0 to 1.
-        probabilities: probability of every class, in the order of the classifier's labels; those of
-            a multilabel task do not sum to 1.
-    """
-
-    label: str
-    score: float
-    probabilities: dict[str, float]
 
 
 class AudioNetwork(nn.Module):
@@ -327,16 +313,6 @@ class AudioNetwork(nn.Module):
         if sample_rate != self.frontend.sample_rate:
             mono = soxr.resample(mono, sample_rate, self.frontend.sample_rate)
         return torch.from_numpy(np.ascontiguousarray(mono)).to(self.frontend.window)
-
-
-def probabilities(logits: Tensor, kind: str = "multiclass") -> Tensor:
-    """Probability of each class: they sum to 1, but for a multilabel task, whose classes are independent.
-
-    Example:
-        >>> probabilities(torch.zeros(1, 4)), probabilities(torch.zeros(1, 2), "multilabel")
-        (tensor([[0.2500, 0.2500, 0.2500, 0.2500]]), tensor([[0.5000, 0.5000]]))
-    """
-    return logits.sigmoid() if kind == "multilabel" else logits.softmax(-1)
 
 
 def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, AudioCNN]:

@@ -32,6 +32,7 @@ class ResidualBlock(nn.Module):
         ValueError: if a stride is below 1, or not whole where it is a strided convolution's.
 
     Example:
+        >>> import torch
         >>> block = ResidualBlock(8, 16, "diffstride", (2.0, 1.5), smoothness=1)
         >>> block(torch.zeros(4, 8, 50, 32)).shape
         torch.Size([4, 16, 27, 23])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..data.batches import evaluation_batches
 from ..data.clips import Clips, Progress
 from ..models.classifier import AudioClassifier
-from ..models.network import probabilities
+from ..models.prediction import probabilities
 from ..windows import mean_over_windows
 from .processes import gather_rows, share_of
 

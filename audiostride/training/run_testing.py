@@ -23,7 +23,7 @@ from ..errors import DataError, UsageError
 from ..files import replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
-from ..models.network import probabilities
+from ..models.prediction import probabilities
 from ..windows import split_windows
 from .directory import recipe_of
 from .evaluation import Score, best_thresholds, clip_logits, evaluate
@@ -39,34 +39,75 @@ def evaluate_run(
         run_dir: the run directory.
         data: a folder or table of audio, or a folder of images, laid out as for training; its test
             split is used if it has one, else all of it. None: the data of the run's recipe.
-        task: the task to score; needed with `data` where the run has several tasks.
+        task: the task to score; None: all, with `data` those whose columns it has.
         progress: called while data is read and evaluated.
 
     Raises:
         ModelFileError, DataError, UsageError: each names the file or task.
     """
+    return evaluate_run_by_class(run_dir, data, task, progress)[0]
+
+
+def evaluate_run_by_class(
+    run_dir: Path, data: str | None = None, task: str | None = None, progress: Progress | None = None
+) -> tuple[dict[str, Score], dict[str, np.ndarray]]:
+    """`evaluate_run`, and the confusion matrix of each task whose clips have one class each.
+
+    Returns:
+        The scores; and for each task but the multilabel ones counts of clips, int of shape ``(true, predicted)``.
+    """
     model = load(run_dir)
     recipe = recipe_of(run_dir)
     if task is not None and task not in model.labels:
         raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
+    asked = list(model.labels) if task is None else [task]
     if data is None:
-        sets, _, _ = read_data(recipe, progress, model.labels)
-        scores: dict[str, Score] = {}
-        for labelled in sets:
-            wanted = {name: numbers for name, numbers in labelled.labels.items() if task in (None, name)}
-            if wanted:
-                scores |= evaluate(model, labelled.clips, wanted, labelled.indexes("test"), 2, progress)[0]
-        return scores
-    if task is None and len(model.labels) > 1:
-        raise UsageError(f"--data needs --task here; the tasks of {run_dir}: {', '.join(model.labels)}")
-    task = task or next(iter(model.labels))
-    section = recipe.tasks[task].data
-    clips: Clips = read_images(data, section.crop) if isinstance(section, ImagesData) else read_path(data)
-    if "test" in clips.splits:
-        clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
-    clips = clips.loaded(model.resolution, progress)
-    numbers = label_numbers(clips, recipe.tasks[task].column, model.labels[task], model.kinds[task])
-    return evaluate(model, clips, {task: numbers}, range(len(clips)), 2, progress)[0]
+        sets = [(s.clips, s.labels, s.indexes("test")) for s in read_data(recipe, progress, model.labels)[0]]
+    else:
+        section = recipe.tasks[asked[0]].data
+        clips: Clips = read_images(data, section.crop) if isinstance(section, ImagesData) else read_path(data)
+        if "test" in clips.splits:
+            clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
+        clips = clips.loaded(model.resolution, progress)
+        columns = {name: recipe.tasks[name].column for name in asked}
+        if len(asked) > 1:  # those that can be tested there; a single one says itself what it misses
+            columns = {name: column for name, column in columns.items() if column in clips.columns}
+        if not columns:
+            wanted = ", ".join(f"{recipe.tasks[name].column} (task {name})" for name in asked)
+            raise UsageError(f"{data}: has none of the columns {wanted} but {', '.join(clips.columns)}")
+        numbers = {
+            name: label_numbers(clips, column, model.labels[name], model.kinds[name])
+            for name, column in columns.items()
+        }
+        sets = [(clips, numbers, np.arange(len(clips)))]
+    scores: dict[str, Score] = {}
+    counts: dict[str, np.ndarray] = {}
+    for clips, labels, indexes in sets:
+        wanted_labels = {name: numbers for name, numbers in labels.items() if name in asked}
+        if not wanted_labels:
+            continue
+        found, logits = evaluate(model, clips, wanted_labels, indexes, 2, progress)
+        scores |= found
+        for name in found:
+            if model.kinds[name] != "multilabel":
+                counts[name] = confusion_counts(model, name, logits[name], wanted_labels[name][indexes])
+    return scores, counts
+
+
+def confusion_counts(model: AudioClassifier, task: str, logits: Tensor, truth: np.ndarray) -> np.ndarray:
+    """How many clips of each class the model takes for which, int of shape ``(true, predicted)``.
+
+    Args:
+        model: the classifier; the threshold of a binary task decides its answers.
+        task: a task whose clips have one class each.
+        logits: of the clips, ``(n, n_classes)``.
+        truth: class numbers ``(n,)``.
+    """
+    labels = model.labels[task]
+    counts = np.zeros((len(labels), len(labels)), np.int64)
+    for row, number in zip(logits, truth, strict=True):
+        counts[int(number), labels.index(predicted_label(model, task, row))] += 1
+    return counts
 
 
 def check_windows(

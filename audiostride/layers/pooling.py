@@ -1,0 +1,164 @@
+"""`SpectralDownsampling`: what the pooling layers share, pooling one axis at a time, after a convolution or in it."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .conv_form import convolves_in_spectrum, pools_first
+from .recomputation import keep_recipe, recipe, with_recipe
+from .spectral_conv import conv_crop_spectrum
+from .spectrum import Crop
+from .strided_conv import StridedConv
+
+_FUNCTIONAL = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+HostStride = float | Tensor | None
+"""A stride on the host: a number or, so that a compiler does not take it for a constant, a tensor on the CPU."""
+
+
+class SpectralDownsampling(nn.Module):
+    """What `SpectralPool` and `DiffStride` share: pooling the last axes of a tensor one by one, and aliasing.
+
+    Args:
+        n_axes: number of axes.
+        aliasing: where the aliasing alpha of each axis starts, in [0, 1]; None: there is none, and none is learned.
+        as_published: pool as the DiffStride paper's code does, see `published`.
+
+    Attributes:
+        aliasing: parameter of shape ``(n_axes,)``, a buffer once frozen, or None.
+    """
+
+    aliasing: Tensor | None
+
+    def __init__(self, n_axes: int, aliasing: float | None, as_published: bool):
+        super().__init__()
+        if aliasing is not None and not 0 <= aliasing <= 1:
+            raise ValueError(f"aliasing must lie between 0 and 1, got {aliasing}")
+        if as_published and n_axes != 2:
+            raise ValueError(f"the published layer pools two axes at once, got {n_axes}")
+        if as_published and aliasing is not None:
+            raise ValueError(f"the published layer has no aliasing, got aliasing={aliasing}; leave one of the two out")
+        self.as_published = as_published
+        self.n_axes = n_axes
+        self.aliasing = None if aliasing is None else nn.Parameter(torch.full((n_axes,), float(aliasing)))
+        self._frozen_alphas: list[float] | None = None
+
+    def alphas(self) -> list[float] | None:
+        """Current aliasing of each axis, as numbers on the host; None where the layer has none."""
+        if self.aliasing is None:
+            return None
+        return self.aliasing.tolist() if self._frozen_alphas is None else self._frozen_alphas
+
+    def axis_aliasing(self, axis: int) -> Tensor | None:
+        """Aliasing of an axis, clipped to [0, 1] with a gradient that passes straight through the clip."""
+        if self.aliasing is None:
+            return None
+        alpha = self.aliasing[axis]
+        return alpha + (alpha.clamp(0, 1) - alpha).detach()
+
+    def axis_alpha(self, axis: int) -> float | None:
+        """Aliasing of an axis as a number on the host."""
+        alphas = self.alphas()
+        return None if alphas is None else min(max(alphas[axis], 0.0), 1.0)
+
+    def check_separable(self) -> None:
+        """Raise ValueError if one axis cannot be pooled by itself."""
+        if self.as_published:
+            raise ValueError("with as_published=True both axes are pooled at once, by calling the layer")
+
+    def options_repr(self) -> str:
+        """What `extra_repr` says of aliasing and of pooling as published."""
+        aliasing = "" if self.aliasing is None else f", aliasing={self.alphas()}"
+        return aliasing + ", as_published=True" * self.as_published
+
+    def freeze_strides(self) -> None:
+        """Turn what is learned into constants, for inference: cached matrices, nothing left to read or learn.
+
+        The parameters become buffers of the same names, so a saved state still fits. There is no way
+        back but to load the model anew.
+
+        Example:
+            >>> from audiostride import DiffStride
+            >>> pool = DiffStride(2.0)
+            >>> pool.freeze_strides()
+            >>> list(pool.parameters()), pool.strides()
+            ([], [2.0])
+        """
+        if self.aliasing is not None and self._frozen_alphas is None:
+            self._frozen_alphas, values = self.aliasing.tolist(), self.aliasing.detach()
+            del self.aliasing
+            self.register_buffer("aliasing", values)
+
+    def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
+        """Sizes of an axis of `n` samples at its current stride."""
+        raise NotImplementedError
+
+    def is_identity(self, crop: Crop) -> bool:
+        """Whether pooling to these sizes is sure to change nothing, so that it need not be done."""
+        return False
+
+    def axis_mask(self, crop: Crop, axis: int) -> Tensor:
+        """Mask of an axis over its kept bins."""
+        raise NotImplementedError
+
+    def output_length(self, n: int, axis: int) -> int:
+        """Length of an axis of `n` samples after pooling."""
+        return self.axis_crop(n, axis).m
+
+    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
+        """Pool one axis; axis 0 is the first of the last ``n_axes`` dimensions.
+
+        Args:
+            x: tensor whose last dimensions are the axes.
+            axis: which of them to pool.
+            host_stride: the axis' stride on the host, where the caller has read all strides at once.
+            taps: see `crop_spectrum`.
+        """
+        raise NotImplementedError
+
+    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
+        """``pool_axis(conv(x), axis)`` for a convolution along that axis, in the cheapest of three forms.
+
+        Pooling and convolution are both linear, so the shifted copies of the input that the
+        convolution adds up can be pooled first and the convolution run on what is left. That costs
+        a pooling of every input channel for each tap instead of one of every output channel, see
+        `pools_first`. Or both are done bin by bin in the cropped spectrum, see `convolves_in_spectrum`.
+
+        Args:
+            conv: `StridedConv` of stride 1 whose kernel is longer than 1 along `axis` only.
+            x: shape ``(batch, in_channels, *axes)``.
+            axis: the axis to convolve and pool.
+            host_stride: see `pool_axis`.
+        """
+        kernel = conv.conv
+        dim = x.dim() - self.n_axes + axis
+        taps = kernel.kernel_size[axis]
+        crop = self.axis_crop(x.shape[dim], axis, host_stride)
+        if taps == 1 or self.is_identity(crop):
+            return self.pool_axis(conv(x), axis, host_stride)
+        columns = x.numel() // (kernel.in_channels * crop.n)
+        if (
+            self.aliasing is None
+            and _on_cpu(x)
+            and convolves_in_spectrum(columns, kernel.in_channels, kernel.out_channels, taps, crop)
+        ):
+            assert kernel.bias is not None  # `StridedConv` always has one
+            return conv_crop_spectrum(x, kernel.weight.flatten(2), kernel.bias, self.axis_mask(crop, axis), crop, dim)
+        if not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
+            return self.pool_axis(conv(x), axis, host_stride)
+        copies = self.pool_axis(x, axis, host_stride, taps)
+        if make := recipe(x):
+            with_recipe(copies, lambda: self.pool_axis(make(), axis, host_stride, taps))
+        with keep_recipe(copies):
+            return _FUNCTIONAL[self.n_axes](copies, kernel.weight, kernel.bias, stride=kernel.kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool the last axes of ``(..., *axes)``, one after the other."""
+        for axis in range(self.n_axes):
+            x = self.pool_axis(x, axis)
+        return x
+
+
+def _on_cpu(x: Tensor) -> bool:
+    channels_last = x.dim() in (4, 5) and not x.is_contiguous()
+    return channels_last and x.device.type == "cpu" and not torch.compiler.is_compiling()
