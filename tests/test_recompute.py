@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-import audiostride.layers.downsampling
+import audiostride.layers.pooling
 import audiostride.layers.recomputation
 import audiostride.models.audio_cnn
 from audiostride import AudioCNN
@@ -41,7 +41,7 @@ def test_a_trunk_learns_bit_for_bit_as_one_that_keeps_everything(
     monkeypatch.setattr(audiostride.layers.recomputation, "KEPT_NUMBERS", 0)
     twin, x = copy.deepcopy(trunk), torch.randn(2, 1, 60, 40)
     if mode == "spectrum":  # for wide layers and large batches only, as it is
-        monkeypatch.setattr(audiostride.layers.downsampling, "convolves_in_spectrum", lambda *_: True)
+        monkeypatch.setattr(audiostride.layers.pooling, "convolves_in_spectrum", lambda *_: True)
     ours = gradients(trunk, x, mode == "bfloat16")
     monkeypatch.setattr(audiostride.models.audio_cnn, "norm_recomputably", lambda norm, x: norm(x))
     for mine, theirs in zip(ours, gradients(twin, x, mode == "bfloat16"), strict=True):
