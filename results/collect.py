@@ -127,7 +127,7 @@ def image_row(folder: Path) -> dict[str, Any]:
     if "tasks" in results:
         data, scores = recipe["tasks"]["label"]["data"], results["tasks"]["label"]
         model = recipe["model"]
-        results |= {"downsampling": model["downsampling"], "initial_strides": model["strides"]}
+        results |= {"downsampling": model["downsampling"], "initial_strides": model["strides"] or []}
         results |= {"test_accuracy": scores["accuracy"]}
         results |= {"n_train": results["n_train"]["label"], "n_test": scores["n"], "macs": results["macs_per_second"]}
     else:
@@ -135,7 +135,7 @@ def image_row(folder: Path) -> dict[str, Any]:
     settings = {
         "data": Path(data["path"]).name,
         "smoothness": recipe["model"]["smoothness"] if results["downsampling"] == "diffstride" else "",
-        "channels": _words(recipe["model"].get("channels", [])) or recipe["model"]["name"],
+        "channels": _words(recipe["model"].get("channels", [])) or recipe["model"]["network"],
         "initial_strides": _words(results["initial_strides"]),
         "strides": _words(results["strides"]),
         "precision": recipe["train"].get("precision", "float32"),

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from audiostride import load
-from audiostride.analysis.run_directory import read_answers, read_results
+from audiostride.analysis.run_directory import read_predictions, read_results
 from audiostride.cli.display import images_table
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.images import ImageClips, centre, random_part, read_images, shift_and_flip
@@ -127,7 +127,7 @@ def test_a_run_learns_and_leaves_what_a_run_on_sounds_does(parquet_folder, tmp_p
     assert [line["lr"] for line in metrics[::2]] == pytest.approx([0.05, 0.05, 0.05, 0.005])
     assert metrics[-1]["strides"] == results["strides"] != [[2.0, 2.0], [2.0, 2.0]]
     assert metrics[-1]["tasks"]["label"]["accuracy"] == results["tasks"]["label"]["accuracy"]
-    answers = read_answers(out)["label"]
+    answers = read_predictions(out)["label"]
     assert len(answers.files) == results["tasks"]["label"]["n"] == 32
     assert answers.files[0] == "test-00000-of-00001.parquet, row 0"
     assert answers.label == answers.truth
@@ -369,7 +369,7 @@ def test_a_saved_model_gives_the_answers_that_were_reported(image_folder, tmp_pa
     assert evaluate_run(tmp_path, str(image_folder))["label"].n == 32
     test = read_images(image_folder).loaded(16).pixels[64:]
     logits = load(tmp_path)(torch.from_numpy(test))["label"]
-    np.testing.assert_allclose(logits.detach().numpy(), read_answers(tmp_path)["label"].logits, rtol=1e-4)
+    np.testing.assert_allclose(logits.detach().numpy(), read_predictions(tmp_path)["label"].logits, rtol=1e-4)
 
 
 def test_what_needs_sound_says_that_the_model_takes_images():
