@@ -379,10 +379,10 @@ def test_an_archive_in_two_streams_with_long_names_is_unpacked_whole(packing: st
 def test_an_image_is_judged_by_its_header(tmp_path: Path) -> None:
     from PIL import Image
 
-    from audiostride.data.images import MAX_PIXELS, ImageSet
+    from audiostride.data.images import MAX_PIXELS, ImageClips
 
     Image.new("1", (MAX_PIXELS // 4096 + 1, 4096)).save(tmp_path / "bomb.png")
-    images = ImageSet([tmp_path / "bomb.png"], ["bomb.png"], np.zeros(1, np.int64), ["a"])
+    images = ImageClips(["bomb.png"], {"label": ["a"]}, [""], files=[tmp_path / "bomb.png"])
     with pytest.raises(DataError, match=r"bomb\.png: cannot be decoded as an image \(16385 x 4096 pixels are more"):
         images.decode(0)
 
