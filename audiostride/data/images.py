@@ -115,9 +115,9 @@ def colours(clips: Clips, rows: Sequence[int] | np.ndarray, resolution: int) -> 
     """Mean and standard deviation of each colour over the test views of the first `COLOUR_IMAGES` of some images.
 
     Example:
-        >>> images = ImageClips(["a"], {}, [""], pixels=np.full((1, 8, 8, 3), 51, np.uint8))
+        >>> images = ImageClips(["a"], {}, [""], pixels=np.full((1, 8, 8, 3), 255, np.uint8))
         >>> colours(images, [0], 8)
-        Colours(mean=[0.2, 0.2, 0.2], std=[0.001, 0.001, 0.001])
+        Colours(mean=[1.0, 1.0, 1.0], std=[0.001, 0.001, 0.001])
     """
     some = np.stack([clips.read(int(row), resolution) for row in rows[:COLOUR_IMAGES]]) / 255
     return Colours(some.mean((0, 1, 2)).tolist(), np.maximum(some.std((0, 1, 2)), 1e-3).tolist())
