@@ -5,13 +5,16 @@ BIN := .venv/bin
 # CPU wheels where one is offered; an unbounded torch resolves to a CUDA build of several GB.
 TORCH := torch==2.13.*
 
-.PHONY: demo test faults fuzz lint unit setup clean
+.PHONY: help demo test lint unit docs wheel hooks faults fuzz setup clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: setup ## train the embedded ripples and print their cut-offs
 	$(BIN)/audiostride train ripples --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 	$(BIN)/audiostride cutoffs $$(ls -d runs/demo-* | tail -n 1)
 
-test: lint unit ## everything CI checks
+test: lint unit ## lint, types, all tests
 
 faults: setup ## kills, full disks, flipped bits: the figures of docs/reliability.md (root, for a small tmpfs)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py
@@ -28,13 +31,24 @@ lint: setup ## lint, format, types
 unit: setup ## all tests, slow ones too, doctests and the snippets of the documentation
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-setup: .venv/installed
+docs: setup ## the documentation site, build/site/index.html; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+wheel: setup ## wheel and sdist into dist/; the wheel is tried in an environment outside of the checkout
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	.ci/try_wheel $(BIN)/python dist/*.whl
+
+hooks: setup ## run the linters at every commit
+	$(BIN)/pre-commit install
+
+setup: .venv/installed ## the environment, .venv
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "audiostride needs Python >= 3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,docs]"
 	# Only its pure-Python filters are used, as an oracle; its compiled part may not fit this torch.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps "torchaudio==2.11.*"
 	# A HEAR model is checked by HEAR's own validator, which asks for TensorFlow and an old Python but needs neither.

@@ -22,16 +22,17 @@ _HOME = {
     "LogMel": "models.log_mel",
     "Prediction": "models.network",
     "RawWaveform": "models.wave_cnn",
+    "RandomStrides": "layers.conversion",
     "ResNet": "models.resnet",
     "SpectralPool": "layers.downsampling",
-    "StridedConv": "layers.downsampling",
+    "StridedConv": "layers.strided_conv",
     "WaveCNN": "models.wave_cnn",
-    "clamp_strides_": "layers.downsampling",
+    "clamp_strides_": "layers.strides",
     "create_model": "models.registry",
-    "find_downsampling": "layers.conversion",
+    "find_downsampling": "layers.parallel_branches",
     "list_models": "models.registry",
     "load": "models.classifier",
-    "parameter_groups": "layers.downsampling",
+    "parameter_groups": "layers.strides",
     "read_audio": "data.decoding",
     "replace_downsampling": "layers.conversion",
     "resnet18": "models.resnet",
@@ -44,14 +45,15 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from .data.decoding import read_audio as read_audio
     from .errors import AudiostrideError as AudiostrideError
-    from .layers.conversion import find_downsampling as find_downsampling
+    from .layers.conversion import RandomStrides as RandomStrides
     from .layers.conversion import replace_downsampling as replace_downsampling
     from .layers.conversion import restore_downsampling as restore_downsampling
     from .layers.downsampling import DiffStride as DiffStride
     from .layers.downsampling import SpectralPool as SpectralPool
-    from .layers.downsampling import StridedConv as StridedConv
-    from .layers.downsampling import clamp_strides_ as clamp_strides_
-    from .layers.downsampling import parameter_groups as parameter_groups
+    from .layers.parallel_branches import find_downsampling as find_downsampling
+    from .layers.strided_conv import StridedConv as StridedConv
+    from .layers.strides import clamp_strides_ as clamp_strides_
+    from .layers.strides import parameter_groups as parameter_groups
     from .models.audio_cnn import AudioCNN as AudioCNN
     from .models.classifier import AudioClassifier as AudioClassifier
     from .models.classifier import load as load

@@ -1,5 +1,9 @@
 """The errors a person at the terminal sees: one line of what was wrong and what to do, and an exit code each."""
 
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class AudiostrideError(Exception):
     """Base of all errors that audiostride raises on purpose. `exit_code` is the CLI's exit status."""
@@ -15,6 +19,12 @@ class TrainingError(AudiostrideError):
 
 class WriteError(AudiostrideError, OSError):
     """A file cannot be written: the disk is full, a quota is reached, the folder is read-only."""
+
+    exit_code = 1
+
+
+class ResourceError(AudiostrideError):
+    """Memory ran out, here or on the GPU, or a process that decodes data died."""
 
     exit_code = 1
 
@@ -61,3 +71,52 @@ class ExportError(AudiostrideError):
     """An exported model does not compute what the model computes."""
 
     exit_code = 7
+
+
+def resource_error(error: BaseException) -> ResourceError | None:
+    """What torch, numpy or multiprocessing raised because memory ran out or a worker died, said plainly; else None.
+
+    Example:
+        >>> str(resource_error(MemoryError()))
+        'memory ran out; lower the batch size or the number of workers, or close other programs'
+        >>> resource_error(RuntimeError("shapes do not match")) is None
+        True
+    """
+    text = " ".join(str(error).split())
+    worker = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: [\w ]+|exited)", text)
+    if worker:
+        pid, end = worker.group(1), worker.group(2).replace("is killed", "was killed")
+        likely = "its shared memory (/dev/shm) is full" if "Bus error" in text else "the machine ran out of memory"
+        return ResourceError(
+            f"a process that decodes data (pid {pid}) {end}; most likely {likely}: set fewer train.workers (0: none) "
+            "or a smaller train.batch_size"
+        )
+    asked = re.search(r"(?:tried to allocate|Unable to allocate) ([\d.]+ \w+)", text)
+    where = "GPU memory" if "CUDA" in text else "memory"
+    if not isinstance(error, MemoryError) and not re.search(r"can't allocate memory|out of memory", text):
+        return None
+    wanted = f" where {asked.group(1)} more were wanted" if asked else ""
+    return ResourceError(
+        f"{where} ran out{wanted}; lower the batch size or the number of workers, or close other programs"
+    )
+
+
+@contextmanager
+def resources_named(advice: Callable[[], str] = str) -> Iterator[None]:
+    """Turn what is raised in the block because memory ran out or a worker died into a ResourceError.
+
+    Args:
+        advice: what to add to the message, asked for when it is needed.
+
+    Raises:
+        ResourceError: in place of such an error; any other passes.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        named = resource_error(error)
+        if named is None:
+            raise
+        raise ResourceError(f"{named}{advice()}") from error
+    except ResourceError as error:  # of a worker, which handed it back
+        raise ResourceError(f"{error}{advice()}") from error

@@ -1,4 +1,4 @@
-"""`Section`: a part of a recipe, checked by pydantic; and its errors, said by key, value and the nearest right name."""
+"""`Section`: a part of a recipe, checked by pydantic; its errors name key, value and the nearest valid name."""
 
 import re
 from collections.abc import Iterable

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from timing import NETWORKS, make_trunk, publish
 
-from audiostride.layers.downsampling import diffstride_layers, freeze_strides
+from audiostride.layers.strides import diffstride_layers, freeze_strides
 from audiostride.models.audio_cnn import AudioCNN
 
 

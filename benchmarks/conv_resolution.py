@@ -4,7 +4,7 @@
 
 On the layers of two networks. The forms run in turn; the table shows medians, the ratio of the first two beside
 that of their multiply-accumulates, and which of the three runs on a CPU
-(`audiostride.layers.downsampling.pools_first`, `convolves_in_spectrum`).
+(`audiostride.layers.conv_form`).
 """
 
 import argparse
@@ -16,8 +16,10 @@ from timing import NETWORKS, interleaved, publish
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiostride.layers.downsampling import DiffStride, StridedConv, conv_macs, convolves_in_spectrum, pools_first
+from audiostride.layers.conv_form import conv_macs, convolves_in_spectrum, pools_first
+from audiostride.layers.downsampling import DiffStride
 from audiostride.layers.spectral_conv import conv_crop_spectrum
+from audiostride.layers.strided_conv import StridedConv
 from audiostride.models.audio_cnn import STRIDES
 
 

@@ -21,7 +21,8 @@ import torch
 from timing import publish
 
 from audiostride import load
-from audiostride.inference.export import ENDINGS, export_model, run_exported
+from audiostride.inference.export import export_model
+from audiostride.inference.export_formats import ENDINGS, run_exported
 from audiostride.training.run_testing import check_windows
 
 FILES = [

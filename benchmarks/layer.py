@@ -14,8 +14,9 @@ from timing import interleaved, publish
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiostride.layers.crop_spectrum import crop_spectrum_fft
 from audiostride.layers.downsampling import DiffStride, SpectralPool
-from audiostride.layers.spectrum import crop_spectrum_fft, diffstride_mask
+from audiostride.layers.spectrum import diffstride_mask
 
 MAPS = ((64, 100, 64), (128, 50, 32), (256, 25, 16), (512, 13, 8))
 

@@ -15,7 +15,8 @@ import soundfile
 import torch
 from timing import NETWORKS, interleaved, make_trunk, publish
 
-from audiostride.inference.predict import open_sounds, predict_sounds
+from audiostride.inference.embedding import open_sounds
+from audiostride.inference.predict import predict_sounds
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.log_mel import LogMel
 

@@ -1,6 +1,7 @@
-"""Time and memory of a training step and of inference: strided, spectral, DiffStride, DiffStride by FFT.
+"""Time and memory of a training step and of inference: strided, spectral, DiffStride, also with aliasing, also by FFT.
 
-    python benchmarks/step.py [--networks paper narrow] [--batches 1 8 64] [--smoothness 1 2 4] [--out step.csv]
+    python benchmarks/step.py [--networks paper narrow] [--batches 1 8 64] [--smoothness 1 2 4] [--aliasing 1]
+                              [--out step.csv]
 
 On log-mel spectrograms of one second, at the initial strides; the step is forward and backward of the
 trunk, inference has its strides frozen. All methods of a row group run in turn, and each ratio is
@@ -16,7 +17,7 @@ import torch
 from timing import interleaved, make_trunk, peak_megabytes, publish
 from torch import Tensor
 
-from audiostride.layers.downsampling import freeze_strides
+from audiostride.layers.strides import freeze_strides
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.cost import trunk_cost
 
@@ -48,7 +49,11 @@ def inference(trunk: AudioCNN, x: Tensor, autocast: bool) -> Callable[[], None]:
 
 def measure(network: str, batch: int, args: argparse.Namespace) -> list[dict[str, object]]:
     methods = [("strided", 0.0), ("spectral", 0.0)]
-    methods += [("diffstride", r) for r in args.smoothness] + [("fft", r) for r in args.fft]
+    methods += (
+        [("diffstride", r) for r in args.smoothness]
+        + [("aliasing", r) for r in args.aliasing]
+        + [("fft", r) for r in args.fft]
+    )
     x = torch.randn(batch, 1, 100, 64, device=DEVICE)
     names = {f"{method} {r:g}": (method, r) for method, r in methods}
     repeats = 3 if network == "paper" and batch >= 64 else args.repeats
@@ -89,6 +94,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=["paper", "narrow"], default=["paper", "narrow"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--smoothness", nargs="+", type=float, default=[1.0, 2.0, 4.0])
+    parser.add_argument("--aliasing", nargs="*", type=float, default=[1.0], help="R with learned aliasing")
     parser.add_argument("--fft", nargs="*", type=float, default=[4.0], help="R of the FFT form")
     parser.add_argument("--bfloat16", action="store_true", help="under autocast")
     parser.add_argument("--repeats", type=int, default=12, help="three for the largest")

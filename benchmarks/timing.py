@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from audiostride.layers.crop_spectrum import crop_spectrum_fft
 from audiostride.layers.downsampling import DiffStride
-from audiostride.layers.spectrum import crop_spectrum_fft
-from audiostride.models.audio_cnn import CHANNELS, AudioCNN, SeparableBlock
+from audiostride.models.audio_cnn import CHANNELS, AudioCNN, Downsampling, SeparableBlock
 
 NETWORKS = {"paper": CHANNELS, "narrow": (16, 32, 64, 64, 128, 128)}
 
@@ -33,10 +33,15 @@ class FftBlock(SeparableBlock):
 
 
 def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
-    """A trunk of `NETWORKS`; method "fft" is "diffstride" by FFT, contiguous, where FFTs run fastest."""
+    """A trunk of `NETWORKS`.
+
+    Method "aliasing" is "diffstride" with learned aliasing; "fft" is "diffstride" by FFT, contiguous, where
+    FFTs run fastest.
+    """
     torch.manual_seed(0)
-    kind = "diffstride" if method == "fft" else method
-    trunk = AudioCNN(kind, channels=NETWORKS[network], smoothness=smoothness)  # type: ignore[arg-type]
+    kind: Downsampling = "diffstride" if method in ("aliasing", "fft") else method  # type: ignore[assignment]
+    alpha = 0.1 if method == "aliasing" else None
+    trunk = AudioCNN(kind, channels=NETWORKS[network], smoothness=smoothness, aliasing=alpha)
     if method == "fft":
         for block in trunk.separable_blocks:
             block.__class__ = FftBlock

@@ -10,14 +10,15 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from groups import add_groups, clips_digest, groups_row, read_groups
 
-from audiostride.analysis.comparison import Run, find_runs, make_run
+from audiostride.analysis.finished_runs import Run, find_runs, make_run
 from audiostride.analysis.run_directory import read_results
 from audiostride.errors import AudiostrideError
 from audiostride.models.audio_cnn import AudioCNN
@@ -60,6 +61,7 @@ def main(paths: Sequence[Path]) -> None:
     for folder in unfinished + damaged:
         print(f"left out: {folder} is not finished", file=sys.stderr)
     rows = [row for run in runs for row in run_rows(run)]
+    add_groups({clips_digest(clips): row for run in runs for clips, row in run_groups(run)})
     for row in (known := read_rows("runs.csv")):
         row["macs_per_second"] = f"{_macs(read_recipe(row['recipe']), read_strides(row)) or row['macs_per_second']}"
     rows = [*known, *rows]
@@ -102,11 +104,19 @@ def run_rows(run: Run) -> list[dict[str, Any]]:
                 "strides": _words(results["strides"]),
                 **{key: environment.get(key, "") for key in ENVIRONMENT},
                 "recipe": name,
-                "clips": hashlib.sha256("\n".join(clips).encode("utf-8", "surrogateescape")).hexdigest()[:12],
+                "clips": clips_digest(run.right[task]),
                 "right": np.packbits([run.right[task][clip] for clip in clips]).tobytes().hex(),
             }
         )
     return rows
+
+
+def run_groups(run: Run) -> Iterable[tuple[Mapping[str, str], dict[str, str]]]:
+    """The test clips of a run's tasks with what they belong to, and their lines of `groups.csv`."""
+    recipe = yaml.safe_load((Path(run.name) / "recipe.yaml").read_text(encoding="utf-8"))
+    for task, by_clip in run.groups.items():
+        section = recipe["tasks"][task]
+        yield by_clip, groups_row(_data(section), section["data"]["group"], by_clip)
 
 
 def image_row(folder: Path) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def image_row(folder: Path) -> dict[str, Any]:
     settings = {
         "data": Path(data["path"]).name,
         "smoothness": recipe["model"]["smoothness"] if results["downsampling"] == "diffstride" else "",
-        "channels": _words(recipe["model"]["channels"]),
+        "channels": _words(recipe["model"].get("channels", [])) or recipe["model"]["name"],
         "initial_strides": _words(results["initial_strides"]),
         "strides": _words(results["strides"]),
         "precision": recipe["train"].get("precision", "float32"),
@@ -175,7 +185,7 @@ def read_runs() -> list[Run]:
     by_run: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in read_rows("runs.csv"):
         by_run.setdefault((row["recipe"], row["seed"]), []).append(row)
-    runs = []
+    runs, known = [], read_groups()
     for (name, seed), rows in by_run.items():
         first, recipe = rows[0], read_recipe(name)
         strides = read_strides(first)
@@ -189,7 +199,12 @@ def read_runs() -> list[Run]:
         for scores in results["tasks"].values():
             scores["n"] = int(scores["n"])
         right = {row["task"]: _unpack(row) for row in rows}
-        runs.append(make_run(f"{name} {seed}", recipe, results, right, _layers(recipe, strides)))
+        groups = {
+            row["task"]: {f"{row['clips']} {i}": g for i, g in enumerate(known[row["clips"]]["groups"].split())}
+            for row in rows
+            if row["clips"] in known
+        }
+        runs.append(make_run(f"{name} {seed}", recipe, results, right, _layers(recipe, strides), groups))
     return runs
 
 
@@ -253,10 +268,9 @@ def _data(task: Mapping[str, Any]) -> str:
 
 
 def _words(values: Sequence[Any]) -> str:
-    """Numbers, or pairs of numbers, as words: "2x2 1.5x1"."""
-    return " ".join(
-        "x".join(f"{v:.8g}" for v in value) if isinstance(value, list) else f"{value:.8g}" for value in values
-    )
+    """Numbers, or pairs of numbers, as words, "-" for none: "2x2 1.5x1"."""
+    pairs = ([] if value is None else value if isinstance(value, list) else [value] for value in values)
+    return " ".join("x".join(f"{v:.8g}" for v in pair) or "-" for pair in pairs)
 
 
 if __name__ == "__main__":

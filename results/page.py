@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collect import HERE, read_recipe, read_rows, read_runs
+from figure import differences_figure
+from groups import read_groups
 
-from audiostride.analysis.comparison import Run, compare, flatten
+from audiostride.analysis.comparison import compare
+from audiostride.analysis.finished_runs import Run, flatten
+from audiostride.analysis.plot_style import save
+from audiostride.analysis.significance import is_significant
 from audiostride.analysis.tables import Cell, Table, points, to_markdown
 from audiostride.training.recipe import load_recipe
 
@@ -24,14 +29,19 @@ PAGE = HERE.parent / "docs" / "results.md"
 
 DATA = {
     "commands": "nine words of Speech Commands v0.01 (down, eight, five, go, left, one, right, up, zero), "
-    "speakers apart: 3,805 clips to train and validate, 678 to test",
+    "split by speaker: 3,805 clips to train and validate, 678 to test",
     "notes": "notes of 11 instrument families and 60 pitches, 1 s, rendered from free sampled sound fonts, "
-    "instruments and banks apart; in place of NSynth: 4,176 clips to train and validate, 1,045 to test",
+    "split by instrument and bank; in place of NSynth: 4,176 clips to train and validate, 1,045 to test",
     "esc": "ESC-50, 50 kinds of sound, 5 s; folds 1 to 3 to train and validate (1,200 clips), fold 5 to test (400)",
     "digits": "Free Spoken Digit Dataset, four speakers to train and validate (2,000 clips), a fifth to test (500)",
     "ripples": "moving ripples, made by the package itself",
-    "cifar10": "CIFAR-10, re-coded as JPEG, drawn by lot: 20,000 of its 50,000 images to train, 5,000 of its "
+    "cifar10": "CIFAR-10, re-coded as JPEG, drawn at random: 20,000 of its 50,000 images to train, 5,000 of its "
     "10,000 to test",
+}
+GROUPS = {
+    ("commands", "speaker"): "speakers",
+    ("notes", "instrument"): "instruments of a bank",
+    ("esc", "freesound_id"): "source recordings",
 }
 TITLES = {
     ("commands", "label"): "spoken words",
@@ -101,7 +111,8 @@ class Method(NamedTuple):
     def name(self) -> str:
         """The method in words."""
         first = KINDS[self.kind] + (f" R={self.smoothness:g}" if self.smoothness else "")
-        parts = [first, "shared strides" if self.shared else "", self.width, self.start and f"from {self.start}"]
+        start = self.start and f"initial strides {self.start}"
+        parts = [first, "shared strides" if self.shared else "", self.width, start]
         return ", ".join(filter(None, [*parts, *(f"{key.rpartition('.')[2]}={value}" for key, value in self.others)]))
 
 
@@ -152,20 +163,26 @@ class Evidence(NamedTuple):
 
 
 def main(page: Path) -> None:
-    """Write the page."""
-    page.write_text(write_page(), encoding="utf-8")
+    """Write the page, and its figure beside it."""
+    runs = read_runs()
+    evidence = gather(runs) if runs else None
+    page.write_text(write_page(evidence), encoding="utf-8")
     print(f"wrote {page}")
+    if evidence and (differences := _differences(evidence)):
+        save(differences_figure(differences), page.with_name(FIGURE))
+        print(f"wrote {page.with_name(FIGURE)}")
 
 
-def write_page() -> str:
+def write_page(evidence: Evidence | None) -> str:
     """The whole page as Markdown."""
     images = read_rows("images.csv")
     parts = [HEAD]
-    if runs := read_runs():
-        evidence = gather(runs)
+    if evidence:
         parts += [
+            finding(evidence),
+            METHOD,
             conditions(evidence),
-            wins_and_losses(evidence),
+            paper_ramp(evidence),
             accuracy(evidence),
             each_task(evidence),
             smoothness(evidence),
@@ -177,7 +194,7 @@ def write_page() -> str:
     else:
         parts.append("No run on sound has been collected yet.\n")
     parts.append(image_section(images))
-    if runs:
+    if evidence:
         parts.append(repeat(evidence))
     return "\n".join(part for part in parts if part)
 
@@ -185,14 +202,41 @@ def write_page() -> str:
 HEAD = """# Results
 
 <!-- Written by `python results/page.py` from results/*.csv; changes made here are lost. -->
-
-What the methods score on real sounds, at what cost, and how sure a difference is. The figures are small networks on
-small sets: they compare methods under equal conditions and are no records. Accuracy is of test clips in percent, as
-mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates (MMAC) per second of audio,
-counted by one rule for all runs. Intervals are 95 % paired bootstrap intervals over the test clips, over the seeds
-that both methods have: they say how far another test set could move a difference, not how far other seeds could.
-Bold: the best of a row or column, or a difference whose interval leaves out zero.
 """
+FIGURE = "results.png"
+BASELINES = {
+    "strided, widened": f"strided convolutions widened to the cost of {OURS}",
+    "spectral": "spectral pooling at fixed strides",
+    "strided": "strided convolutions of the same width",
+}
+"""Methods that learned strides are compared with, and how the first sentences of the page speak of it."""
+
+METHOD = """## How to read it
+
+Small networks on small sets: the figures compare methods under equal conditions and are no records. Accuracy is of
+test clips in percent, mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates (MMAC) per
+second of audio, counted by one rule for all runs. Differences have 95 % confidence intervals from a paired bootstrap
+over the seeds that both methods have and over groups of test clips: one group fewer than there are is drawn with
+replacement, and one seed fewer, 10,000 times. A difference is **statistically significant** where its interval leaves
+out zero. With one seed the interval holds for that seed alone; with three it is too narrow where seeds differ more
+than groups do. Intervals are not corrected for the number of comparisons. Bold: the best of a row or column, or a
+significant difference.
+"""
+
+
+def finding(evidence: Evidence) -> str:
+    """What the page shows: learned strides against every baseline, in sentences and a figure."""
+    lines = [line for rival in BASELINES if (line := _beside(evidence, OURS, rival))]
+    if not lines:
+        return ""
+    lead = f"Learned strides ({OURS}), in points of test accuracy with 95 % confidence intervals, compared with"
+    alt = f"Test accuracy of {OURS} less that of each baseline, by task, with 95 % intervals."
+    return "\n".join([_wrap(lead), "", *lines, "", f"![{alt}]({FIGURE})", ""])
+
+
+def _differences(evidence: Evidence) -> list[tuple[str, str, dict[str, Any]]]:
+    pairs = [(task, rival, evidence.difference(task, OURS, rival)) for task in evidence.tasks for rival in BASELINES]
+    return [(task, rival, row) for task, rival, row in pairs if row is not None]
 
 
 def gather(runs: Sequence[Run]) -> Evidence:
@@ -262,12 +306,13 @@ def conditions(evidence: Evidence) -> str:
     rows = read_rows("runs.csv")
     lines = ["## What was run", ""]
     for data in dict.fromkeys(row["data"] for row in rows):
-        lines.append(_wrap(f"- **{data}**: {DATA.get(data, 'a folder of sounds')}.", "  "))
+        clips = next(row["clips"] for row in rows if row["data"] == data)
+        lines.append(_wrap(f"- **{data}**: {DATA.get(data, 'a folder of sounds')}. {_grouping(clips)}", "  "))
     lines.append("")
     machines = Counter(_machine(row) for row in {(row["recipe"], row["seed"]): row for row in rows}.values())
     hardware = "; ".join(f"{machine} ({n} runs)" for machine, n in machines.items())
     text = (
-        f"Hardware and versions: {hardware}. The usual network is narrow, with {_networks(rows)}; "
+        f"Hardware and versions: {hardware}. The network is narrow, with {_networks(rows)}; "
         "the methods differ in nothing but what their names say. "
         "The model tested is that of the best validation epoch; a tenth of the training clips is for validation."
     )
@@ -279,6 +324,15 @@ def conditions(evidence: Evidence) -> str:
     else:
         lines.append("Of the planned runs none is missing.")
     return "\n".join(lines) + "\n"
+
+
+def _grouping(clips: str) -> str:
+    """What is resampled of a test set."""
+    row = read_groups().get(clips)
+    if row is None:
+        return "Resampled: single test clips, as nothing is known of what belongs together."
+    what = GROUPS.get((row["data"], row["column"]), f"values of {row['column']}")
+    return f"Resampled: the {row['n_groups']} {what} of the test."
 
 
 def _networks(rows: Sequence[Mapping[str, str]]) -> str:
@@ -310,37 +364,45 @@ def _machine(row: Mapping[str, str]) -> str:
     return f"{device}, {threads}, {row.get('precision') or 'float32'}, torch {row['torch']}"
 
 
-def wins_and_losses(evidence: Evidence) -> str:
-    """Where the learned strides win and where not, in sentences made from the intervals."""
-    parts = []
-    for ours, remark in ((OURS, "from the usual start"), ("DiffStride R=4", "the ramp width of the paper")):
-        lines = [line for rival in RIVALS if (line := _beside(evidence, ours, rival))]
-        if lines:
-            parts += [f"{ours}, {remark}, in points of accuracy:", "", *lines, ""]
-    if not parts:
-        return ""
+def paper_ramp(evidence: Evidence) -> str:
+    """The same at R = 4, and the best method of each task."""
+    lines = [line for rival in BASELINES if (line := _beside(evidence, "DiffStride R=4", rival))]
+    parts = ["DiffStride R=4, the ramp width of the paper, in points of accuracy, compared with", "", *lines, ""]
+    parts = parts if lines else []
     best = [f"{task}: {_best(evidence, task)}" for task in evidence.tasks if len(evidence.names(task)) > 1]
     highest = _wrap("The highest mean accuracy of any method tried: " + "; ".join(best) + ".")
-    return "\n".join(["## Where learned strides win, and where not", "", *parts, highest, ""])
+    return "\n".join(["## At the ramp width of the paper, and the best of all", "", *parts, highest, ""])
 
 
 def _beside(evidence: Evidence, ours: str, rival: str) -> str:
-    """What one method is beside another on every task that both were tried on."""
-    outcomes: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
-    ratios = []
-    for task in evidence.tasks:
-        row = evidence.difference(task, ours, rival)
-        if row is None:
-            continue
-        outcome = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "open"
-        outcomes[outcome].append(f"{task} {_interval(row)}")
-        ratios.append(evidence.cells[task, ours]["macs_per_second"] / evidence.cells[task, rival]["macs_per_second"])
-    if not ratios:
+    """One method compared with another on every task that both were tried on."""
+    outcomes = _outcomes(evidence, ours, rival)
+    if not any(outcomes.values()):
         return ""
-    words = {"better": "**better** on", "worse": "**worse** on", "open": "not to be told apart on"}
+    words = {
+        "better": "significantly **better** on",
+        "worse": "significantly **worse** on",
+        "open": "not significantly different on",
+    }
     said = "; ".join(f"{words[key]} {', '.join(found)}" for key, found in outcomes.items() if found)
-    cost = _range([f"{ratio:.2f}" for ratio in ratios])
-    return _wrap(f"- Beside **{rival}** it is {said}; at {cost} times the multiply-accumulates.", "  ")
+    cost = _cost_ratio(evidence, ours, rival)
+    return _wrap(f"- {BASELINES[rival]}, at {cost} times their multiply-accumulates: {said}.", "  ")
+
+
+def _cost_ratio(evidence: Evidence, ours: str, rival: str) -> str:
+    """Multiply-accumulates of one method over those of another, on the tasks that both were tried on."""
+    cells = [(evidence.cells.get((task, ours)), evidence.cells.get((task, rival))) for task in evidence.tasks]
+    return _range([f"{our['macs_per_second'] / their['macs_per_second']:.2f}" for our, their in cells if our and their])
+
+
+def _outcomes(evidence: Evidence, ours: str, rival: str) -> dict[str, list[str]]:
+    """Tasks on which a method is "better" or "worse" than another, or the difference is not significant ("open")."""
+    outcomes: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    for task in evidence.tasks:
+        if row := evidence.difference(task, ours, rival):
+            outcome = ("better" if row["difference"] > 0 else "worse") if is_significant(row) else "open"
+            outcomes[outcome].append(f"{task} {_interval(row)}{'' if len(row['seeds']) > 1 else ' with one seed'}")
+    return outcomes
 
 
 def _best(evidence: Evidence, task: str) -> str:
@@ -379,7 +441,7 @@ def accuracy(evidence: Evidence) -> str:
         rows,
     )
     text = (
-        "The paper's figures stand beside for orientation; they are of other data (all 35 words, NSynth) and of a "
+        "The paper's figures are shown for orientation only; they are of other data (all 35 words, NSynth) and of a "
         "network 16 times as large, and are no target here."
     )
     return f"## Accuracy\n\n{_wrap(' '.join(filter(None, [_widened(evidence), text])))}\n\n{to_markdown([table])}"
@@ -502,7 +564,7 @@ def cutoffs(evidence: Evidence) -> str:
     text = """## Learned cut-offs
 
 What the first layer keeps, in the convention of the paper's Table 2 and at half amplitude; see [cutoffs](cutoffs.md).
-The strides began at 2 x 2 where the method's name says nothing else, which is 25 Hz and 0.25 cycles per mel band.
+The initial stride is 2 x 2 unless the method's name gives another, which is 25 Hz and 0.25 cycles per mel band.
 The paper's figures are for its own data.
 """
     return f"{text}\n{to_markdown([Table('First layer, mean ± sd over seeds', header, rows)])}"
@@ -558,19 +620,19 @@ def starts(evidence: Evidence) -> str:
                 said.append(f"{method._replace(start='').name} on {task} {_interval(difference)}")
     if not rows:
         return ""
-    header = ["task", "method", "start", "accuracy", "seeds", "less usual start", "MMAC/s"]
+    header = ["task", "method", "initial strides", "accuracy", "seeds", "less default", "MMAC/s"]
     header += ["all strides, at first", "all strides, in the end"]
     text = (
-        "Does a learned stride recover from a start that throws too much away, as the paper's Table 3 claims for "
-        "images, and do starts end in strides of the same product, as the equivalence it speaks of would have it? "
-        "*All strides* is the product over the layers, time x mel; the usual start has 1 x 1 in two of six layers."
+        "Does a learned stride recover from initial strides that are too large, as the paper's Table 3 claims for "
+        "images, and do different initial strides converge to the same product, the paper's equivalence classes? "
+        "*All strides* is the product over the layers, time x mel; the default has 1 x 1 in two of six layers."
     )
     if said:
-        text += f" The poor start changes accuracy by, in points: {'; '.join(said)}."
+        text += f" The larger initial strides change accuracy by, in points: {'; '.join(said)}."
     table = Table(
-        "Accuracy and strides from both starts", header, [list(row) for row in dict.fromkeys(map(tuple, rows))]
+        "Accuracy and strides from both initial strides", header, [list(row) for row in dict.fromkeys(map(tuple, rows))]
     )
-    return f"## Poor initial strides\n\n{_wrap(text)}\n\n{to_markdown([table])}"
+    return f"## Initial strides that are too large\n\n{_wrap(text)}\n\n{to_markdown([table])}"
 
 
 def _plain(method: Method) -> Method:
@@ -602,11 +664,11 @@ def studies(evidence: Evidence) -> str:
                 usual = _setting(evidence, task, base, key) if base in names else ""
         if not rows:
             continue
-        header = ["task", "method", key.rpartition(".")[2], "accuracy", "loss", "seeds", "less the usual value"]
+        header = ["task", "method", key.rpartition(".")[2], "accuracy", "loss", "seeds", "less the default"]
         header += ["MMAC/s", "first layer: Hz", "cycles/band", "all strides"]
         heading, text = STUDIES.get(key, (f"Other values of `{key}`", ""))
         if said:
-            text = f"{text} Beside {usual}, in points of accuracy: {'; '.join(said)}.".strip()
+            text = f"{text} Compared with {usual}, in points of accuracy: {'; '.join(said)}.".strip()
         table = Table(f"`{key}` alone changed", header, rows)
         parts.append("\n\n".join(filter(None, [f"## {heading}", _wrap(text), to_markdown([table])])))
     return "\n".join(parts)
@@ -693,7 +755,7 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
             body.append(cells)
         data, n_train, channels, epochs, batch, rate = conditions
         title = (
-            f"{data}, {int(n_train):,} images: ResNet with {channels.replace(' ', ', ')} channels, {epochs} epochs, "
+            f"{data}, {int(n_train):,} images: {_image_network(channels)}, {epochs} epochs, "
             f"batch {batch}, learning rate {rate}"
         )
         header = [
@@ -711,30 +773,34 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(text) + "\n" + "\n".join(filter(None, parts))
 
 
+def _image_network(channels: str) -> str:
+    return f"ResNet with {channels.replace(' ', ', ')} channels" if channels[:1].isdigit() else channels
+
+
 def _image_differences(means: Mapping[tuple[str, str], float], macs: Mapping[tuple[str, str], float]) -> str:
-    """Learned strides beside the others from the same start, in a sentence made from means."""
+    """Learned strides beside the others with the same initial strides, in a sentence made from means."""
     lines = []
     for rival in dict.fromkeys(method for method, _ in means if not method.startswith("DiffStride")):
         said = [
-            f"{points(means[method, start] - means[rival, start])} from {start} at "
+            f"{points(means[method, start] - means[rival, start])} with initial strides {start} at "
             f"{macs[method, start] / macs[rival, start]:.1f} times the multiply-accumulates"
             for method, start in sorted(means, key=lambda key: (key[1], key[0]))
             if method == OURS and (rival, start) in means
         ]
         if said:
-            lines.append(f"Beside {rival}, {OURS} is, in points: {'; '.join(said)}.")
+            lines.append(f"Compared with {rival}, {OURS} is, in points: {'; '.join(said)}.")
     return _wrap(" ".join(lines)) + "\n" if lines else ""
 
 
 def _recoveries(means: Mapping[tuple[str, str], float]) -> str:
-    """What the worst start costs each method, in a sentence made from means."""
+    """What the worst initial strides cost each method, in a sentence made from means."""
     falls = []
     for method in dict.fromkeys(method for method, _ in means):
         found = {start: mean for (other, start), mean in means.items() if other == method}
         if len(found) > 1:
             worst, best = (choose(found, key=found.__getitem__) for choose in (min, max))
-            falls.append(f"{method} {points(found[worst] - found[best])} points ({worst} beside {best})")
-    return _wrap(f"The worst start beside the best: {', '.join(falls)}.") + "\n" if falls else ""
+            falls.append(f"{method} {points(found[worst] - found[best])} points ({worst} compared with {best})")
+    return _wrap(f"The worst initial strides compared with the best: {', '.join(falls)}.") + "\n" if falls else ""
 
 
 def repeat(evidence: Evidence) -> str:
@@ -763,8 +829,8 @@ def repeat(evidence: Evidence) -> str:
             "```",
             "",
             "Two commands add runs to this page, `python results/collect.py RUN_DIR...` and `python results/page.py`.",
-            "`results/runs.csv` has a line for every run and task, down to which test clips were right, so that the",
-            "intervals above can be computed again.",
+            "`results/runs.csv` has a line for every run and task, and which test clips it classified correctly, so",
+            "that the intervals above can be recomputed.",
             "",
         ]
     )
@@ -797,7 +863,7 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _difference_cell(row: Mapping[str, Any] | None) -> Cell:
-    return Cell("") if row is None else Cell(_interval(row), row["low"] > 0 or row["high"] < 0)
+    return Cell("") if row is None else Cell(_interval(row), is_significant(row))
 
 
 def _highest(values: Iterable[float]) -> float | None:

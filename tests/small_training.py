@@ -32,9 +32,9 @@ def small_data(n_clips: int = 40) -> list[LabelledClips]:
 
 
 def small_model(seed: int = 0) -> AudioClassifier:
-    """Two blocks of four channels with learned strides."""
+    """Two blocks of four channels with learned strides and aliasing."""
     torch.manual_seed(seed)
-    trunk = AudioCNN("diffstride", (4, 4), ((2, 2), (1.5, 2)), smoothness=1)
+    trunk = AudioCNN("diffstride", (4, 4), ((2, 2), (1.5, 2)), smoothness=1, aliasing=0.1)
     return AudioClassifier(LogMel(n_mels=16), trunk, {"loud": 2, "third": 3}, window_s=0.2)
 
 

@@ -1,5 +1,6 @@
 """The pages with measured figures: their tables are what the benchmarks left."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -17,3 +18,21 @@ def test_the_tables_of_a_page_are_those_of_the_csv_files(name: str, numbers: int
     (tmp_path / name).write_text(table.sub("| gone |\n", page))
     subprocess.run([sys.executable, ROOT / "benchmarks" / "tables.py", tmp_path / name], check=True)
     assert (tmp_path / name).read_text() == page
+
+
+def test_the_cost_page_opens_with_what_was_measured(tmp_path: Path) -> None:
+    """If this fails: python benchmarks/figure.py, and correct the first paragraph of docs/cost.md."""
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "figure.py", tmp_path / "cost.png"], check=True)
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    with (ROOT / "benchmarks" / "step.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["network"], row["batch"]) == ("paper", "64")]
+    found = {(row["what"], row["method"], row["R"]): row for row in rows}
+    columns = (("training", "MAC ratio"), ("training", "time / strided"), ("inference", "time / strided"))
+    columns += (("training", "memory / strided"),)
+    one, four, fft = (
+        [float(found[what, *form][column]) for what, column in columns]
+        for form in (("diffstride", "1"), ("diffstride", "4"), ("fft", "4"))
+    )
+    opening = " ".join((ROOT / "docs" / "cost.md").read_text().split("![")[0].split())
+    stated = [float(number) for number in re.findall(r"\d\.\d", opening)]
+    assert stated == pytest.approx([*one, *four, fft[1] / four[1], fft[3] / four[3]], abs=0.051)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from audiostride import AudioCNN, DiffStride
-from audiostride.layers.downsampling import diffstride_layers, freeze_strides
-from audiostride.layers.spectrum import crop_spectrum_fft, diffstride_mask
+from audiostride.layers.crop_spectrum import crop_spectrum_fft
+from audiostride.layers.spectrum import diffstride_mask
+from audiostride.layers.strides import diffstride_layers, freeze_strides
 from audiostride.models.audio_cnn import SeparableBlock
 
 SMALL = {"channels": (4, 8, 8), "strides": ((2, 2), (1, 1), (2, 2)), "smoothness": 1}

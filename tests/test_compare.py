@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from audiostride.analysis.comparison import bootstrap_interval, compare, find_runs, striding_runs
+from audiostride.analysis.comparison import compare, striding_runs
+from audiostride.analysis.finished_runs import find_runs
+from audiostride.analysis.significance import bootstrap_interval, paired_difference
 from audiostride.analysis.tables import Cell, Table, tables, to_latex, to_markdown, write_comparison
 from audiostride.cli import app
 from audiostride.errors import ModelFileError, UsageError
@@ -16,25 +18,26 @@ from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.log_mel import LogMel
 from audiostride.training.recipe import dump_recipe, load_recipe
+from audiostride.training.run import run as run_recipe
 from audiostride.training.run_testing import describe
 
 SMALL = ["model.channels=[4,4]", "model.strides=[[2,2],[2,2]]"]
 
 
-def made_run(folder: Path, answers: dict[str, list[bool]], seed: int = 0, *settings: str) -> Path:
-    """A run directory of an untrained model whose answers to each task's test clips are given."""
+def made_run(folder: Path, predictions: dict[str, list[bool]], seed: int = 0, *settings: str) -> Path:
+    """A run directory of an untrained model whose predictions to each task's test clips are given."""
     recipe = load_recipe("ripples", [*SMALL, f"seed={seed}", *settings])
     model = AudioClassifier(
         LogMel(), AudioCNN(**recipe.model.model_dump(exclude={"name", "init", "linear_probe"})), {"rate": 2, "scale": 2}
     )
     model.save(folder)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-    tasks = {task: {"split": "test", "accuracy": float(np.mean(a)), "n": len(a)} for task, a in answers.items()}
+    tasks = {task: {"split": "test", "accuracy": float(np.mean(a)), "n": len(a)} for task, a in predictions.items()}
     (folder / "results.json").write_text(json.dumps({"tasks": tasks, "seed": seed} | describe(model)))
     with (folder / "predictions-test.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["file", "task", "truth", "label", "logits"])
-        for task, right in answers.items():
+        for task, right in predictions.items():
             for i, ok in enumerate(right):
                 table.writerow([f"clip-{i}", task, "a", "a" if ok else "b", "0 0"])
     return folder
@@ -77,19 +80,94 @@ def test_differences_are_paired_by_clip_and_seed(four_runs):
     assert rate["low"] <= rate["difference"] <= rate["high"]
 
 
-def test_bootstrap_agrees_with_the_normal_approximation_where_that_holds():
-    difference = np.random.RandomState(0).choice([-1.0, 0.0, 1.0], size=2000, p=[0.1, 0.7, 0.2])
-    mean, low, high = bootstrap_interval(difference, np.ones(2000))
-    half = 1.96 * difference.std() / np.sqrt(2000)
-    assert mean == pytest.approx(difference.mean())
-    assert (high - low) / 2 == pytest.approx(half, rel=0.03)
+def one_run(outcomes, seed=0):
+    return [(seed, {f"{i}": bool(right) for i, right in enumerate(outcomes)})]
+
+
+def test_the_interval_of_single_clips_agrees_with_the_normal_approximation_where_that_holds():
+    random = np.random.RandomState(0)
+    a, b = random.rand(2, 2000) < [[0.8], [0.7]]
+    found = paired_difference(one_run(a), one_run(b))
+    difference = a.astype(float) - b
+    assert found["difference"] == pytest.approx(difference.mean())
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * difference.std() / np.sqrt(2000), rel=0.03)
+    assert (found["clips"], found["groups"]) == (2000, 2000)
+
+
+def test_clips_that_answer_alike_count_as_one():
+    """Ten copies of every clip, grouped, say no more than the clips; taken for independent they seem to."""
+    random = np.random.RandomState(0)
+    a, b = random.rand(2, 200) < [[0.8], [0.7]]
+    alone = paired_difference(one_run(a), one_run(b))
+    copies = one_run(np.repeat(a, 10)), one_run(np.repeat(b, 10))
+    grouped = paired_difference(*copies, {f"{i}": f"{i // 10}" for i in range(2000)})
+    assert grouped["groups"] == 200
+    assert [grouped[end] for end in ("difference", "low", "high")] == pytest.approx(
+        [alone[end] for end in ("difference", "low", "high")]
+    )
+    ungrouped = paired_difference(*copies)
+    assert ungrouped["high"] - ungrouped["low"] < 0.4 * (grouped["high"] - grouped["low"])
+
+
+def test_seeds_that_differ_widen_the_interval_as_their_standard_error_says():
+    """Every clip of a seed predictions alike: all that varies is the seed."""
+    n_seeds, shift = 40, np.random.RandomState(0).choice([-1.0, 0.0, 1.0], 40)
+    low, high = bootstrap_interval(np.repeat(shift[:, None], 50, 1), np.ones((n_seeds, 50)))[1:]
+    assert (high - low) / 2 == pytest.approx(1.96 * shift.std(ddof=1) / np.sqrt(n_seeds), rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "seed_sd", "group_sd", "rest_sd", "low", "high"),
+    [(30, 0.1, 0.2, 0.1, 0.93, 0.97), (3, 0.014, 0.15, 0.3, 0.95, 1.0), (3, 0.05, 0.0, 0.05, 0.75, 0.87)],
+    ids=["many seeds", "three seeds that differ little", "three seeds that differ most"],
+)
+def test_how_often_the_interval_covers_the_truth(n_seeds, seed_sd, group_sd, rest_sd, low, high):
+    """Effects of seeds and of 60 groups drawn from a known law, whose mean difference is 0.1."""
+    random, covered = np.random.RandomState(0), 0
+    for _ in range(300):
+        effect = 0.1 + seed_sd * random.randn(n_seeds, 1) + group_sd * random.randn(1, 60)
+        effect = effect + rest_sd * random.randn(n_seeds, 60)
+        _, lower, upper = bootstrap_interval(effect, np.ones(effect.shape), resamples=1000)
+        covered += lower < 0.1 < upper
+    assert low <= covered / 300 <= high
+
+
+def test_one_group_says_nothing_of_others():
+    found = paired_difference(one_run([1, 1, 1]), one_run([0, 0, 0]), dict.fromkeys("012", "the only speaker"))
+    assert (found["difference"], found["low"], found["high"]) == (1.0, -1.0, 1.0)
+
+
+def test_groups_are_those_of_the_runs_answers(four_runs):
+    for folder in four_runs.iterdir():
+        path = folder / "predictions-test.csv"
+        head, *lines = path.read_text().splitlines()
+        speakers = [f"{line},speaker-{int(line.split(',')[0].removeprefix('clip-')) // 2}" for line in lines]
+        path.write_text("\n".join([f"{head},group", *speakers]) + "\n")
+    rows = compare(find_runs([four_runs])[0])["differences"]
+    assert {(row["clips"], row["groups"]) for row in rows} == {(10, 5)}
+
+
+def test_a_run_leaves_the_group_of_each_test_clip(tone_folder, tmp_path):
+    """From a column of the data to the number of groups that a comparison resamples."""
+    lines = ["file,label,who,split"]
+    for label in ("high", "low"):
+        for i in range(30):
+            split = "test" if i < 6 else "validation" if i < 10 else "train"
+            lines.append(f"{tone_folder / label / f'{i:02d}.wav'},{label},{split}-{i // 3},{split}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    tiny = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=16", "train.workers=0"]
+    data = f"tasks.label.data={{source: manifest, path: {tmp_path / 't.csv'}, group: who}}"
+    for kind in ("strided", "spectral"):
+        run_recipe(load_recipe("folder", [data, *tiny, f"model.downsampling={kind}"]), tmp_path / "runs" / kind)
+    (row,) = compare(find_runs([tmp_path / "runs"])[0])["differences"]
+    assert (row["clips"], row["groups"], row["seeds"]) == (12, 2, [0])
 
 
 def test_methods_are_named_by_what_differs_on_the_same_data(tmp_path):
-    answers = {"rate": [True], "scale": [True]}
-    made_run(tmp_path / "a", answers, 0, "train.stride_cost=0.1")
-    made_run(tmp_path / "b", answers, 0, "train.stride_cost=1.0")
-    made_run(tmp_path / "c", answers, 0, "tasks.rate.data.seed=1", "tasks.scale.data.seed=1", "train.epochs=99")
+    predictions = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", predictions, 0, "train.stride_cost=0.1")
+    made_run(tmp_path / "b", predictions, 0, "train.stride_cost=1.0")
+    made_run(tmp_path / "c", predictions, 0, "tasks.rate.data.seed=1", "tasks.scale.data.seed=1", "train.epochs=99")
     methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
     assert methods[::2] == ["diffstride stride_cost=0.1", "diffstride stride_cost=1.0", "diffstride"]
 
@@ -103,18 +181,18 @@ def test_shared_strides_stand_beside_separate_ones(tmp_path):
 
 
 def test_settings_that_a_kind_of_downsampling_ignores_are_not_in_its_name(tmp_path):
-    answers = {"rate": [True], "scale": [True]}
-    made_run(tmp_path / "a", answers, 0, "model.downsampling=strided", "model.smoothness=1")
-    made_run(tmp_path / "b", answers, 0, "model.downsampling=diffstride", "model.smoothness=1")
-    made_run(tmp_path / "c", answers, 0, "model.downsampling=diffstride", "model.smoothness=4")
+    predictions = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", predictions, 0, "model.downsampling=strided", "model.smoothness=1")
+    made_run(tmp_path / "b", predictions, 0, "model.downsampling=diffstride", "model.smoothness=1")
+    made_run(tmp_path / "c", predictions, 0, "model.downsampling=diffstride", "model.smoothness=4")
     methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
     assert methods[::2] == ["strided", "diffstride smoothness=1.0", "diffstride smoothness=4.0"]
 
 
 def test_lists_are_short_in_the_name_of_a_method(tmp_path):
-    answers = {"rate": [True], "scale": [True]}
-    made_run(tmp_path / "a", answers, 0)
-    made_run(tmp_path / "b", answers, 0, "model.strides=[[3,3],[2,1]]", "model.channels=[8,8]")
+    predictions = {"rate": [True], "scale": [True]}
+    made_run(tmp_path / "a", predictions, 0)
+    made_run(tmp_path / "b", predictions, 0, "model.strides=[[3,3],[2,1]]", "model.channels=[8,8]")
     methods = [row["method"] for row in compare(find_runs([tmp_path])[0])["accuracy"]]
     assert methods[::2] == ["diffstride channels=4,4 strides=2x2,2x2", "diffstride channels=8,8 strides=3x3,2x1"]
 
@@ -263,7 +341,8 @@ def test_latex_has_minus_signs_and_no_live_special_characters():
 
 
 def test_runs_on_other_data_have_panels_of_their_own_and_a_regularisers_weights_are_joined():
-    from audiostride.analysis.plots import cost_figure, striding_figure
+    from audiostride.analysis.result_plots import cost_figure
+    from audiostride.analysis.training_plots import striding_figure
 
     points = [{"epoch": e, "total_stride": [16.0 * 9**e, 16.0], "accuracy": e / 2 if e else None} for e in (0, 1)]
     runs = [{"data": data, "method": "diffstride", "seed": 0, "points": points} for data in ("words", "notes")]

@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 from zoo import DenseNetBC121, EfficientNetB0, ResNet18
 
-from audiostride import clamp_strides_, parameter_groups
-from audiostride.layers.conversion import Downsampled, find_downsampling, replace_downsampling, restore_downsampling
-from audiostride.layers.downsampling import diffstride_layers
+from audiostride import RandomStrides, clamp_strides_, parameter_groups
+from audiostride.layers.conversion import replace_downsampling, restore_downsampling
+from audiostride.layers.downsampled import Downsampled
+from audiostride.layers.parallel_branches import find_downsampling
+from audiostride.layers.strides import diffstride_layers
 
 PARAMETERS = {ResNet18: 11_689_512, EfficientNetB0: 5_288_548, DenseNetBC121: 7_978_856}
 GROUPS = {ResNet18: 5, EfficientNetB0: 5, DenseNetBC121: 5}
@@ -149,6 +151,83 @@ def test_a_module_used_in_two_branches_has_one_stride():
             return self.conv(a) + self.conv(b)
 
     assert [group.layers for group in find_downsampling(Siamese())] == [["conv"]]
+
+
+STAGES = [f"0.features.{first}.block.{int(first > 1)}.0" for first in (1, 2, 4, 6, 9, 12, 16)]
+
+
+def test_seven_places_of_efficientnet_learn_with_the_layers_of_stride_1_named():
+    """The first depthwise convolution of each of its seven stages, three of which do not downsample."""
+    still = [STAGES[0], STAGES[4], STAGES[6]]
+    net = EfficientNetB0(classes=10).double().eval()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    output = net(x)
+    replace_downsampling(net, smoothness=1, only=STAGES, candidates=still)
+    assert [pool.strides()[0] for pool in diffstride_layers(net)] == [1.0, 2.0, 2.0, 2.0, 1.0, 2.0, 1.0]
+    net(x).square().sum().backward()
+    assert all(pool.stride.grad.abs().min() > 0 for pool in diffstride_layers(net)[:-2])
+    assert torch.equal(restore_downsampling(net)(x), output)
+
+
+def test_candidates_are_named_or_match_a_pattern():
+    net = nn.Sequential(conv(1), nn.Sequential(conv(1), conv(2)), conv(1))
+    assert [group.layers for group in find_downsampling(net, ["0", "1.*"])] == [["0"], ["1.0"], ["1.1"]]
+    assert [group.stride for group in find_downsampling(net, ["0", "1.*"])] == [(1, 1), (1, 1), (2, 2)]
+    with pytest.raises(ValueError, match=r"no convolution or max-pool of stride 1 matches '1.1'; there are 0, 1.0, 2"):
+        find_downsampling(net, ["1.1"])
+    with pytest.raises(ValueError, match="downsampled 1 and 0 times"):
+        find_downsampling(Joined(conv(1), nn.Identity()), ["a"])
+
+
+def test_initial_strides_are_a_number_or_one_for_each_place():
+    def started(strides, **settings):
+        net = replace_downsampling(ResNet18(10, 8), strides=strides, **settings)
+        return [tuple(pool.strides()) for pool in diffstride_layers(net)]
+
+    assert started(None) == [(2.0, 2.0)] * 5
+    assert started(1.5) == [(1.5, 1.5)] * 5
+    assert started([1, 1.25, (3, 2), 2, 1]) == [(1.0, 1.0), (1.25, 1.25), (3.0, 2.0), (2.0, 2.0), (1.0, 1.0)]
+    net = replace_downsampling(ResNet18(10, 8), "spectral", strides=1.6)
+    assert net.maxpool.pool.stride == (1.6, 1.6)
+
+
+def test_random_initial_strides_follow_from_the_seed_and_lie_in_their_range():
+    def started(seed, **settings):
+        net = replace_downsampling(ResNet18(10, 8), strides=RandomStrides(1, 3, seed), **settings)
+        return [pool.strides() for pool in diffstride_layers(net)]
+
+    assert started(0) == started(0) != started(1)
+    drawn = [stride for seed in range(20) for place in started(seed) for stride in place]
+    assert 1 <= min(drawn) < 1.1
+    assert 2.9 < max(drawn) <= 3
+    assert len(set(drawn)) == 200  # each place and axis by itself
+    assert all(time == mel for time, mel in started(0, shared_stride=True))
+
+
+def test_a_model_started_elsewhere_goes_back_to_its_own_strides():
+    net = ResNet18(10, 8).eval()
+    x = torch.randn(1, 3, 64, 64)
+    output = net(x)
+    replace_downsampling(net, strides=RandomStrides(1, 3))
+    assert torch.equal(restore_downsampling(net)(x), output)
+
+
+@pytest.mark.parametrize(
+    ("strides", "message"),
+    [
+        ([2, 2], r"got 2 strides for 1 places: 0"),
+        ([(2, 2, 2)], r"0: has 2 axes, got the strides \(2, 2, 2\)"),
+        (0.5, "strides must be at least 1"),
+        (RandomStrides(0.5, 2), "1 <= low <= high, got 0.5 and 2"),
+        (RandomStrides(3, 2), "1 <= low <= high, got 3 and 2"),
+    ],
+)
+def test_initial_strides_that_do_not_fit_are_refused_and_nothing_is_changed(strides, message):
+    net = nn.Sequential(conv(2))
+    before = str(net)
+    with pytest.raises(ValueError, match=message):
+        replace_downsampling(net, strides=strides)
+    assert str(net) == before
 
 
 class Joined(nn.Module):

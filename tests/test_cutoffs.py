@@ -8,6 +8,7 @@ import torch
 
 from audiostride import AudioCNN, DiffStride, SpectralPool
 from audiostride.models.cutoffs import axis_cutoff, paper_cutoff, summarise, trunk_cutoffs
+from audiostride.models.folding import Folding, lands_on, survival
 
 # Integer bins behind the twelve cells of Table 2: scenes, birds, instrument, pitch, commands, multi-task.
 TABLE_2 = [
@@ -98,3 +99,47 @@ def test_spectral_pooling_that_crops_nothing_keeps_everything_in_full(n: int) ->
     cutoff = axis_cutoff("spectral", n=n, stride=1.0, smoothness=4.0, per_bin=1.0)
     assert cutoff.full_gain == cutoff.last_bin == n // 2
     assert torch.equal(SpectralPool(1.0)(torch.eye(n)), torch.eye(n))
+
+
+def test_the_6_db_cutoff_is_where_filter_and_aliasing_together_halve_the_amplitude() -> None:
+    for alpha in (0.0, 0.2, 0.4):
+        cutoff = axis_cutoff("diffstride", 200, 4.0, 6.0, per_bin=1.0, aliasing=alpha)
+        mask = (6.0 + cutoff.full_gain - cutoff.minus_6db) / 6.0
+        assert mask + alpha * (1 - mask) == pytest.approx(0.5)
+    assert axis_cutoff("diffstride", 200, 4.0, 6.0, 1.0, aliasing=0.5).minus_6db == 30.5  # the Nyquist frequency of 61
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_a_modulation_above_the_cutoff_comes_out_with_the_stated_share_on_the_stated_modulation(alpha: float) -> None:
+    trunk = AudioCNN("diffstride", channels=(4,), strides=((2.3, 2.0),), smoothness=1, aliasing=alpha)
+    row = trunk_cutoffs(trunk, 100, 64, 100.0)[0]
+    n, pool = 100, trunk.blocks[0].pool
+    time = torch.arange(n) / n
+    for k in range(math.ceil(row.own.last_bin) + 1, n // 2):
+        y = pool.pool_axis(torch.cos(2 * math.pi * k * time).view(1, 1, n, 1), 0).flatten()
+        spectrum = 2 * torch.fft.rfft(y).abs() / len(y)
+        landed = spectrum.argmax().item()
+        assert landed == pytest.approx(lands_on(k, row.folding.rate))
+        expected = row.folding.share * (2 if landed == 0 else 1)
+        assert spectrum[landed].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_layers_that_fold_nothing_have_no_folding_and_strided_ones_fold_all() -> None:
+    settings = {"channels": (4, 4), "strides": ((2, 2), (1, 1)), "smoothness": 1}
+    for kind in ("diffstride", "spectral"):
+        assert {row.folding for row in trunk_cutoffs(AudioCNN(kind, **settings), 100, 64, 100.0)} == {None}
+        folding = [row.folding for row in trunk_cutoffs(AudioCNN(kind, aliasing=0.2, **settings), 100, 64, 100.0)]
+        assert folding[0].share == pytest.approx(0.2)
+        assert folding[2:] == [None, None]  # they keep their length
+    strided = trunk_cutoffs(AudioCNN("strided", **settings), 100, 64, 100.0)
+    assert strided[0].folding == Folding(1.0, 25.0, 50.0, 50.0)
+    assert strided[1].folding == Folding(1.0, 0.25, 0.5, 0.5)
+
+
+def test_a_folded_modulation_goes_on_as_what_it_has_become() -> None:
+    trunk = AudioCNN("spectral", channels=(4, 4), strides=((2, 2), (2, 2)), aliasing=0.5)
+    layers = summarise([trunk_cutoffs(trunk, 100, 64, 100.0)])
+    once, twice = survival(layers, "time", 45.0), survival(layers, "time", 31.0)
+    assert (once["kept"], once["folded"]) == (["folded", "folded"], {"share": 0.5, "lands_on": 5.0})
+    assert twice["folded"] == {"share": 0.25, "lands_on": 6.0}  # 31 to 19 by the rate of 50, 19 to 6 by that of 25
+    assert survival(layers, "time", 5.0)["kept"] == ["in full", "in full"]

@@ -15,6 +15,7 @@ import soundfile
 from hub_server import Hub
 from PIL import Image
 
+import audiostride
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
 from conftest import tone
@@ -136,3 +137,18 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith(("http://", "https://", "mailto:")):
             assert (page.parent / target).exists(), target
+
+
+def test_the_reference_names_every_public_name_and_has_a_page_for_every_package() -> None:
+    reference = ROOT / "docs" / "reference"
+    names = re.findall(r"^\| \[`(\w+)`\]", (reference / "index.md").read_text(), re.MULTILINE)
+    assert sorted(names) == sorted(set(audiostride.__all__) - {"__version__"})
+    packages = {path.parent.name for path in (ROOT / "audiostride").glob("*/__init__.py")}
+    assert {path.stem for path in reference.glob("*.md")} == packages - {"cli"} | {"index"}
+
+
+def test_the_map_names_modules_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    modules = re.findall(r"`((?:layers|models|data|training|analysis|inference|cli)/\w+\.py)`", text)
+    assert len(modules) > 30
+    assert not [module for module in modules if not (ROOT / "audiostride" / module).exists()]

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from audiostride import DiffStride, SpectralPool, StridedConv, clamp_strides_, parameter_groups
-from audiostride.layers.downsampling import freeze_strides, pools_first, read_strides
+from audiostride.layers.conv_form import pools_first
 from audiostride.layers.spectrum import diffstride_crop
+from audiostride.layers.strides import freeze_strides, read_strides
 
 
 def test_two_axes_are_pooled_one_after_the_other_in_any_order() -> None:

@@ -1,5 +1,6 @@
 """An exported file computes what the model computes, says what it is, and needs no torch to run."""
 
+import copy
 import json
 import re
 import subprocess
@@ -13,8 +14,9 @@ import torch
 
 from audiostride import AudioClassifier, create_model, read_audio
 from audiostride.errors import ExportError, UsageError
-from audiostride.inference import export as export_module
-from audiostride.inference.export import ENDINGS, export_model, metadata, run_exported
+from audiostride.inference import exported_model
+from audiostride.inference.export import export_model, metadata
+from audiostride.inference.export_formats import ENDINGS, run_exported
 from audiostride.windows import split_windows
 from conftest import tone
 
@@ -48,6 +50,31 @@ def model(windows: torch.Tensor) -> AudioClassifier:
         loss.backward()
         optimizer.step()
     return model.eval()
+
+
+@pytest.fixture(params=["diffstride", "spectral"])
+def aliasing_model(request: pytest.FixtureRequest, model: AudioClassifier) -> AudioClassifier:
+    """The same network whose pooling lets a part alias."""
+    torch.manual_seed(0)
+    settings = {"channels": (8, 16), "strides": ((2.3, 1.9), (2, 2)), "smoothness": 1.0, "aliasing": 0.4}
+    return create_model(f"audio_cnn_{request.param}", heads={"pitch": ["low", "high"]}, **settings).eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "onnx", "executorch"])
+def test_learned_aliasing_goes_into_the_file(aliasing_model, windows, tmp_path, format):
+    if format == "executorch":
+        pytest.importorskip("executorch.exir")
+    path = tmp_path / f"model{ENDINGS[format]}"
+    check = export_model(aliasing_model, path, format, windows)
+    assert check.max_error < 1e-4
+    with torch.inference_mode():
+        found = run_exported(path, format)(windows[:3].numpy())[0]
+        assert np.allclose(found, aliasing_model(windows[:3])["pitch"], atol=1e-4)
+        filtered = copy.deepcopy(aliasing_model)
+        for block in filtered.trunk.blocks:
+            block.pool.aliasing.zero_()
+        assert not np.allclose(found, filtered(windows[:3])["pitch"], atol=1e-3)
 
 
 @pytest.mark.slow
@@ -126,7 +153,7 @@ def test_int8_keeps_labels_and_metadata_and_is_smaller(windows, tmp_path):
 
 
 def test_a_file_that_computes_something_else_is_not_kept(model, windows, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "LOG_OFFSET", 1e-2)  # another frontend
+    monkeypatch.setattr(exported_model, "LOG_OFFSET", 1e-2)  # another frontend
     with pytest.raises(ExportError, match=r"was not written: on 24 windows its logits differ by up to") as caught:
         export_model(model, tmp_path / "model.pt2", "torch", windows)
     assert caught.value.exit_code == 7

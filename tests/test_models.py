@@ -13,7 +13,8 @@ from audiostride.analysis.listening import keep
 from audiostride.analysis.report import write_report
 from audiostride.errors import ModelFileError, UsageError
 from audiostride.inference import hear
-from audiostride.inference.export import ExportedClip, ExportedWindow, export_model
+from audiostride.inference.export import export_model
+from audiostride.inference.exported_model import ExportedClip, ExportedWindow
 from audiostride.models.registry import MODELS
 from audiostride.windows import split_windows
 from conftest import tone

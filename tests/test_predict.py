@@ -20,7 +20,9 @@ from audiostride import AudioClassifier, create_model, read_audio
 from audiostride.cli import main
 from audiostride.data.sounds import find_sounds
 from audiostride.errors import DataError, UsageError
-from audiostride.inference.predict import CSV_HEADER, RowFile, open_sounds, predict_sounds
+from audiostride.inference.embedding import open_sounds
+from audiostride.inference.predict import predict_sounds
+from audiostride.inference.row_file import CSV_HEADER, RowFile
 from audiostride.inference.streams import pipe_blocks, windows_of
 from audiostride.windows import split_windows
 from conftest import tone
@@ -200,7 +202,7 @@ def test_a_stream_answers_each_window_as_offline_and_before_the_pipe_ends(run_di
         live.stdin.write(samples[: 2 * 16100])
         live.stdin.flush()
         first = live.stdout.readline() + live.stdout.readline()  # while the pipe is still open
-        assert b"after its last sample is there" in live.stderr.readline()
+        assert b"latency" in live.stderr.readline()
         live.stdin.write(samples[2 * 16100 :])
         live.stdin.close()
         streamed = rows_of(first + live.stdout.read())

@@ -1,4 +1,4 @@
-"""Facts about tensors that the backward makes again."""
+"""Facts about activation recomputation."""
 
 import copy
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from audiostride import DiffStride, clamp_strides_, parameter_groups
-from audiostride.layers.downsampling import diffstride_layers
-from audiostride.models.resnet import ResidualBlock, ResNet, resnet18
+from audiostride.layers.strides import diffstride_layers
+from audiostride.models.residual_block import ResidualBlock
+from audiostride.models.resnet import ResNet, resnet18
 
 KINDS = ["strided", "spectral", "diffstride"]
 ACTIVATIONS = pytest.mark.parametrize("pre_activation", [False, True], ids=["post", "pre"])

@@ -6,7 +6,8 @@ import torch
 from audiostride.analysis.measured_response import layer_responses, noise_log_mel, ripple_response
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
-from audiostride.models.cutoffs import summarise, survival, trunk_cutoffs
+from audiostride.models.cutoffs import summarise, trunk_cutoffs
+from audiostride.models.folding import survival
 from audiostride.models.log_mel import LogMel
 
 NARROW = {"channels": (8, 8, 8), "strides": ((2.3, 1.7), (1.6, 2.9), (1.0, 1.2))}
@@ -71,3 +72,34 @@ def test_a_strided_network_keeps_up_to_its_nyquist_frequency():
     layers = summarise([trunk_cutoffs(AudioCNN("strided"), 100, 64, 100.0)])
     assert survival(layers, "time", 24.0)["lost_at"] == 2
     assert survival(layers, "time", 3.0)["lost_at"] is None
+
+
+@pytest.mark.parametrize("seconds", [0.73, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.35, 1.0])
+def test_measured_gain_with_aliasing_is_the_stated_one_on_kept_and_on_folded_bins(alpha, seconds):
+    trunk = AudioCNN("diffstride", smoothness=2.0, aliasing=alpha, **NARROW)
+    responses = layer_responses(trunk, noise_log_mel(LogMel(), seconds), 100.0)
+    for response in responses:
+        assert response.error < 1e-3
+        assert all(gain is not None for gain in response.measured)
+    assert responses[0].mask[-1] == pytest.approx(alpha)
+
+
+def test_aliasing_that_lands_elsewhere_than_stated_is_found_out():
+    trunk = AudioCNN("diffstride", smoothness=2.0, aliasing=0.6, **NARROW)
+    pool = trunk.separable_blocks[0].pool
+    honest = pool.pool_axis
+    pool.pool_axis = lambda *args: honest(*args).roll(1, dims=-2)
+    errors = [response.error for response in layer_responses(trunk, noise_log_mel(LogMel(), 1.0), 100.0)]
+    assert errors[0] > 0.1
+
+
+def test_ripples_above_the_cut_off_are_followed_when_they_are_folded_down():
+    follows = {}
+    for alpha in (0.0, 1.0):
+        torch.manual_seed(0)
+        trunk = AudioCNN("diffstride", channels=(8,), strides=((10.0, 1.0),), smoothness=1.0, aliasing=alpha)
+        found = ripple_response(AudioClassifier(LogMel(), trunk, {"x": 2}), (2.0, 20.0), (0.0,))
+        follows[alpha] = found.follows[1][0] / found.follows[0][0]
+    assert follows[0.0] < 0.35
+    assert follows[1.0] > 2 * follows[0.0]

@@ -70,7 +70,7 @@ def collected(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project") / "results"
     folder.mkdir()
     (folder.parent / "docs").mkdir()
-    for script in ("collect.py", "page.py"):
+    for script in ("collect.py", "figure.py", "groups.py", "page.py"):
         shutil.copy(RESULTS / script, folder)
     said = command(folder / "collect.py", runs)
     assert "half is not finished" in said
@@ -122,7 +122,8 @@ def test_collecting_again_changes_nothing(runs, collected):
 
 @pytest.mark.slow
 def test_intervals_from_the_csv_are_those_of_the_run_directories(runs, collected):
-    from audiostride.analysis.comparison import compare, find_runs
+    from audiostride.analysis.comparison import compare
+    from audiostride.analysis.finished_runs import find_runs
 
     direct = compare(find_runs([runs / f"{kind}-{seed}" for kind in ("strided", "diffstride") for seed in (0, 1)])[0])
     code = (
@@ -177,7 +178,7 @@ def test_weights_of_the_regulariser_have_a_table_with_cost_and_intervals(collect
     page = (tmp_path / "docs" / "results.md").read_text()
     section = page.partition("## Cost as a term of the loss")[2].partition("\n## ")[0]
     assert (
-        "Beside 0, in points of accuracy: 0.3 on ripples rate (with ripples scale) 0.0 (0.0 to 0.0) at 0."
+        "Compared with 0, in points of accuracy: 0.3 on ripples rate (with ripples scale) 0.0 (0.0 to 0.0) at 0."
         in " ".join(section.split())
     )
     weights = [line.split(" | ")[2] for line in section.splitlines() if line.startswith("| ripples")]
@@ -194,3 +195,26 @@ def test_cost_is_counted_by_todays_rule_for_runs_of_every_version(collected, tmp
     (tmp_path / "docs").mkdir()
     command(folder / "page.py")
     assert "123.5" not in (tmp_path / "docs" / "results.md").read_text()
+
+
+def test_every_test_set_of_the_committed_runs_has_its_groups():
+    sets = {line["clips"]: int(line["n"]) for line in rows(RESULTS, "runs.csv")}
+    groups = {line["clips"]: line["groups"].split() for line in rows(RESULTS, "groups.csv")}
+    assert {clips: len(found) for clips, found in groups.items()} == sets
+    counts = {line["data"]: int(line["n_groups"]) for line in rows(RESULTS, "groups.csv")}
+    assert counts == {"commands": 63, "notes": 99, "esc": 310}  # speakers, instruments of a bank, source recordings
+
+
+def test_groups_of_a_folder_are_stored_for_the_clips_that_a_run_tested(tmp_path):
+    """The digest that `collect.py` gives a run's test clips is that of the folder's names."""
+    folder = tmp_path / "mine" / "test"
+    folder.mkdir(parents=True)
+    (folder / "metadata.csv").write_text("file_name,speaker\nc.wav,ann\na.wav,bob\nb.wav,ann\n")
+    shutil.copy(RESULTS / "groups.py", tmp_path)
+    command(tmp_path / "groups.py", tmp_path / "mine", "speaker")
+    (line,) = rows(tmp_path, "groups.csv")
+    assert (line["column"], line["n_groups"], line["groups"]) == ("speaker", "2", "0 1 1")
+    digest = "import sys; sys.path.insert(0, sys.argv[1]); import groups; print(groups.clips_digest(sys.argv[2:]))"
+    clips = ["test/c.wav", "test/a.wav", "test/b.wav"]
+    done = subprocess.run([sys.executable, "-c", digest, tmp_path, *clips], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == line["clips"]

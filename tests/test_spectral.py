@@ -8,20 +8,14 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from audiostride.layers.spectrum import (
-    Crop,
-    bin_weights,
+from audiostride.layers.crop_spectrum import (
     crop_spectrum,
     crop_spectrum_constant,
     crop_spectrum_fft,
-    diffstride_crop,
-    diffstride_mask,
-    edge_bin,
-    fourier_basis,
-    pooling_matrix,
-    shift_columns,
-    spectral_crop,
 )
+from audiostride.layers.fourier import bin_weights, fourier_basis
+from audiostride.layers.pooling_matrix import pooling_matrix, shift_columns
+from audiostride.layers.spectrum import Crop, diffstride_crop, diffstride_mask, edge_bin, spectral_crop
 
 LENGTHS = [*range(1, 34), 64, 99, 100, 127]
 SMOOTHNESS = [1, 2, 2.5, 4]

@@ -9,9 +9,11 @@ from torch.nn import functional
 
 from audiostride import DiffStride, SpectralPool, StridedConv, clamp_strides_
 from audiostride.layers import spectral_conv
-from audiostride.layers.downsampling import convolves_in_spectrum, freeze_strides
+from audiostride.layers.conv_form import convolves_in_spectrum
+from audiostride.layers.crop_spectrum import crop_spectrum
 from audiostride.layers.spectral_conv import conv_crop_spectrum
-from audiostride.layers.spectrum import Crop, crop_spectrum, diffstride_crop, diffstride_mask, spectral_crop
+from audiostride.layers.spectrum import Crop, diffstride_crop, diffstride_mask, spectral_crop
+from audiostride.layers.strides import freeze_strides
 
 
 def one_after_the_other(x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, crop: Crop, dim: int) -> Tensor:

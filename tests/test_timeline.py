@@ -12,8 +12,9 @@ from audiostride import AudioClassifier, create_model
 from audiostride.cli import app
 from audiostride.data.annotations import Segment, read_annotated, read_labels, write_raven
 from audiostride.errors import DataError, PartialError, UsageError
+from audiostride.inference.embedding import open_sounds
 from audiostride.inference.label_files import segments, write_label_files
-from audiostride.inference.predict import Row, open_sounds, predict_sounds
+from audiostride.inference.predict import Row, predict_sounds
 
 
 @pytest.fixture(scope="module")

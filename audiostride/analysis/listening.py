@@ -25,9 +25,10 @@ ENDINGS = (".wav", ".flac", ".ogg")
 
 
 def trunk_gain(trunk: AudioCNN, n_frames: int, n_mels: int, layers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """What all layers together keep of each DFT bin of an input: the product of their masks.
+    """What all layers together keep of each DFT bin of an input where it is: the product of their masks.
 
-    Bins mean the same modulation in every layer, so the masks multiply bin by bin.
+    With aliasing a layer keeps more of the bins on its mask's ramp; what it folds down is no longer where it was,
+    so it is not in these gains. Bins mean the same modulation in every layer, so the masks multiply bin by bin.
 
     Args:
         trunk: a trunk that pools; strided convolutions have no mask.
@@ -60,6 +61,7 @@ def trunk_gain(trunk: AudioCNN, n_frames: int, n_mels: int, layers: int | None =
             if isinstance(block.pool, DiffStride):
                 stride = block.pool.stride[axis % len(block.pool.stride)].detach()
                 mask = diffstride_mask(crop, stride, block.pool.smoothness).cpu().double().numpy()
+            mask = mask + (block.pool.axis_alpha(axis) or 0.0) * (1 - mask)
             gain[: crop.n_bins] *= mask[: len(gain)]
             gain[crop.n_bins :] = 0
     return gains

@@ -1,9 +1,10 @@
-"""Measured responses of a trained network, to be held against what its strides predict.
+"""Measured responses of a trained network, compared with what its strides predict.
 
 `layer_responses` compares each DiffStride layer's output with its own input, inside the running
-network: the ratio must be the layer's mask. `ripple_response` sends moving ripples, as sound, through
-the whole network. There the analysis window, the mel filters and the non-linearities act too, so the
-predicted pass-band is only a part of what it shows.
+network: the ratio must be the layer's mask, and with aliasing alpha mask + alpha (1 - mask), where each
+bin above the layer's Nyquist frequency is looked for in the output's bin that it must land on.
+`ripple_response` sends moving ripples, as sound, through the whole network. There the analysis window,
+the mel filters and the non-linearities act too, so the predicted pass-band is only a part of what it shows.
 """
 
 import math
@@ -38,7 +39,7 @@ class LayerResponse(NamedTuple):
         layer: number of the block, from 1.
         axis: "time" or "mel".
         modulation: the DFT bins of the layer's input, in Hz or cycles per mel band.
-        mask: the gain that the stride predicts, 0 to 1.
+        mask: the gain that stride and aliasing predict, 0 to 1.
         measured: amplitude of the output over that of the input; None where the input has none.
     """
 
@@ -103,7 +104,8 @@ def layer_responses(trunk: AudioCNN, log_mel: Tensor, frame_rate: float) -> list
         for axis, (conv, norm) in enumerate(layers):
             before, after = conv(x), block.pool.pool_conv(conv, x, axis)  # the second as the network runs it
             modulation = [k * per_bin[AXES[axis]] for k in range(before.shape[2 + axis] // 2 + 1)]
-            mask, measured = _mask(block.pool, before.shape[2 + axis], axis), _gain(before, after, 2 + axis)
+            mask = _mask(block.pool, before.shape[2 + axis], axis)
+            measured = (_gain if block.pool.aliasing is None else _folded_gain)(before, after, 2 + axis)
             responses.append(LayerResponse(number, AXES[axis], modulation, mask, measured))
             x = norm(after.relu())
     trunk.train(was_training)
@@ -191,7 +193,9 @@ def ripple_response(
 def _mask(pool: DiffStride, n: int, axis: int) -> list[float]:
     crop, stride = pool.axis_crop(n, axis), pool.stride[axis % len(pool.stride)]
     mask = diffstride_mask(crop, stride, pool.smoothness).tolist()
-    return mask + [0.0] * (n // 2 + 1 - len(mask))
+    mask += [0.0] * (n // 2 + 1 - len(mask))
+    alpha = pool.axis_alpha(axis) or 0.0
+    return [gain + alpha * (1 - gain) for gain in mask]
 
 
 def _gain(before: Tensor, after: Tensor, dim: int) -> list[float | None]:
@@ -203,6 +207,37 @@ def _gain(before: Tensor, after: Tensor, dim: int) -> list[float | None]:
     enough = energy_in > _MEASURABLE * energy_in.sum()
     gain = (energy_out / energy_in).sqrt().tolist()
     return [g if ok else None for g, ok in zip(gain, enough.tolist(), strict=True)]
+
+
+def _folded_gain(before: Tensor, after: Tensor, dim: int) -> list[float | None]:
+    """Gain of each bin of the input in the output's bin that it folds onto, by least squares.
+
+    Several bins of the input land on one of the output, those from odd foldings with their phase turned round.
+    """
+    n, m = before.shape[dim], after.shape[dim]
+    x = torch.fft.rfft(before.double().movedim(dim, 0).flatten(1), dim=0) * (m / n)
+    y = torch.fft.rfft(after.double().movedim(dim, 0).flatten(1), dim=0)
+    landing = [min(k % m, -k % m) for k in range(n // 2 + 1)]
+    enough = x.abs().square().sum(1) > _MEASURABLE * x.abs().square().sum()
+    gains: list[float | None] = [None] * len(landing)
+    for j in range(m // 2 + 1):
+        bins = [k for k, lands in enumerate(landing) if lands == j and enough[k]]
+        if not bins:
+            continue
+        columns = [_as_landed(x[k], k, n, m) for k in bins]
+        system = torch.stack([torch.cat([column.real, column.imag]) for column in columns], 1)
+        found = torch.linalg.lstsq(system, torch.cat([y[j].real, y[j].imag])[:, None]).solution
+        for k, gain in zip(bins, found[:, 0].tolist(), strict=True):
+            gains[k] = gain
+    return gains
+
+
+def _as_landed(x: Tensor, k: int, n: int, m: int) -> Tensor:
+    """What bin k of the input adds to the bin of the output that it lands on: its mirror image lands there, too,
+    where that bin is its own; and bins 0 and n / 2 have no mirror image, but are halved into two."""
+    landed = x if k % m <= m // 2 else x.conj()
+    both = landed + landed.conj() if 2 * k % m == 0 else landed
+    return both / 2 if k == 0 or 2 * k == n else both
 
 
 def _to_one(grid: list[list[float]]) -> list[list[float]]:

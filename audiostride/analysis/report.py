@@ -17,11 +17,14 @@ from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second, trunk_cost
 from ..models.network import spectrogram_cnn
 from ..training.directory import RECIPE_FILE
-from . import plots
+from .cutoff_plots import cutoff_figure, plane_figure
 from .learning_dynamics import over_training, read_metrics
 from .measured_response import ripple_response, takes_ripples
-from .run_directory import Answers, describe_cutoffs, read_answers, read_results, task_clips
-from .wording import reference_cells, ripple_sentence
+from .plot_style import svg
+from .result_plots import confusion_figure, spectrogram_figure
+from .run_directory import TaskPredictions, describe_cutoffs, read_predictions, read_results, task_clips
+from .training_plots import curves_figure, dynamics_figure
+from .wording import folding_sentence, reference_cells, ripple_sentence
 
 MAX_BYTES = 3_000_000
 """A report is never larger: it goes by mail."""
@@ -58,46 +61,47 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
     cutoffs, responses = describe_cutoffs([run_dir])
     learned = model.trunk.settings["downsampling"] == "diffstride"
     plane = ripple_response(model, progress=progress) if takes_ripples(frontend) else None
-    answers = read_answers(run_dir)
-    each = max(2, _MISTAKES // len(answers))
+    predictions = read_predictions(run_dir)
+    each = max(2, _MISTAKES // len(predictions))
     return {
         "name": run_dir.resolve().name,
         "model": model,
         "results": results,
         "lead": _lead(model, results),
         "summary": _summary(model, results, metrics),
-        "curves": plots.svg(plots.curves_figure(metrics), "Loss and accuracy over the epochs"),
+        "curves": svg(curves_figure(metrics), "Loss and accuracy over the epochs"),
         "curve_rows": [line for line in metrics if line["split"] == "validation"],
         "dynamics": _dynamics(model, metrics) if learned else None,
         "cutoffs": cutoffs,
         "downsampling": model.trunk.settings["downsampling"],
-        "cutoff_figure": plots.svg(
-            plots.cutoff_figure(cutoffs["layers"], cutoffs["references"], responses, cutoffs["ripples"]),
+        "cutoff_figure": svg(
+            cutoff_figure(cutoffs["layers"], cutoffs["references"], responses, cutoffs["ripples"]),
             "Modulations kept after each layer, beside reference ranges; masks and measured gains",
         ),
         "references": [reference_cells(row) for row in cutoffs["references"]],
+        "folded": list(filter(None, map(folding_sentence, cutoffs["layers"]))),
         "ripples": [f"{row['modulation']:g} {row['unit']}: {ripple_sentence(row)}" for row in cutoffs["ripples"]],
         "plane": plane
-        and plots.svg(
-            plots.plane_figure(plane, cutoffs["layers"]),
+        and svg(
+            plane_figure(plane, cutoffs["layers"]),
             "Responses to ripples over rate and scale, with the pass-bands of the first and last layer",
         ),
-        "tasks": [_task(run_dir, model, task, found, each, progress) for task, found in answers.items()],
+        "tasks": [_task(run_dir, model, task, found, each, progress) for task, found in predictions.items()],
         "recipe": (run_dir / RECIPE_FILE).read_text(encoding="utf-8"),
         "environment": results.get("environment", {}),
     }
 
 
-def is_multilabel(answers: Answers, labels: Sequence[str]) -> bool:
+def is_multilabel(predictions: TaskPredictions, labels: Sequence[str]) -> bool:
     """Whether a clip has any number of classes, written as "dog|rain", instead of one."""
-    return not set(answers.truth + answers.label) <= set(labels)
+    return not set(predictions.truth + predictions.label) <= set(labels)
 
 
-def class_scores(answers: Answers, labels: Sequence[str]) -> list[dict[str, Any]]:
+def class_scores(predictions: TaskPredictions, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Precision, recall and F1 of each class.
 
     Args:
-        answers: of one task.
+        predictions: of one task.
         labels: the classes in order.
 
     Returns:
@@ -105,46 +109,52 @@ def class_scores(answers: Answers, labels: Sequence[str]) -> list[dict[str, Any]
         what its clips are most often mistaken for, or "".
 
     Example:
-        >>> answers = Answers(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
-        >>> first, _ = class_scores(answers, ["no", "yes"])
+        >>> predictions = TaskPredictions(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
+        >>> first, _ = class_scores(predictions, ["no", "yes"])
         >>> first["recall"], first["precision"], first["taken_for"]
         (0.5, 1.0, 'yes')
     """
-    truth, said = (_classes(column, answers, labels) for column in (answers.truth, answers.label))
+    truth, predicted = (_classes(column, predictions, labels) for column in (predictions.truth, predictions.label))
     rows = []
     for i, label in enumerate(labels):
-        right, n_true, n_said = int((truth[:, i] & said[:, i]).sum()), int(truth[:, i].sum()), int(said[:, i].sum())
-        wrong = [answers.label[row] for row in np.flatnonzero(truth[:, i] & ~said[:, i])]
+        right, n_true, n_predicted = (
+            int((truth[:, i] & predicted[:, i]).sum()),
+            int(truth[:, i].sum()),
+            int(predicted[:, i].sum()),
+        )
+        wrong = [predictions.label[row] for row in np.flatnonzero(truth[:, i] & ~predicted[:, i])]
         rows.append(
             {
                 "label": label,
                 "clips": n_true,
-                "precision": right / n_said if n_said else None,
+                "precision": right / n_predicted if n_predicted else None,
                 "recall": right / n_true if n_true else None,
-                "f1": 2 * right / (n_true + n_said) if n_true + n_said else None,
+                "f1": 2 * right / (n_true + n_predicted) if n_true + n_predicted else None,
                 "taken_for": max(sorted(set(wrong)), key=wrong.count, default=""),
             }
         )
     return rows
 
 
-def confusion(answers: Answers, labels: Sequence[str]) -> np.ndarray:
+def confusion(predictions: TaskPredictions, labels: Sequence[str]) -> np.ndarray:
     """Counts ``(true, predicted)`` of a task whose clips have one class each.
 
     Example:
-        >>> answers = Answers(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
-        >>> confusion(answers, ["no", "yes"]).tolist()
+        >>> predictions = TaskPredictions(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
+        >>> confusion(predictions, ["no", "yes"]).tolist()
         [[1, 1], [0, 1]]
     """
-    truth, said = (_classes(column, answers, labels).astype(int) for column in (answers.truth, answers.label))
-    return truth.T @ said
+    truth, predicted = (
+        _classes(column, predictions, labels).astype(int) for column in (predictions.truth, predictions.label)
+    )
+    return truth.T @ predicted
 
 
-def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool, list[dict[str, Any]]]:
-    """The clips with the largest loss: mistakes, or where there are none the least certain right answers.
+def worst_predictions(predictions: TaskPredictions, labels: Sequence[str], n: int) -> tuple[bool, list[dict[str, Any]]]:
+    """The clips with the largest loss: mistakes, or where there are none the least certain correct predictions.
 
     Args:
-        answers: of one task.
+        predictions: of one task.
         labels: the classes in order.
         n: how many at most.
 
@@ -152,25 +162,27 @@ def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool
         Whether they are mistakes, and for each its file, truth, label and the probabilities of both.
 
     Example:
-        >>> answers = Answers(["a", "b"], ["no", "no"], ["no", "yes"], np.array([[1.0, 0.0], [0.0, 3.0]]))
-        >>> mistakes, (worst,) = worst_answers(answers, ["no", "yes"], 5)
+        >>> predictions = TaskPredictions(["a", "b"], ["no", "no"], ["no", "yes"], np.array([[1.0, 0.0], [0.0, 3.0]]))
+        >>> mistakes, (worst,) = worst_predictions(predictions, ["no", "yes"], 5)
         >>> mistakes, worst["file"], round(worst["p_truth"], 2)
         (True, 'b', 0.05)
     """
-    logits = torch.from_numpy(answers.logits)
-    truth, said = (torch.from_numpy(_classes(column, answers, labels)) for column in (answers.truth, answers.label))
-    if is_multilabel(answers, labels):  # the classes are independent: the probability of this very set
-        p_truth, p_label = (torch.where(of, logits, -logits).sigmoid().prod(1).numpy() for of in (truth, said))
+    logits = torch.from_numpy(predictions.logits)
+    truth, predicted = (
+        torch.from_numpy(_classes(column, predictions, labels)) for column in (predictions.truth, predictions.label)
+    )
+    if is_multilabel(predictions, labels):  # the classes are independent: the probability of this very set
+        p_truth, p_label = (torch.where(of, logits, -logits).sigmoid().prod(1).numpy() for of in (truth, predicted))
     else:
-        p_truth, p_label = ((logits.softmax(-1) * of).sum(1).numpy() for of in (truth, said))
-    wrong = np.array(answers.truth) != np.array(answers.label)
+        p_truth, p_label = ((logits.softmax(-1) * of).sum(1).numpy() for of in (truth, predicted))
+    wrong = np.array(predictions.truth) != np.array(predictions.label)
     among = np.flatnonzero(wrong) if wrong.any() else np.arange(len(wrong))
     worst = among[np.argsort(p_truth[among], kind="stable")][:n]
     return bool(wrong.any()), [
         {
-            "file": answers.files[i],
-            "truth": answers.truth[i],
-            "label": answers.label[i],
+            "file": predictions.files[i],
+            "truth": predictions.truth[i],
+            "label": predictions.label[i],
             "p_truth": float(p_truth[i]),
             "p_label": float(p_label[i]),
         }
@@ -178,9 +190,9 @@ def worst_answers(answers: Answers, labels: Sequence[str], n: int) -> tuple[bool
     ]
 
 
-def _classes(column: Sequence[str], answers: Answers, labels: Sequence[str]) -> np.ndarray:
+def _classes(column: Sequence[str], predictions: TaskPredictions, labels: Sequence[str]) -> np.ndarray:
     """Which classes each clip has, bool of shape ``(n_clips, n_classes)``."""
-    split = is_multilabel(answers, labels)
+    split = is_multilabel(predictions, labels)
     has = [set(value.split("|")) if split else {value} for value in column]
     return np.array([[label in classes for label in labels] for classes in has])
 
@@ -232,17 +244,22 @@ def _summary(
 def _dynamics(model: AudioClassifier, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     points = over_training(model, metrics)
     return {
-        "figure": plots.svg(plots.dynamics_figure(points), "Strides, cut-offs, striding factor and cost over training"),
+        "figure": svg(dynamics_figure(points), "Strides, cut-offs, striding factor and cost over training"),
         "first": points[0],
         "last": points[-1],
     }
 
 
 def _task(
-    run_dir: Path, model: AudioClassifier, task: str, answers: Answers, n_mistakes: int, progress: Progress | None
+    run_dir: Path,
+    model: AudioClassifier,
+    task: str,
+    predictions: TaskPredictions,
+    n_mistakes: int,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     labels = model.labels[task]
-    mistakes, worst = worst_answers(answers, labels, n_mistakes)
+    mistakes, worst = worst_predictions(predictions, labels, n_mistakes)
     missing = ""
     try:
         clips = task_clips(run_dir, task, progress)
@@ -255,9 +272,9 @@ def _task(
     return {
         "task": task,
         "confusion": None
-        if is_multilabel(answers, labels)
-        else plots.svg(plots.confusion_figure(confusion(answers, labels), labels), f"Confusion matrix of {task}"),
-        "classes": class_scores(answers, labels),
+        if is_multilabel(predictions, labels)
+        else svg(confusion_figure(confusion(predictions, labels), labels), f"Confusion matrix of {task}"),
+        "classes": class_scores(predictions, labels),
         "are_mistakes": mistakes,
         "mistakes": worst,
         "missing": missing,
@@ -269,12 +286,12 @@ def _show_clip(clips: Clips, index: int, model: AudioClassifier, entry: dict[str
     rate = model.frontend.sample_rate
     waveform = clips.read(index, rate)
     log_mel = model.frontend(torch.from_numpy(np.ascontiguousarray(waveform)).to(model.frontend.window))
-    picture = plots.spectrogram_figure(log_mel[0].cpu().numpy(), model.frontend.frame_rate)
+    picture = spectrogram_figure(log_mel[0].cpu().numpy(), model.frontend.frame_rate)
     part = waveform[: _SOUND_BYTES // 2]
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(part, -1, 1), rate, format="WAV", subtype="PCM_16")
     return {
-        "spectrogram": plots.svg(picture, f"Log-mel spectrogram of {entry['file']}"),
+        "spectrogram": svg(picture, f"Log-mel spectrogram of {entry['file']}"),
         "sound": "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode(),
         "seconds": len(waveform) / rate,
         "cut_s": len(part) / rate if len(part) < len(waveform) else None,
@@ -285,7 +302,7 @@ def _render(page: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("audiostride", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("audiostride.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("report.html").render(page)

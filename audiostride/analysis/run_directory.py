@@ -1,4 +1,4 @@
-"""Reading a run directory: its recipe, results, answers, clips, and the cut-offs of its model."""
+"""Reading a run directory: its recipe, results, predictions, clips, and the cut-offs of its model."""
 
 import csv
 import json
@@ -14,26 +14,29 @@ from ..data.sections import RipplesData
 from ..errors import ModelFileError, UsageError
 from ..models.audio_cnn import AudioCNN
 from ..models.classifier import load
-from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise, survival
+from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise
+from ..models.folding import survival
 from ..models.log_mel import LogMel
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .measured_response import LayerResponse, layer_responses, noise_log_mel
 
 
-class Answers(NamedTuple):
-    """A run's answers to the test clips of one task.
+class TaskPredictions(NamedTuple):
+    """A run's predictions to the test clips of one task.
 
     Attributes:
         files: name of each clip.
         truth: its class.
         label: the class the model says.
         logits: float64 of shape ``(n_clips, n_classes)``, averaged over the clip's windows.
+        groups: what each clip belongs to (speaker, recording); empty where the recipe names no such column.
     """
 
     files: list[str]
     truth: list[str]
     label: list[str]
     logits: np.ndarray
+    groups: Sequence[str] = ()
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def read_results(run_dir: Path) -> dict[str, Any]:
 def describe_cutoffs(
     run_dirs: Sequence[Path], seconds: float | None = None
 ) -> tuple[dict[str, Any], list[LayerResponse]]:
-    """Cut-offs of one or more runs, what to hold them against, and the gains measured in every network.
+    """Cut-offs of one or more runs, what to compare them with, and the gains measured in every network.
 
     Args:
         run_dirs: run directories of models with the same blocks; converted one by one, then averaged.
@@ -105,29 +108,34 @@ def describe_cutoffs(
     return found, responses
 
 
-def read_answers(run_dir: Path) -> dict[str, Answers]:
-    """The answers in a run's `predictions-test.csv`, by task.
+def read_predictions(run_dir: Path) -> dict[str, TaskPredictions]:
+    """The predictions in a run's `predictions-test.csv`, by task.
 
     Raises:
         ModelFileError: if the file is missing or damaged.
     """
     path = run_dir / PREDICTIONS_FILE
-    answers: dict[str, Answers] = {}
+    predictions: dict[str, TaskPredictions] = {}
     logits: dict[str, list[list[float]]] = {}
+    groups: dict[str, list[str]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                task = answers.setdefault(row["task"], Answers([], [], [], np.empty(0)))
+                task = predictions.setdefault(row["task"], TaskPredictions([], [], [], np.empty(0)))
                 task.files.append(row["file"])
                 task.truth.append(row["truth"])
                 task.label.append(row["label"])
+                groups.setdefault(row["task"], []).append(row.get("group") or "")  # once there was no such column
                 logits.setdefault(row["task"], []).append([float(value) for value in row["logits"].split()])
-        return {name: task._replace(logits=np.array(logits[name])) for name, task in answers.items()}
+        return {
+            name: task._replace(logits=np.array(logits[name]), groups=groups[name] if all(groups[name]) else ())
+            for name, task in predictions.items()
+        }
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; it holds the answers to each test clip") from error
+        raise ModelFileError(f"{path}: no such file; it holds the predictions to each test clip") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ModelFileError(
-            f"{path}: is not a table of answers with the columns file, task, truth, label and logits ({error})"
+            f"{path}: is not a table of predictions with the columns file, task, truth, label and logits ({error})"
         ) from error
 
 

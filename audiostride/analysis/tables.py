@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .comparison import flatten
+from .finished_runs import flatten
+from .significance import is_significant
 
 _METRICS = {"auc": "Area under the ROC curve", "mean_average_precision": "Mean average precision"}
 _TEX = {character: "\\" + character for character in "_%&#{}$"} | {
@@ -74,19 +75,22 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
                 body.append([Cell(task), *(_metric_cell(scored.get((task, m)), metric, best) for m in methods)])
             made.append(Table(f"{heading} in %, {over}", ["task", *methods], body))
     if found["differences"]:
-        header = ["task", "first", "second", "first - second", "95 % interval", "clips"]
+        header = ["task", "first", "second", "first - second", "95 % interval", "clips", "groups", "seeds"]
         body = [
             [
                 Cell(row["task"]),
                 Cell(row["first"]),
                 Cell(row["second"]),
-                Cell(points(row["difference"]), row["low"] > 0 or row["high"] < 0),
+                Cell(points(row["difference"]), is_significant(row)),
                 Cell(f"{points(row['low'])} to {points(row['high'])}"),
                 Cell(str(row["clips"])),
+                Cell(str(row["groups"])),
+                Cell(str(len(row["seeds"]))),
             ]
             for row in found["differences"]
         ]
-        made.append(Table("Differences in percentage points, paired bootstrap over test clips", header, body))
+        title = "Differences in percentage points, bold if statistically significant (groups and seeds resampled)"
+        made.append(Table(title, header, body))
     if found["cutoffs"]:
         header = ["data", "method", "axis", "stride", "-6 dB", "paper's Table 2", "all strides", "at first", "cost"]
         body = [_cutoff_cells(row) for row in found["cutoffs"]]

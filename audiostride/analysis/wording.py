@@ -1,7 +1,25 @@
 """Cut-offs in words and table cells, as the terminal and the report both say them."""
 
 from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+
+from ..models.folding import lands_on
+
+
+def mean_and_sd(mean: float | None, sd: float | None, digits: int) -> str:
+    """A mean, with its standard deviation if there is one, rounded half up as tables in print are.
+
+    Example:
+        >>> mean_and_sd(26.25, 0.625, 2), mean_and_sd(25.0, None, 1), mean_and_sd(None, None, 1)
+        ('26.25 ± 0.63', '25.0', '-')
+    """
+    if mean is None:
+        return "-"
+    shown = [
+        Decimal(value).quantize(Decimal(10) ** -digits, ROUND_HALF_UP) for value in (mean, sd) if value is not None
+    ]
+    return " ± ".join(map(str, shown))
 
 
 def reference_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -11,15 +29,45 @@ def reference_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return f"{row['low']:g} - {row['high']:g} {row['unit']}", at, row["what"], row["source"]
 
 
-def ripple_sentence(row: Mapping[str, Any]) -> str:
-    """Where in the network the fastest ripple of the data is lost, from `cutoffs.survival`.
+def folding_sentence(row: Mapping[str, Any]) -> str | None:
+    """What a layer folds down and what it removes, from a row of `cutoffs.summarise`; None if it folds nothing.
 
     Example:
-        >>> ripple_sentence({"kept": ["in full", "in part", "not"], "lost_at": 3})
-        'fastest ripple of the data: kept in full by layer 1, lost at layer 3'
-        >>> ripple_sentence({"kept": ["not"], "lost_at": 1})
-        'fastest ripple of the data: lost at layer 1, so that no layer can follow it'
+        >>> folding = {"share": 0.78, "above": 0.27, "rate": 0.54, "fastest": 0.5}
+        >>> folding_sentence({"layer": 1, "axis": "mel", "folding": folding})
+        'layer 1 folds 78 % of what lies above 0.270 cycles per mel band and removes 22 %: 0.500 lands on 0.040'
     """
+    folding = row["folding"]
+    if folding is None:
+        return None
+    unit, digits = ("Hz", 1) if row["axis"] == "time" else ("cycles per mel band", 3)
+    above, fastest, landing = (
+        f"{value:.{digits}f}"
+        for value in (folding["above"], folding["fastest"], lands_on(folding["fastest"], folding["rate"]))
+    )
+    share = round(100 * folding["share"])
+    return (
+        f"layer {row['layer']} folds {share} % of what lies above {above} {unit} and removes {100 - share} %: "
+        f"{fastest} lands on {landing}"
+    )
+
+
+def ripple_sentence(row: Mapping[str, Any]) -> str:
+    """Where in the network the fastest ripple of the data is lost or folded, from `folding.survival`.
+
+    Example:
+        >>> ripple_sentence({"kept": ["in full", "in part", "not"], "lost_at": 3, "folded": None})
+        'fastest ripple of the data: kept in full by layer 1, lost at layer 3'
+        >>> ripple_sentence({"kept": ["not"], "lost_at": 1, "folded": None})
+        'fastest ripple of the data: lost at layer 1, so that no layer can follow it'
+        >>> folded = {"share": 0.25, "lands_on": 3.0}
+        >>> ripple_sentence({"kept": ["in full", "folded"], "lost_at": 2, "folded": folded, "unit": "Hz"})
+        'fastest ripple of the data: kept in full by layer 1, folded at layer 2, 25 % of it, at last onto 3 Hz'
+    """
+    if row["folded"]:
+        start = "" if row["lost_at"] == 1 else f"kept {row['kept'][0]} by layer 1, "
+        end = f"{100 * row['folded']['share']:.0f} % of it, at last onto {row['folded']['lands_on']:.3g} {row['unit']}"
+        return f"fastest ripple of the data: {start}folded at layer {row['lost_at']}, {end}"
     if row["lost_at"] == 1:
         return "fastest ripple of the data: lost at layer 1, so that no layer can follow it"
     end = f"lost at layer {row['lost_at']}" if row["lost_at"] else "never lost"

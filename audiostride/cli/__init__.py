@@ -6,7 +6,7 @@
     use         predict, embed, export                          a model at work
 
 stdout carries data, stderr progress and errors. Modules are imported where they are used, so that
-`--help` answers at once.
+`--help` is fast.
 """
 
 import errno
@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import AudiostrideError
+from ..errors import AudiostrideError, resource_error
 from .prepare import init, recipes, validate
 from .study import compare, cutoffs, evaluate, listen, report
 from .training import sweep, train, train_images
@@ -85,6 +85,11 @@ def main() -> None:
     except OSError as error:
         full = "; free some space" if error.errno == errno.ENOSPC else ""
         _fail(f"{error.filename or ''}: {error.strerror or error}{full}".lstrip(": "), 1)
+    except (MemoryError, RuntimeError) as error:
+        named = resource_error(error)
+        if named is None:
+            raise
+        _fail(str(named), named.exit_code)
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.wording import reference_cells, ripple_sentence
+from ..analysis.wording import folding_sentence, mean_and_sd, reference_cells, ripple_sentence
 
 if TYPE_CHECKING:
     from ..data.batches import LabelledClips
@@ -102,8 +102,11 @@ class ProgressDisplay:
             self.print(f"  {error}")
 
 
-def _image_strides(strides: Sequence[float | Sequence[float]]) -> str:
-    return " ".join(f"{s:g}" if isinstance(s, int | float) else "x".join(f"{v:.2f}" for v in s) for s in strides)
+def _image_strides(strides: Sequence[float | Sequence[float] | None]) -> str:
+    pairs = (
+        [] if s is None else [f"{s:g}"] if isinstance(s, int | float) else [f"{v:.2f}" for v in s] for s in strides
+    )
+    return " ".join("x".join(pair) or "-" for pair in pairs)
 
 
 def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
@@ -191,7 +194,7 @@ def findings_table(found: "Findings", path: str) -> Table:
 
 
 def predictions_table(rows: Sequence["Row"]) -> Table:
-    """Answers of `predict`; columns that would say nothing are left out."""
+    """Predictions of `predict`; columns that would say nothing are left out."""
     table = Table(box=box.SIMPLE_HEAD)
     tasks = {row.task for row in rows if row.task}
     windows = any(row.start_s for row in rows)
@@ -212,7 +215,7 @@ def predictions_table(rows: Sequence["Row"]) -> Table:
 
 
 def stream_line(row: "Row") -> str:
-    r"""An answer of `predict --stream`.
+    r"""A prediction of `predict --stream`.
 
     Example:
         >>> from audiostride.inference.predict import Row
@@ -262,10 +265,15 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
         table.add_column("paper's\nTable 2", justify="right")
         for row in found["layers"]:
             if row["axis"] == axis:
-                sd = f" ± {row['stride_sd']:.2f}" if row["stride_sd"] else ""
-                values = [*row["own"].values(), *row["cumulative"].values(), row["paper"]]
+                values = [*row["own"].values(), *row["cumulative"].values()]
                 shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
-                table.add_row(str(row["layer"]), f"{row['stride']:.2f}{sd}", *shown)
+                stride = mean_and_sd(row["stride"], row["stride_sd"], 2)
+                paper = mean_and_sd(row["paper"], row["paper_sd"], digits + 1)  # as many digits as its table
+                table.add_row(str(row["layer"]), stride, *shown, paper)
+        masked = any(row["own"]["full_gain"] is not None for row in found["layers"])
+        folded = [folding_sentence(row) for row in found["layers"] if row["axis"] == axis]
+        if masked and any(folded):
+            table.caption, table.caption_justify = "\n".join(filter(None, folded)), "left"
         if table.rows:  # a raw waveform has no mel axis
             tables.append(table)
 
@@ -285,7 +293,7 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
     for row in found["references"]:
         references.add_row(*reference_cells(row))
     for row in found["ripples"]:
-        references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "made so")
+        references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "by construction")
     largest = found["measured"]["largest_error"]
     if largest is not None:
         references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.1g}"

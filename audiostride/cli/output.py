@@ -1,4 +1,4 @@
-"""How a command prints its answer: a table, or JSON, to stdout."""
+"""How a command prints its result: a table, or JSON, to stdout."""
 
 import json
 from typing import Any

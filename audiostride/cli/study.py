@@ -59,7 +59,8 @@ def cutoffs(
 
       audiostride cutoffs runs/mine --seconds 10 --csv cutoffs.csv --plot cutoffs.png
     """
-    from ..analysis.plots import check_ending, cutoff_figure, save
+    from ..analysis.cutoff_plots import cutoff_figure
+    from ..analysis.plot_style import check_ending, save
     from ..analysis.run_directory import describe_cutoffs
     from ..models.cutoffs import write_cutoffs
     from .display import cutoff_tables
@@ -100,9 +101,12 @@ def compare(
       audiostride compare runs/strided runs/diffstride --out tables --plot cost.png --strides strides.png
     """
     from ..analysis.comparison import compare as compare_runs
-    from ..analysis.comparison import find_runs, striding_runs
-    from ..analysis.plots import check_ending, cost_figure, save, striding_figure
+    from ..analysis.comparison import striding_runs
+    from ..analysis.finished_runs import find_runs
+    from ..analysis.plot_style import check_ending, save
+    from ..analysis.result_plots import cost_figure
     from ..analysis.tables import tables, to_markdown, write_comparison
+    from ..analysis.training_plots import striding_figure
 
     for file in filter(None, (plot, strides)):
         check_ending(file)
@@ -158,6 +162,8 @@ def listen(
     ] = None,
 ) -> None:
     """Hear what is left of a sound after the learned cut-offs.
+
+    What a layer folds down by aliasing has become another modulation; it is named, and left out of the sound.
 
     [bold]Examples[/bold]
 

@@ -4,12 +4,16 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .arguments import BatchSize, Inputs, Json, Model, Workers
 from .output import print_json, print_table
+
+if TYPE_CHECKING:
+    from ..inference.embedding import Sound
+    from ..models.classifier import AudioClassifier
 
 
 class LabelFormat(StrEnum):
@@ -34,7 +38,7 @@ def predict(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of an interrupted batch.")] = False,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Answer each window of stdin as soon as its last sample is there.")
+        bool, typer.Option("--stream", help="Classify each window of stdin as soon as its last sample is there.")
     ] = False,
     pcm_rate: Annotated[
         int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, no WAV.")
@@ -56,7 +60,7 @@ def predict(
 
       arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
     """
-    from ..errors import DataError, PartialError, UsageError
+    from ..errors import UsageError
 
     if as_csv and as_json:
         raise UsageError("--csv and --json: choose one")
@@ -67,72 +71,65 @@ def predict(
     if stream and (inputs != ["-"] or out):
         raise UsageError("--stream reads stdin and prints: its only input is -, without --out")
     from ..data.sounds import STDIN, find_sounds
-    from ..inference.predict import (
-        CSV_HEADER,
-        RowFile,
-        fingerprint,
-        format_rows,
-        open_sounds,
-        predict_sounds,
-        stream_latency_ms,
-    )
+    from ..inference.embedding import open_sounds
+    from ..inference.predict import predict_sounds, stream_latency_ms
+    from ..inference.row_file import CSV_HEADER, RowFile, fingerprint, format_rows
     from ..models.classifier import load
     from .display import ProgressDisplay, predictions_table, stream_line
 
     names = find_sounds(inputs)
     model = load(run_dir)
-    if label_format:
-        from ..inference.label_files import write_label_files
-
-        assert out is not None
+    if STDIN in names:
+        workers = 0
+    if label_format and out:
         sounds = list(open_sounds(names, model.frontend.sample_rate, pcm_rate))
-        threads = 0 if STDIN in names else workers
-        with ProgressDisplay() as display:
-            failed = write_label_files(
-                model, sounds, out, label_format, batch_size, threads, display.progress, display.print
-            )
-        if failed:
-            kind = PartialError if failed < len(sounds) else DataError
-            raise kind(f"{failed} of {len(sounds)} sounds could not be used")
-        return
+        return _write_label_files(model, sounds, out, label_format, batch_size, workers)
     made_by: dict[str, object] = {"model": fingerprint(model), "top_k": top_k, "windows": windows}
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr] # a file's name may be no UTF-8
     rows = []
     with ProgressDisplay() as display, RowFile(out, made_by, resume) if out else nullcontext() as file:
         done = file.done if file else {}
         if stream:
-            display.print(
-                f"an answer each {model.window_s:g} s, {stream_latency_ms(model):.0f} ms after its last sample is there"
-            )
+            display.print(f"a prediction each {model.window_s:g} s, latency {stream_latency_ms(model):.0f} ms")
         if as_csv and not file:
             typer.echo(CSV_HEADER, nl=False)
         remaining = [name for name in names if name not in done]
-        answers = predict_sounds(
+        predicted = predict_sounds(
             model,
             open_sounds(remaining, model.frontend.sample_rate, pcm_rate),
             top_k=top_k,
             per_window=windows or stream,
             batch_size=1 if stream else batch_size,
-            workers=0 if STDIN in remaining else workers,
+            workers=workers,
         )
-        for answer in answers:
+        for part in predicted:
             if file:
-                file.write(answer)
+                file.write(part)
             elif as_csv or as_json:
-                typer.echo(format_rows(answer.rows, as_csv), nl=False)
+                typer.echo(format_rows(part.rows, as_csv), nl=False)
             elif stream:
-                typer.echo("".join(stream_line(row) for row in answer.rows), nl=False)
+                typer.echo("".join(stream_line(row) for row in part.rows), nl=False)
             else:
-                rows += answer.rows
-            if answer.last:
-                done[answer.name] = answer.failed
+                rows += part.rows
+            if part.last:
+                done[part.name] = part.failed
                 display.progress("predicting", len(done), len(names))
     if rows:
         print_table(predictions_table(rows))
-    failed = sum(done.values())
-    if failed:
-        kind = PartialError if failed < len(done) else DataError
-        raise kind(f"{failed} of {len(done)} sounds could not be used; their rows say why")
+    _report_failed(sum(done.values()), len(done))
+
+
+def _write_label_files(
+    model: "AudioClassifier", sounds: "list[Sound]", out: Path, label_format: LabelFormat, batch_size: int, workers: int
+) -> None:
+    from ..inference.label_files import write_label_files
+    from .display import ProgressDisplay
+
+    with ProgressDisplay() as display:
+        failed = write_label_files(
+            model, sounds, out, label_format, batch_size, workers, display.progress, display.print
+        )
+    _report_failed(failed, len(sounds))
 
 
 def embed(
@@ -149,8 +146,8 @@ def embed(
       audiostride embed runs/mine sounds/ -o embeddings.parquet
     """
     from ..data.sounds import STDIN, find_sounds
-    from ..errors import DataError, PartialError
-    from ..inference.predict import open_sounds, write_embeddings
+    from ..inference.embedding import open_sounds
+    from ..inference.embedding_table import write_embeddings
     from ..models.classifier import load
     from .display import ProgressDisplay
 
@@ -159,9 +156,15 @@ def embed(
     sounds = list(open_sounds(names, model.frontend.sample_rate))
     with ProgressDisplay() as display:
         failed = write_embeddings(model, sounds, out, batch_size, 0 if STDIN in names else workers, display.progress)
+    _report_failed(failed, len(sounds))
+
+
+def _report_failed(failed: int, n_sounds: int) -> None:
+    from ..errors import DataError, PartialError
+
     if failed:
-        kind = PartialError if failed < len(sounds) else DataError
-        raise kind(f"{failed} of {len(sounds)} sounds could not be used; their rows say why")
+        kind = PartialError if failed < n_sounds else DataError
+        raise kind(f"{failed} of {n_sounds} sounds could not be used; see the error of each")
 
 
 class ExportFormat(StrEnum):
@@ -203,7 +206,8 @@ def export(
       audiostride export runs/mine --quantize int8 --out small.onnx --clips sounds/
     """
     from ..errors import UsageError
-    from ..inference.export import ENDINGS, export_model
+    from ..inference.export import export_model
+    from ..inference.export_formats import ENDINGS
     from ..models.classifier import load
     from ..models.hub import HUB_PREFIX
     from ..training.run_testing import check_windows

@@ -4,7 +4,6 @@ Every random choice of training is a pure function of (seed, epoch, clip), never
 history, so the number of workers does not matter and a run can be taken up again at any step.
 """
 
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..errors import DataError
 from .augment import Augmentation, change_speed, mix_pairs
 from .clips import Clips
+from .loading import load
 from .streaming import shuffled
 
 
@@ -30,12 +30,14 @@ class LabelledClips:
             multilabel task which classes it has, float32 of shape ``(n_clips, n_classes)``.
         splits: "train", "validation" or "test" of each clip.
         n_classes: number of classes of each task.
+        skip_bad: leave a training clip that cannot be read (any more) out of its batch, instead of raising.
     """
 
     clips: Clips
     labels: dict[str, np.ndarray]
     splits: Sequence[str]
     n_classes: dict[str, int] = field(default_factory=dict)
+    skip_bad: bool = False
 
     def indexes(self, split: str) -> np.ndarray:
         """Numbers of the clips of one split."""
@@ -53,6 +55,7 @@ class TrainingBatch(NamedTuple):
         seeds: a number for each clip to draw the augmentation of its spectrogram from, int64.
         share: these clips as a share of the whole batch, which several processes may have split
             among them; 0 for a stand-in where there are fewer clips than processes.
+        left_out: a line for each clip that could not be read, of a set with `skip_bad`.
     """
 
     waveform: Tensor
@@ -60,6 +63,7 @@ class TrainingBatch(NamedTuple):
     names: list[str]
     seeds: Tensor | None = None
     share: float = 1.0
+    left_out: Sequence[str] = ()
 
 
 class EvaluationBatch(NamedTuple):
@@ -141,9 +145,11 @@ def training_batches(
     """The batches of one epoch from number `first` on: a random window of each training clip.
 
     Where several processes train together, `process` is (index, count) and each gets its share of every batch.
+    Close the generator (`contextlib.closing`), or worker processes may live as long as a traceback does.
 
     Raises:
         DataError: if a file cannot be read.
+        ResourceError: if a worker died or memory ran out.
     """
     train = [data.indexes("train") for data in sets]
     blocks = [
@@ -156,7 +162,7 @@ def training_batches(
         mine = train[number][rows][index::count]
         # A process without a clip of its own takes part with weight 0: the others wait for it.
         jobs.append((number, mine if len(mine) else train[number][rows[:1]], len(mine) / len(rows)))
-    yield from _load(_TrainingWindows(sets, sample_rate, window_length, seed, epoch, jobs, augmentation), workers)
+    return load(_TrainingWindows(sets, sample_rate, window_length, seed, epoch, jobs, augmentation), workers)
 
 
 def evaluation_batches(
@@ -173,7 +179,7 @@ def evaluation_batches(
         DataError: if a file cannot be read.
     """
     jobs = [list(range(i, min(i + clips_per_batch, len(indexes)))) for i in range(0, len(indexes), clips_per_batch)]
-    yield from _load(_EvaluationWindows(clips, indexes, sample_rate, window_length, jobs), workers)
+    return load(_EvaluationWindows(clips, indexes, sample_rate, window_length, jobs), workers)
 
 
 def _batches_of_each(per_set: Sequence[int], mixing: str | float) -> list[int]:
@@ -197,16 +203,32 @@ class _TrainingWindows(Dataset):
     def __getitem__(self, job):
         number, indexes, share = self.jobs[job]
         data = self.sets[number]
-        waveform = torch.from_numpy(np.stack([self._window(number, int(index)) for index in indexes]))
+        windows, left_out = self._windows(number, indexes)
+        indexes = np.array([index for index in indexes if int(index) in windows])
+        waveform = torch.from_numpy(np.stack(list(windows.values())))
         labels = {task: torch.from_numpy(numbers[indexes]) for task, numbers in data.labels.items()}
         titles = [data.clips.title(i) for i in indexes]
         if self.augmentation is None:
-            return TrainingBatch(waveform, labels, titles, share=share)
+            return TrainingBatch(waveform, labels, titles, share=share, left_out=left_out)
         if self.augmentation.mixup:
             rng = self._generator(5, number, int(indexes[0]))
             waveform, labels = mix_pairs(waveform, labels, data.n_classes, self.augmentation.mixup, rng)
         seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
-        return TrainingBatch(waveform, labels, titles, seeds, share)
+        return TrainingBatch(waveform, labels, titles, seeds, share, left_out)
+
+    def _windows(self, number, indexes):
+        """A window of each clip by its number, and a line for each clip that is left out."""
+        windows, left_out = {}, []
+        for index in map(int, indexes):
+            try:
+                windows[index] = self._window(number, index)
+            except DataError as error:
+                if not self.sets[number].skip_bad:
+                    raise
+                left_out.append(str(error))
+        if len(windows) < min(2, len(indexes)):  # no batch to learn from: not one file is gone, but the disk
+            raise DataError(f"{left_out[0]}; {len(left_out)} of the {len(indexes)} files of its batch cannot be read")
+        return windows, left_out
 
     def _window(self, number, index):
         clips, length = self.sets[number].clips, self.window_length
@@ -240,41 +262,3 @@ class _EvaluationWindows(Dataset):
         windows = [self.clips.windows(self.indexes[i], self.sample_rate, self.window_length) for i in self.jobs[job]]
         owner = torch.tensor(self.jobs[job]).repeat_interleave(torch.tensor([len(w) for w in windows]))
         return EvaluationBatch(torch.cat(windows), owner)
-
-
-class _Safely(Dataset):
-    """Hands a DataError back as a value: a worker process would bury it in its own traceback."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, job):
-        try:
-            return self.dataset[job]
-        except DataError as error:
-            return error
-
-
-def _load(dataset: Dataset, workers: int) -> Iterator:
-    # Each item is a whole batch, so nothing is left to collate.
-    workers = min(workers, len(dataset))  # type: ignore[arg-type]
-    for item in DataLoader(
-        _Safely(dataset),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # its own: the global one must not depend on when loading began
-        worker_init_fn=_leave_signals_to_parent,
-    ):
-        if isinstance(item, DataError):
-            raise item
-        yield item
-
-
-def _leave_signals_to_parent(worker: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach every process; the parent still needs batches to finish its step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

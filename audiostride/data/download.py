@@ -188,13 +188,13 @@ def _download_once(url: str, part: Path, before: int, progress: Progress | None)
     request = urllib.request.Request(url, headers={"User-Agent": "audiostride"})
     if before:
         request.add_header("Range", f"bytes={before}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-        resumed = answer.status == 206
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        resumed = response.status == 206
         done = before if resumed else 0
-        length = answer.headers.get("Content-Length")
+        length = response.headers.get("Content-Length")
         total = done + int(length) if length else 0
         with part.open("ab" if resumed else "wb") as file:
-            while chunk := answer.read(_CHUNK):
+            while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 done += len(chunk)
                 if progress and done < total:

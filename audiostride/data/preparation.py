@@ -33,7 +33,7 @@ def prepare_data(
         tasks: the tasks; those with equal `data` share one data set.
         sample_rate: at which clips are decoded, in Hz; for images the pixels on a side.
         seed: decides a split that the data does not have.
-        validation_fraction: share of the training clips held back for validation where the data has none; 0: none.
+        validation_fraction: share of the training clips for validation where the data has none; 0: none.
         cache: folder of the decoded cache; None: no cache.
         progress: called after each file.
         labels: class labels of each task, where a trained model has fixed them.
@@ -75,7 +75,8 @@ def prepare_data(
             if task.kind == "binary" and len(found[name]) != 2:
                 raise DataError(f"task {name!r} is binary, but {task.column!r} has {len(found[name])} classes")
             numbers[name] = label_numbers(clips, task.column, found[name], task.kind)
-        sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}))
+        skip_bad = isinstance(block, EncodedData) and block.on_bad_file == "skip"
+        sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}, skip_bad))
     return sets, {name: found[name] for name in tasks}, bad_files
 
 

@@ -21,7 +21,8 @@ class EncodedData(Section):
     split_column, splits: which value of a column, or which of the data's own splits, is for what.
     allow_shared_groups: accept groups that the data's own splits put on two sides.
     check: "all" decodes every file before training; "none" opens nothing, a bad file is met in training.
-    on_bad_file: what `check: all` does about a bad file.
+    on_bad_file: what is done about a bad file that `check: all` finds, or that training meets: "error", or
+        "skip" to go on without it. A validation or test clip that is lost later on is always an error.
     """
 
     group: str | None = None

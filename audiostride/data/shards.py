@@ -302,13 +302,13 @@ def _blocks(members: Sequence[Member]) -> Iterator[list[Member]]:
 def _index(url: str) -> tuple[str, list[Member]]:
     """The version of a shard on a web server, and its clips; out of the kept index if there is one."""
     try:
-        with open_url(url) as answer:
-            length = int(answer.headers.get("Content-Length") or 0)
-            version = f"{length} {answer.headers.get('ETag') or answer.headers.get('Last-Modified') or ''}"
+        with open_url(url) as response:
+            length = int(response.headers.get("Content-Length") or 0)
+            version = f"{length} {response.headers.get('ETag') or response.headers.get('Last-Modified') or ''}"
             kept = _index_file(url, version)
             with contextlib.suppress(OSError, ValueError, TypeError):
                 return version, [Member(*member) for member in json.loads(kept.read_text(encoding="utf-8"))]
-            with tarfile.open(fileobj=answer, mode="r|") as tar:
+            with tarfile.open(fileobj=response, mode="r|") as tar:
                 members = list(_clips_of(url, tar, length or 1 << 62))
     except tarfile.TarError as error:
         raise DataError(f"{url}: is not a plain tar file, or broke off ({error})") from error

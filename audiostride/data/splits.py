@@ -21,7 +21,7 @@ def assign_splits(
     """Split of each clip: the data set's own where it has one, else drawn by a seeded hash.
 
     Without any split 10 % become the test set. Without a validation set `validation_fraction` of
-    the rest is held back. All clips of a group fall on one side, and every label is split in the
+    the rest is held out. All clips of a group fall on one side, and every label is split in the
     same proportion.
 
     Args:

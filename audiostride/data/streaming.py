@@ -174,13 +174,13 @@ def read_range(url: str, first: int, last: int) -> bytes:
         if attempt:
             time.sleep(2.0 ** (attempt - 1))
         try:
-            with open_url(url, {"Range": f"bytes={first}-{last - 1}"}) as answer:
-                if answer.status != 206:
+            with open_url(url, {"Range": f"bytes={first}-{last - 1}"}) as response:
+                if response.status != 206:
                     raise DataError(
                         f"{url}: this server does not hand out parts of a file (HTTP Range), so it cannot be streamed; "
                         "download the files and give their folder"
                     )
-                content = answer.read()
+                content = response.read()
             if len(content) == last - first:
                 return content
             reason = f"{len(content)} of {last - first} bytes came"
@@ -194,7 +194,7 @@ def read_range(url: str, first: int, last: int) -> bytes:
 
 
 def open_url(url: str, headers: dict[str, str] | None = None):
-    """An answer of a web server, whose silence of 20 s is an error."""
+    """A response of a web server, whose silence of 20 s is an error."""
     request = urllib.request.Request(url, headers={"User-Agent": "audiostride", **(headers or {})})
     return urllib.request.urlopen(request, timeout=TIMEOUT_S)
 

@@ -1,38 +1,24 @@
-"""A trained classifier as one file for another runtime: torch.export, ONNX or ExecuTorch.
+"""A trained classifier as one file for another runtime, run on real clips before it is kept."""
 
-What is exported takes clips and gives the logits of every task. The learned strides become constant
-matrices, and the log-mel frontend, where it goes along, a convolution with the Fourier basis, so that
-the file holds nothing but convolutions and matrix products. A matrix fits one length, the window's;
-clips of any length are split into windows, and their logits averaged, by the file itself. Every file
-is run on real clips before it is kept.
-"""
-
-import copy
 import json
 import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.fx.experimental import _config as symbolic_shapes
-from torch.nn import functional as F
+from torch import Tensor
 
 from ..errors import ExportError, UsageError
-from ..layers.downsampling import DiffStride, SpectralPool
-from ..layers.spectrum import constant_matrix
 from ..models.classifier import AudioClassifier
-from ..models.log_mel import LOG_OFFSET, LogMel
 from ..windows import split_windows
+from .export_formats import ENDINGS, WRITERS, Format, quantize_onnx, run_exported
+from .exported_model import ExportedWindow, exported_input, exported_program
 
-Format = Literal["torch", "onnx", "executorch"]
-
-ENDINGS: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx", "executorch": ".pte"}
 TOLERANCE = {"float32": 1e-3, "int8": math.inf}
 """Largest error of a logit; int8 is judged by its labels alone."""
 
@@ -65,141 +51,6 @@ class Check(NamedTuple):
     model_latency_ms: float
 
 
-class MatrixLogMel(nn.Module):
-    """`LogMel` without a Fourier transform: a strided convolution with its basis.
-
-    Example:
-        >>> frontend, waveform = LogMel(), torch.randn(2, 16000)
-        >>> torch.allclose(MatrixLogMel(frontend)(waveform), frontend(waveform), atol=1e-3)
-        True
-    """
-
-    basis: Tensor
-    filters: Tensor
-
-    def __init__(self, frontend: LogMel):
-        super().__init__()
-        n_fft, length = 2 * (frontend.filters.shape[1] - 1), len(frontend.window)
-        turns = torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(length)).remainder(n_fft).double() / n_fft
-        phase = 2 * math.pi * turns
-        basis = torch.cat([phase.cos(), phase.sin()]) * frontend.window.double().cpu()
-        self.hop_length, self.window_length = frontend.hop_length, length
-        self.register_buffer("basis", basis.float()[:, None])
-        self.register_buffer("filters", frontend.filters.float().cpu())
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Turn ``(batch, samples)`` into ``(batch, 1, time, mel)``."""
-        needed = (waveform.shape[-1] // self.hop_length - 1) * self.hop_length + self.window_length
-        padded = F.pad(waveform, (0, max(0, needed - waveform.shape[-1])))[:, None, :needed]
-        cosine, sine = F.conv1d(padded, self.basis, stride=self.hop_length).square().chunk(2, dim=1)
-        return ((cosine + sine).transpose(1, 2) @ self.filters.T + LOG_OFFSET).log()[:, None]
-
-
-class ConstantPool(nn.Module):
-    """A pooling layer whose matrices, for the one input size that it met first, are constants.
-
-    Stands in for a `SpectralPool` or `DiffStride` of a trunk; it fits inputs of that size only.
-    """
-
-    def __init__(self, pool: SpectralPool | DiffStride):
-        super().__init__()
-        self._pool = (pool,)  # in a tuple it is no submodule, whose parameters would go along
-
-    @property
-    def pool(self) -> SpectralPool | DiffStride:
-        """The layer it stands in for."""
-        return self._pool[0]
-
-    def pool_axis(self, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
-        """Pool one axis, as the layer it stands in for."""
-        pool = self.pool
-        dim, name = x.dim() - pool.n_axes + axis, f"matrix_{axis}"
-        if not hasattr(self, name):
-            stride, smoothness = None, 1.0
-            if isinstance(pool, DiffStride):
-                stride, smoothness = pool.strides()[axis], pool.smoothness
-            crop = pool.axis_crop(x.shape[dim], axis)
-            matrix = constant_matrix(crop, stride, smoothness, 1, torch.float32, torch.device("cpu"))
-            self.register_buffer(name, torch.eye(1) if crop.n == 1 else matrix.clone())
-        matrix = getattr(self, name)
-        if dim == x.dim() - 2:
-            return matrix @ x
-        return (x.movedim(dim, -1) @ matrix.T).movedim(-1, dim)
-
-    def pool_conv(self, conv: nn.Module, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
-        """Convolve, then pool one axis."""
-        return self.pool_axis(conv(x), axis)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool all axes."""
-        for axis in range(self.pool.n_axes):
-            x = self.pool_axis(x, axis)
-        return x
-
-
-class ExportedWindow(nn.Module):
-    """A window in, a tuple with the logits of each task out.
-
-    Example:
-        >>> from audiostride import create_model
-        >>> model = create_model("audio_cnn_small_diffstride", heads={"word": 3, "speaker": 5}).eval()
-        >>> [tuple(logits.shape) for logits in ExportedWindow(model, takes_log_mel=False)(torch.zeros(2, 16000))]
-        [(2, 3), (2, 5)]
-    """
-
-    def __init__(self, model: AudioClassifier, takes_log_mel: bool):
-        super().__init__()
-        model = copy.deepcopy(model).cpu().float().eval()
-        for parent in list(model.trunk.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, SpectralPool | DiffStride):
-                    setattr(parent, name, ConstantPool(child))
-        self.frontend: nn.Module = model.frontend
-        if isinstance(model.frontend, LogMel):
-            self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(model.frontend)
-        elif takes_log_mel:
-            raise UsageError(f"this model has no log-mel: {type(model.trunk).__name__} takes the waveform as it is")
-        self.trunk = model.trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        self.heads = nn.ModuleList(model.heads.values())
-
-    def forward(self, window: Tensor) -> tuple[Tensor, ...]:
-        """Map ``(batch, samples)`` or ``(batch, 1, time, mel)`` to logits ``(batch, n_classes)`` of each task."""
-        embedding = self.trunk(self.frontend(window))
-        return tuple(head(embedding) for head in self.heads)
-
-    @property
-    def any_length(self) -> bool:
-        """Whether it holds no matrix that fits one length only, as with strided convolutions."""
-        return not any(isinstance(module, ConstantPool) for module in self.trunk.modules())
-
-
-class ExportedClip(nn.Module):
-    """Clips of any length in, the logits of their windows averaged: `windows.split_windows` as plain arithmetic.
-
-    Example:
-        >>> from audiostride import create_model
-        >>> model = create_model("audio_cnn_small_diffstride", heads={"word": 3}).eval()
-        >>> clip = ExportedClip(ExportedWindow(model, takes_log_mel=False), model.window_length)
-        >>> [logits.shape for logits in clip(torch.zeros(2, 40000))]
-        [torch.Size([2, 3])]
-    """
-
-    def __init__(self, window: ExportedWindow, window_length: int):
-        super().__init__()
-        self.window = window
-        self.window_length = window_length
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
-        """Map ``(batch, samples)`` to the logits ``(batch, n_classes)`` of each task."""
-        n, length = clip.shape[1], self.window_length
-        n_windows = torch.sym_max((n + length // 2) // length, 1)
-        before = torch.sym_max(length - n, 0) // 2  # a clip shorter than a window lies in its centre
-        windows = F.pad(clip, (before, n_windows * length - n - before)).reshape(-1, length)
-        return tuple(
-            logits.reshape(clip.shape[0], n_windows, logits.shape[1]).mean(1) for logits in self.window(windows)
-        )
-
-
 def metadata(model: AudioClassifier, takes_log_mel: bool, any_length: bool) -> dict[str, Any]:
     """What travels in the file: labels, window and frontend, as plain data."""
     return {
@@ -224,7 +75,7 @@ def export_model(
 ) -> Check:
     """Export a classifier to one file, and keep the file only if it computes what the model computes.
 
-    From the waveform the file takes any batch of clips of any length, and answers as the model does;
+    From the waveform the file takes any batch of clips of any length, and gives the logits that the model gives;
     from log-mel a batch of windows, which with strided convolutions may be of any length, too. An
     ExecuTorch file plans its memory beforehand: it takes one window.
 
@@ -253,15 +104,15 @@ def export_model(
         raise UsageError("--quantize int8 needs two clips at least: one for the ranges, one to check it on")
     window = ExportedWindow(model, takes_log_mel).eval()
     any_length = format != "executorch" and (window.any_length or not takes_log_mel)
-    program = _program(model, window, takes_log_mel, any_length, any_batch=format != "executorch")
+    program = exported_program(model, window, takes_log_mel, any_length, any_batch=format != "executorch")
     about = json.dumps(metadata(model, takes_log_mel, any_length))
     unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _WRITERS[format](program, unfinished, list(model.labels), about)
+        WRITERS[format](program, unfinished, list(model.labels), about)
         if quantize:
             n = len(windows) // 2
-            _quantize_onnx(unfinished, _input(model, windows[:n], takes_log_mel).numpy())
+            quantize_onnx(unfinished, exported_input(model, windows[:n], takes_log_mel).numpy())
             windows = windows[n:]
         check = _check(model, unfinished, format, windows, takes_log_mel, any_length)
         kind = quantize or "float32"
@@ -283,59 +134,6 @@ _NOT_QUANTIZED = {
 }
 
 
-def _program(
-    model: AudioClassifier, window: ExportedWindow, takes_log_mel: bool, any_length: bool, any_batch: bool
-) -> torch.export.ExportedProgram:
-    """The model as a graph whose batch and length are what the arguments say."""
-    sizes: dict[int, torch.export.Dim] = {}
-    if any_batch:
-        sizes[0] = torch.export.Dim("batch", min=1, max=4096)
-    module: nn.Module = window
-    with torch.inference_mode(False), torch.no_grad():
-        example = _input(model, torch.zeros(2 if any_batch else 1, model.window_length), takes_log_mel)
-        window(example)  # the pooling matrices are made here
-        if any_length:
-            # The size it is traced at must be none of the special ones: not one window, no whole number of them.
-            example = _input(model, torch.zeros(2, 2 * model.window_length + model.window_length // 3), takes_log_mel)
-            sizes[2 if takes_log_mel else 1] = torch.export.Dim("length", min=2, max=2**27)
-            module = window if takes_log_mel else ExportedClip(window, model.window_length).eval()
-        # Else the graph would be one for several windows, another one for a single window.
-        with symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-            return torch.export.export(module, (example,), dynamic_shapes=(sizes,))
-
-
-def run_exported(path: Path, format: Format) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """A function that runs an exported file: float32 windows in, the logits of each task out."""
-    if format == "torch":
-        module = torch.export.load(path).module()
-        return lambda x: [y.detach().numpy() for y in module(torch.from_numpy(x))]
-    if format == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path, _one_thread(onnxruntime), providers=["CPUExecutionProvider"])
-        return lambda x: session.run(None, {"sound": x})
-    from executorch.runtime import Runtime
-
-    method = Runtime.get().load_program(path).load_method("forward")
-    return lambda x: [
-        np.concatenate(parts)
-        for parts in zip(*([y.numpy() for y in method.execute([torch.from_numpy(w[None])])] for w in x), strict=True)
-    ]
-
-
-def _one_thread(onnxruntime: Any) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    return options
-
-
-def _input(model: AudioClassifier, waveform: Tensor, takes_log_mel: bool) -> Tensor:
-    """What an exported file takes for a waveform ``(batch, samples)``."""
-    with torch.no_grad():
-        return (model.frontend(waveform.to(model.frontend.window)) if takes_log_mel else waveform).cpu().float()
-
-
 def _check(
     model: AudioClassifier, path: Path, format: Format, windows: Tensor, takes_log_mel: bool, any_length: bool
 ) -> Check:
@@ -349,9 +147,9 @@ def _check(
             parts = waveform if takes_log_mel or waveform is windows else split_windows(waveform[0], windows.shape[1])
             logits = [values.float().cpu() for values in model(parts.to(device)).values()]
             expected.append([(v if waveform is windows else v.mean(0, keepdim=True)).numpy() for v in logits])
-            found.append(run(_input(model, waveform, takes_log_mel).numpy()))
+            found.append(run(exported_input(model, waveform, takes_log_mel).numpy()))
         model_latency_ms = _latency_ms(lambda: model(windows[:1].to(device)))
-    one = _input(model, windows[:1], takes_log_mel).numpy()
+    one = exported_input(model, windows[:1], takes_log_mel).numpy()
     by_task = [zip(f, e, strict=True) for f, e in zip(found, expected, strict=True)]
     agree = [a.argmax(1) == b.argmax(1) for a, b in zip(found[0], expected[0], strict=True)]
     return Check(
@@ -372,84 +170,3 @@ def _latency_ms(call: Callable[[], Any]) -> float:
         call()
         times.append(1000 * (time.perf_counter() - began))
     return statistics.median(times[3:])
-
-
-def _write_torch(program: torch.export.ExportedProgram, path: Path, tasks: Sequence[str], about: str) -> None:
-    torch.export.save(program, path, extra_files={"audiostride.json": about})
-
-
-def _write_onnx(program: torch.export.ExportedProgram, path: Path, tasks: Sequence[str], about: str) -> None:
-    onnx = _package("onnx", "onnx")
-    _package("onnxscript", "onnx")
-    _package("onnxruntime", "onnx")
-    converted = torch.onnx.export(
-        program, dynamo=True, opset_version=20, input_names=["sound"], output_names=list(tasks), verbose=False
-    )
-    assert converted is not None
-    proto = converted.model_proto
-    proto.metadata_props.append(onnx.StringStringEntryProto(key="audiostride", value=about))
-    onnx.save(proto, path)
-
-
-def _write_executorch(program: torch.export.ExportedProgram, path: Path, tasks: Sequence[str], about: str) -> None:
-    exir = _package("executorch.exir", "executorch")
-    xnnpack = _package("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
-    lowered = exir.to_edge_transform_and_lower(
-        program, partitioner=[xnnpack.XnnpackPartitioner()], constant_methods={"audiostride": about}
-    )
-    path.write_bytes(lowered.to_executorch().buffer)
-
-
-_WRITERS: dict[Format, Callable[[torch.export.ExportedProgram, Path, Sequence[str], str], None]] = {
-    "torch": _write_torch,
-    "onnx": _write_onnx,
-    "executorch": _write_executorch,
-}
-
-
-def _quantize_onnx(path: Path, calibration: np.ndarray) -> None:
-    """Rewrite an ONNX file with 8-bit convolutions and matrix products, ranges from the calibration windows."""
-    quantization = _package("onnxruntime.quantization", "onnx")
-    onnx = _package("onnx", "onnx")
-    about = [(entry.key, entry.value) for entry in onnx.load(path).metadata_props]
-
-    class Windows(quantization.CalibrationDataReader):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            self.windows = iter(calibration)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            window = next(self.windows, None)
-            return None if window is None else {"sound": window[None]}
-
-    # The log-mel frontend stays in float32: the power of a quiet band is far below one step in 256.
-    nodes = onnx.load(path).graph.node
-    logs = [i for i, node in enumerate(nodes) if node.op_type == "Log"]
-    frontend = [node.name for node in nodes[: logs[0] if logs else 0]]
-    float_path = path.with_name(path.stem + ".float32.onnx")
-    os.replace(path, float_path)
-    try:
-        quantization.quantize_static(
-            float_path,
-            path,
-            Windows(),
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            nodes_to_exclude=frontend,
-        )
-    finally:
-        float_path.unlink()
-    proto = onnx.load(path)
-    del proto.metadata_props[:]
-    onnx.helper.set_model_props(proto, dict(about))
-    onnx.save(proto, path)
-
-
-def _package(name: str, extra: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UsageError(f"this format needs {name.partition('.')[0]}: pip install 'audiostride[{extra}]'") from error

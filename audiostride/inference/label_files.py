@@ -10,7 +10,8 @@ from ..data.clips import Progress
 from ..data.sounds import STDIN
 from ..errors import UsageError
 from ..models.classifier import AudioClassifier
-from .predict import Row, Sound, predict_sounds
+from .embedding import Sound
+from .predict import Row, predict_sounds
 
 FORMATS: dict[str, tuple[str, Callable[[str | os.PathLike[str], Sequence[Segment]], None]]] = {
     "audacity": (".txt", write_audacity),
@@ -33,11 +34,11 @@ def write_label_files(
 
     Args:
         model: the classifier.
-        sounds: from `predict.open_sounds`.
+        sounds: from `embedding.open_sounds`.
         folder: where to; made if need be.
         label_format: a key of `FORMATS`.
-        batch_size: see `predict.embed_sounds`.
-        workers: see `predict.embed_sounds`.
+        batch_size: see `embedding.embed_sounds`.
+        workers: see `embedding.embed_sounds`.
         progress: called after each sound.
         on_error: called with a line for each sound that cannot be read, which gets no file.
 
@@ -52,17 +53,17 @@ def write_label_files(
     top_k = max(len(model.labels[task]) if kind == "multilabel" else 1 for task, kind in model.kinds.items())
     rows: list[Row] = []
     failed = done = 0
-    for answer in predict_sounds(model, sounds, top_k=top_k, per_window=True, batch_size=batch_size, workers=workers):
-        rows += answer.rows
-        if not answer.last:
+    for part in predict_sounds(model, sounds, top_k=top_k, per_window=True, batch_size=batch_size, workers=workers):
+        rows += part.rows
+        if not part.last:
             continue
         done += 1
-        if answer.failed:
+        if part.failed:
             failed += 1
-            on_error(rows[-1].error or answer.name)
+            on_error(rows[-1].error or part.name)
         else:
-            paths[answer.name].parent.mkdir(parents=True, exist_ok=True)
-            write(paths[answer.name], segments(rows, model.kinds, model.labels, model.thresholds))
+            paths[part.name].parent.mkdir(parents=True, exist_ok=True)
+            write(paths[part.name], segments(rows, model.kinds, model.labels, model.thresholds))
         rows = []
         if progress:
             progress("predicting", done, len(sounds))
@@ -73,7 +74,7 @@ def label_paths(names: Sequence[str], folder: Path, ending: str) -> dict[str, Pa
     """Where the label file of each sound goes: into `folder`, in the sub-folders that the sounds lie in.
 
     Args:
-        names: paths of the sounds, as `predict.find_sounds` gives them.
+        names: paths of the sounds, as `sounds.find_sounds` gives them.
         folder: where to.
         ending: of the label files.
 

@@ -18,7 +18,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .spectrum import LONG_AXIS, Crop, basis_rows, bin_weights, cached, fourier_basis
+from .crop_spectrum import LONG_AXIS
+from .fourier import basis_rows, bin_weights, cached, fourier_basis
+from .spectrum import Crop
 
 TAPS = 3
 CACHE_NUMBERS = 2_000_000
@@ -32,7 +34,7 @@ def conv_crop_spectrum(x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, cr
         x: shape ``(batch, in_channels, *axes)`` with ``x.shape[dim] == crop.n``.
         weight: shape ``(out_channels, in_channels, 3)``.
         bias: shape ``(out_channels,)``.
-        mask: see `spectral.crop_spectrum`; ``mask[0]`` is 1.
+        mask: see `crop_spectrum`; ``mask[0]`` is 1.
         crop: sizes of the axis.
         dim: the axis to convolve and pool, 2 or more.
 
@@ -43,7 +45,8 @@ def conv_crop_spectrum(x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, cr
         ValueError: if the axis is not `crop.n` long or longer than `LONG_AXIS`, or there are not three taps.
 
     Example:
-        >>> from audiostride.layers.spectrum import crop_spectrum, spectral_crop
+        >>> from audiostride.layers.crop_spectrum import crop_spectrum
+        >>> from audiostride.layers.spectrum import spectral_crop
         >>> x, conv = torch.randn(2, 4, 50, 8), torch.nn.Conv2d(4, 6, (3, 1), padding=(1, 0))
         >>> crop = spectral_crop(50, 2.0)
         >>> mask = torch.ones(crop.n_bins)

@@ -6,8 +6,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool, StridedConv, read_strides
+from ..layers.downsampling import DiffStride, SpectralPool
 from ..layers.recomputation import keep_recipe, norm_recomputably
+from ..layers.strided_conv import StridedConv
+from ..layers.strides import model_aliasing, read_strides
 
 Downsampling = Literal["strided", "spectral", "diffstride"]
 
@@ -19,7 +21,7 @@ class SeparableBlock(nn.Module):
     """Convolve and downsample over time, then over frequency; each followed by ReLU and batch norm.
 
     Where it pools, its maps are larger than those of a strided convolution; so that training does not need
-    more memory, the output of a batch norm is made again in the backward instead of being kept.
+    more memory, the output of a batch norm is recomputed in the backward pass instead of being stored.
 
     Args:
         in_channels: channels of the input.
@@ -28,6 +30,7 @@ class SeparableBlock(nn.Module):
         stride: (time, mel) stride; for diffstride the initial one.
         smoothness: DiffStride's ramp width R, in DFT bins.
         shared_stride: one learned stride for both axes.
+        aliasing: where the pooling layer's learned aliasing starts, see `DiffStride`; None: no aliasing.
 
     Example:
         >>> SeparableBlock(1, 8, "spectral", (2, 2), 4.0, False)(torch.zeros(4, 1, 100, 64)).shape
@@ -44,6 +47,7 @@ class SeparableBlock(nn.Module):
         stride: Sequence[float],
         smoothness: float,
         shared_stride: bool,
+        aliasing: float | None = None,
     ):
         super().__init__()
         conv_stride = stride if downsampling == "strided" else (1, 1)
@@ -54,9 +58,9 @@ class SeparableBlock(nn.Module):
         if downsampling == "strided":
             self.pool = None
         elif downsampling == "spectral":
-            self.pool = SpectralPool(stride)
+            self.pool = SpectralPool(stride, aliasing)
         else:
-            self.pool = DiffStride(stride, smoothness, shared_stride)
+            self.pool = DiffStride(stride, smoothness, shared_stride, aliasing=aliasing)
 
     def forward(self, x: Tensor, host_strides: Tensor | None = None) -> Tensor:
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
@@ -69,6 +73,14 @@ class SeparableBlock(nn.Module):
                     x = self.pool.pool_conv(conv, x, axis, host_stride)
                 x = norm_recomputably(norm, x.relu())
         return x
+
+    def strides(self) -> list[float]:
+        """Current (time, mel) stride, learned or fixed."""
+        if isinstance(self.pool, DiffStride):
+            return self.pool.strides()
+        if isinstance(self.pool, SpectralPool):
+            return list(self.pool.stride)
+        return [float(self.time_conv.conv.stride[0]), float(self.mel_conv.conv.stride[1])]
 
     def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
         """Size (time, mel) of the map that a map of size (time, mel) becomes."""
@@ -92,6 +104,8 @@ class AudioCNN(nn.Module):
         smoothness: DiffStride's ramp width R >= 1, in DFT bins. The paper's 4 costs several times
             the arithmetic of 1, see docs/cost.md.
         shared_stride: each block learns one stride for both axes.
+        aliasing: where the aliasing of each block and axis, which is learned, starts in [0, 1], see
+            `DiffStride`; None: no aliasing. Not for strided convolutions, which alias in full.
 
     Attributes:
         num_features: channels of the last block, the length of an embedding.
@@ -118,12 +132,14 @@ class AudioCNN(nn.Module):
         strides: Sequence[Sequence[float]] = STRIDES,
         smoothness: float = 4.0,
         shared_stride: bool = False,
+        aliasing: float | None = None,
     ):
         super().__init__()
         if downsampling not in get_args(Downsampling):
             raise ValueError(f"downsampling must be one of {get_args(Downsampling)}, got {downsampling!r}")
         if not channels or len(channels) != len(strides):
             raise ValueError(f"channels and strides need one entry a block, got {len(channels)} and {len(strides)}")
+        check_aliasing(downsampling, aliasing)
         if any(len(stride) != 2 for stride in strides):
             raise ValueError(f"each block takes a (time, mel) pair of strides, got {strides}")
         self.settings: dict[str, Any] = {
@@ -132,11 +148,12 @@ class AudioCNN(nn.Module):
             "strides": [list(stride) for stride in strides],
             "smoothness": smoothness,
             "shared_stride": shared_stride,
+            "aliasing": aliasing,
         }
         self.num_features = channels[-1]
         inputs = (1, *channels[:-1])
         self.blocks = nn.ModuleList(
-            SeparableBlock(i, o, downsampling, stride, smoothness, shared_stride)
+            SeparableBlock(i, o, downsampling, stride, smoothness, shared_stride, aliasing)
             for i, o, stride in zip(inputs, channels, strides, strict=True)
         )
         # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.
@@ -169,7 +186,16 @@ class AudioCNN(nn.Module):
             >>> AudioCNN("spectral", channels=(8, 8), strides=((2, 2), (1, 1.5))).strides()
             [[2.0, 2.0], [1.0, 1.5]]
         """
-        return [_block_strides(block) for block in self.separable_blocks]
+        return [block.strides() for block in self.separable_blocks]
+
+    def aliasing(self) -> list[list[float]] | None:
+        """Current (time, mel) aliasing of each block, in [0, 1]; None if none is learned.
+
+        Example:
+            >>> AudioCNN("spectral", channels=(8,), strides=((2, 2),), aliasing=0.25).aliasing()
+            [[0.25, 0.25]]
+        """
+        return model_aliasing(self)
 
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
         """Size (time, mel) of the input of each block and of the last block's output.
@@ -184,9 +210,14 @@ class AudioCNN(nn.Module):
         return sizes
 
 
-def _block_strides(block: SeparableBlock) -> list[float]:
-    if isinstance(block.pool, DiffStride):
-        return block.pool.strides()
-    if isinstance(block.pool, SpectralPool):
-        return list(block.pool.stride)
-    return [float(block.time_conv.conv.stride[0]), float(block.mel_conv.conv.stride[1])]
+def check_aliasing(downsampling: str, aliasing: float | None) -> None:
+    """Refuse to learn the aliasing of strided convolutions.
+
+    Raises:
+        ValueError: if they are to.
+    """
+    if downsampling == "strided" and aliasing is not None:
+        raise ValueError(
+            f"strided convolutions have no aliasing to learn, they alias in full; got aliasing={aliasing}, "
+            "which spectral and diffstride downsampling take"
+        )

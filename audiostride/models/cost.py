@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool, conv_macs, diffstride_layers, pools_first
+from ..layers.conv_form import conv_macs, pools_first
+from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.strides import diffstride_layers
 from .audio_cnn import AudioCNN
 from .network import AudioNetwork
 

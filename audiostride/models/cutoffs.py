@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ..layers.spectrum import diffstride_crop, edge_bin, spectral_crop
 from ..mel_scale import hz_to_mel
 from .audio_cnn import AudioCNN
+from .folding import Folding, axis_folding, mean_folding
 from .log_mel import LogMel
 from .network import AudioNetwork
 from .resnet import ResNet
@@ -69,8 +70,8 @@ class Cutoff(NamedTuple):
         continuous: f / (2S), the Nyquist frequency after the stride.
         full_gain: the highest modulation kept in full.
         minus_6db: the modulation kept at half its amplitude: the middle of the ramp, which may lie
-            between two bins; the Nyquist frequency of the layer's input where even that is kept with more.
-        last_bin: the highest DFT bin kept at all.
+            between two bins, later with aliasing; the layer's Nyquist frequency where even that is kept with more.
+        last_bin: the highest DFT bin kept at all; with aliasing, what lies above is folded down in part.
     """
 
     continuous: float
@@ -89,6 +90,7 @@ class LayerCutoff(NamedTuple):
         own: what the layer itself keeps.
         cumulative: what it and all layers before it keep.
         paper: the convention of the paper's Table 2, which is for spectrograms; None for a raw waveform.
+        folding: what the layer folds down; None if it folds nothing.
     """
 
     layer: int
@@ -97,9 +99,10 @@ class LayerCutoff(NamedTuple):
     own: Cutoff
     cumulative: Cutoff
     paper: float | None
+    folding: Folding | None = None
 
 
-def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: float) -> Cutoff:
+def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: float, aliasing: float = 0.0) -> Cutoff:
     """Cut-offs of one layer on an axis of `n` samples.
 
     Args:
@@ -108,6 +111,7 @@ def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: fl
         stride: the layer's stride S.
         smoothness: DiffStride's ramp width R, in bins.
         per_bin: modulation that one DFT bin stands for, in Hz or cycles per mel band.
+        aliasing: the layer's alpha, which keeps more of the ramp.
 
     Example:
         >>> axis_cutoff("diffstride", n=100, stride=2.0, smoothness=4.0, per_bin=1.0)
@@ -124,8 +128,10 @@ def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: fl
             return Cutoff(continuous, n // 2 * per_bin, n / 2 * per_bin, n // 2 * per_bin)
         return Cutoff(continuous, (m - 1) // 2 * per_bin, m / 2 * per_bin, m // 2 * per_bin)
     edge = edge_bin(n, stride)
-    half = min(edge + smoothness / 2, n / 2)
-    last_bin = diffstride_crop(n, stride, smoothness).n_bins - 1
+    crop = diffstride_crop(n, stride, smoothness)
+    last_bin = crop.n_bins - 1
+    # Where mask + alpha (1 - mask) is a half; with an alpha of a half or more it is nowhere less.
+    half = min(edge + smoothness / (2 * (1 - aliasing)), crop.m / 2) if aliasing < 1 else crop.m / 2
     return Cutoff(continuous, edge * per_bin, half * per_bin, last_bin * per_bin)
 
 
@@ -156,25 +162,31 @@ def trunk_cutoffs(
     Returns:
         An entry a layer that downsamples and axis, time then mel.
 
+    Raises:
+        ValueError: if the trunk pools as the published code does, whose masks have other edges.
+
     Example:
         >>> first = trunk_cutoffs(AudioCNN("diffstride", smoothness=1), 100, 64, 100.0)[0]
         >>> first.own.full_gain, first.own.last_bin, first.paper
         (25.0, 25.0, 25.0)
     """
     kind, smoothness = trunk.settings["downsampling"], trunk.settings["smoothness"]
+    if trunk.settings.get("as_published"):
+        raise ValueError("cut-offs are those of this package's layers; the trunk was made with as_published=True")
     per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
     lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
     rows = []
-    sizes: Sequence[tuple[int, ...]] = (
-        trunk.map_sizes(n_frames) if isinstance(trunk, WaveCNN) else trunk.map_sizes(n_frames, n_mels or 1)
-    )
-    for number, (strides, lengths) in enumerate(zip(trunk.strides(), sizes, strict=False), start=1):
-        for axis, stride, n in zip(per_bin, strides, lengths, strict=True):
-            own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis])
+    sizes: Sequence[tuple[int, ...]] = trunk.map_sizes(*([n_frames, n_mels] if n_mels else [n_frames]))
+    full = [[float(kind == "strided")] * len(per_bin)] * len(trunk.strides())
+    layers = zip(trunk.strides(), trunk.aliasing() or full, sizes, sizes[1:], strict=False)
+    for number, (strides, alphas, lengths, after) in enumerate(layers, start=1):
+        for axis, stride, alpha, n, m in zip(per_bin, strides, alphas, lengths, after, strict=True):
+            own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis], alpha)
+            folding = axis_folding(alpha, n, n / stride if kind == "strided" else m, per_bin[axis])
             lowest[axis].append(own)
             cumulative = _combine(lowest[axis], min)
             paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]) if n_mels else None
-            rows.append(LayerCutoff(number, axis, stride, own, cumulative, paper))
+            rows.append(LayerCutoff(number, axis, stride, own, cumulative, paper, folding))
     return rows
 
 
@@ -189,7 +201,7 @@ def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[Lay
 
 
 def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
-    """Mean over runs of every cut-off, with the mean and sd (n - 1) of the strides.
+    """Mean over runs of every cut-off, with the sd (n - 1) of the strides and of the paper's cut-offs.
 
     Each run is converted by itself and averaged then.
 
@@ -197,8 +209,8 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
         runs: `trunk_cutoffs` of models with the same blocks.
 
     Returns:
-        A dictionary a layer and axis, as `audiostride cutoffs --json` prints it; "stride_sd" is None
-        for one run.
+        A dictionary a layer and axis, as `audiostride cutoffs --json` prints it; "stride_sd" and
+        "paper_sd" are None for one run.
 
     Raises:
         ValueError: if the runs have different numbers of blocks.
@@ -214,6 +226,7 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
     summary = []
     for rows in zip(*runs, strict=True):
         strides = [row.stride for row in rows]
+        papers = [row.paper for row in rows if row.paper is not None]
         summary.append(
             {
                 "layer": rows[0].layer,
@@ -222,7 +235,9 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
                 "stride_sd": statistics.stdev(strides) if len(strides) > 1 else None,
                 "own": _combine([row.own for row in rows], statistics.fmean)._asdict(),
                 "cumulative": _combine([row.cumulative for row in rows], statistics.fmean)._asdict(),
-                "paper": _over_known([row.paper for row in rows], statistics.fmean),
+                "paper": statistics.fmean(papers) if papers else None,
+                "paper_sd": statistics.stdev(papers) if len(papers) > 1 else None,
+                "folding": mean_folding([row.folding for row in rows]),
             }
         )
     return summary
@@ -233,12 +248,11 @@ def write_cutoffs(path: str | os.PathLike[str], layers: Sequence[dict[str, Any]]
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         sides = [f"{group}_{name}" for group in ("own", "cumulative") for name in Cutoff._fields]
-        table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper"])
+        table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper", "paper_sd", "folded_share"])
         for row in layers:
-            values = [*row["own"].values(), *row["cumulative"].values()]
-            table.writerow(
-                [row["layer"], row["axis"], UNITS[row["axis"]], row["stride"], row["stride_sd"], *values, row["paper"]]
-            )
+            values = [*row["own"].values(), *row["cumulative"].values(), row["paper"], row["paper_sd"]]
+            values.append(row["folding"]["share"] if row["folding"] else None)
+            table.writerow([row["layer"], row["axis"], UNITS[row["axis"]], row["stride"], row["stride_sd"], *values])
 
 
 def cycles_per_band(cycles_per_khz: float, frontend: LogMel, centre_hz: float = CENTRE_HZ) -> float:
@@ -282,38 +296,6 @@ def reference_ranges(frontend: LogMel, centre_hz: float = CENTRE_HZ) -> list[dic
             ends, at_hz = [cycles_per_band(end, frontend, centre_hz) for end in ends], centre_hz
         rows.append(reference._asdict() | {"converted": ends, "at_hz": at_hz})
     return rows
-
-
-def survival(layers: Sequence[dict[str, Any]], axis: str, modulation: float) -> dict[str, Any]:
-    """How far into the network a modulation of the input is kept.
-
-    A layer keeps it "in full" up to its full-gain edge, "in part" up to its last bin, else "not". A
-    strided convolution has no mask: below its Nyquist frequency it keeps "in full", above it aliases.
-
-    Args:
-        layers: from `summarise`.
-        axis: "time" or "mel".
-        modulation: in Hz or cycles per mel band.
-
-    Returns:
-        "axis", "modulation", "unit", "kept": one of the three words for each layer (cumulative), and
-        "lost_at": number of the first layer that does not keep it, None if all do.
-
-    Example:
-        >>> layers = summarise([trunk_cutoffs(AudioCNN(smoothness=1), 100, 64, 100.0)])
-        >>> found = survival(layers, "time", 24.0)
-        >>> found["kept"][:3], found["lost_at"]
-        (['in full', 'not', 'not'], 2)
-    """
-    kept = []
-    for row in layers:
-        if row["axis"] == axis:
-            cutoff = row["cumulative"]
-            full = cutoff["continuous"] if cutoff["full_gain"] is None else cutoff["full_gain"]
-            last = full if cutoff["last_bin"] is None else cutoff["last_bin"]
-            kept.append("in full" if modulation <= full else "in part" if modulation <= last else "not")
-    lost_at = kept.index("not") + 1 if "not" in kept else None
-    return {"axis": axis, "modulation": modulation, "unit": UNITS[axis], "kept": kept, "lost_at": lost_at}
 
 
 def _combine(cutoffs: Sequence[Cutoff], combine: Callable[[list[float]], float]) -> Cutoff:

@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What `config.json` says, once its format and checksum are found right.
+    """What `config.json` says, once its format and checksum are verified.
 
     Raises:
         ModelFileError: if it is missing, damaged or of another format.

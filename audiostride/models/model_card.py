@@ -10,7 +10,7 @@ from .network import AudioNetwork
 def model_card(
     model: AudioNetwork, data: str | None = None, license: str | None = None, model_id: str | None = None
 ) -> str:
-    """The README of a published model: what it tells apart, on what, how well, at what cost, how to use it.
+    """The README of a published model: its classes, its data, how well, at what cost, how to use it.
 
     Args:
         model: the classifier; its `results` are the scores of the card.

@@ -14,68 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride, SpectralPool
-from .audio_cnn import Downsampling
+from ..layers.strides import model_aliasing
+from .audio_cnn import Downsampling, check_aliasing
+from .residual_block import ResidualBlock, make_conv, make_pool, whole_strides
 
 Stem = Literal["small", "imagenet"]
-Stride = tuple[float, float]
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut around them; at most the first one downsamples.
-
-    With spectral or learned strides one pooling layer follows the first convolution and serves the
-    shortcut, too. Pooling and the shortcut's 1x1 convolution commute, so the shortcut pools first
-    and convolves the smaller map.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        downsampling: "strided", "spectral" or "diffstride".
-        stride: (time, mel) stride, for diffstride the initial one; None: this block keeps its input's size.
-        smoothness: DiffStride's ramp width R, in DFT bins.
-        shared_stride: one learned stride for both axes.
-        pre_activation: batch norm and ReLU before each convolution (He et al. 2016), not after it.
-
-    Raises:
-        ValueError: if a stride is below 1, or not whole where it is a strided convolution's.
-
-    Example:
-        >>> block = ResidualBlock(8, 16, "diffstride", (2.0, 1.5), smoothness=1)
-        >>> block(torch.zeros(4, 8, 50, 32)).shape
-        torch.Size([4, 16, 27, 23])
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        downsampling: Downsampling = "diffstride",
-        stride: Stride | None = None,
-        smoothness: float = 4.0,
-        shared_stride: bool = False,
-        pre_activation: bool = False,
-    ):
-        super().__init__()
-        self.pool = _pool(downsampling, stride, smoothness, shared_stride)
-        conv_stride = _conv_stride(downsampling, stride)
-        self.pre_activation = pre_activation
-        self.conv1 = _conv(in_channels, out_channels, 3, conv_stride)
-        self.norm1 = nn.BatchNorm2d(in_channels if pre_activation else out_channels)
-        self.conv2 = _conv(out_channels, out_channels, 3)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-        project = in_channels != out_channels or conv_stride != (1, 1)
-        self.shortcut = _conv(in_channels, out_channels, 1, conv_stride) if project else nn.Identity()
-        self.shortcut_norm = nn.BatchNorm2d(out_channels) if project and not pre_activation else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
-        if self.pre_activation:
-            active = self.norm1(x).relu()
-            main = self.conv2(self.norm2(self.pool(self.conv1(active))).relu())
-            projected = not isinstance(self.shortcut, nn.Identity)  # only a projection sees the activation
-            return main + self.shortcut(self.pool(active if projected else x))
-        main = self.norm2(self.conv2(self.norm1(self.pool(self.conv1(x))).relu()))
-        return (main + self.shortcut_norm(self.shortcut(self.pool(x)))).relu()
 
 
 class ResNet(nn.Module):
@@ -83,21 +26,25 @@ class ResNet(nn.Module):
 
     Up to five places downsample: the stem and the first block of each stage. `strides` fills the
     last of them, so with four stages (2, 2, 2) is the paper's notation for CIFAR (stages 2 to 4),
-    four strides let the first identity block learn its own, and five pool the stem as well, the
-    notation of the paper's published code.
+    four strides let the first identity block learn its own, and five pool the stem as well. None is
+    a place that does not downsample: the published code's (1, 1, 2, 2, 2) is (1, None, 2, 2, 2), since
+    that code ignores the stride of an identity block, see `repository_resnet18`.
 
     Args:
         downsampling: "strided" (strided convolution), "spectral" (fixed) or "diffstride" (learned).
         channels: channels of each stage; the stem has those of the first.
         blocks: residual blocks of each stage.
-        strides: strides of the last places, each a (time, mel) pair or one number for both axes; for
-            diffstride the initial ones. The other places keep their input's size.
+        strides: strides of the last places, each a (time, mel) pair, one number for both axes or None;
+            for diffstride the initial ones. The other places keep their input's size.
         smoothness: DiffStride's ramp width R >= 1, in DFT bins.
         shared_stride: each place learns one stride for both axes.
         stem: "small": one 3x3 convolution; "imagenet": a 7x7 convolution of stride 2 and a 3x3
             max-pool of stride 2, which learn no stride.
         pre_activation: batch norm and ReLU before each convolution, not after it.
+        activated_shortcut: see `ResidualBlock`.
+        as_published: pool as the published code does, see `layers.published`.
         in_channels: channels of the input: 1 for spectrograms, 3 for colour images.
+        aliasing: where the learned aliasing of each place and axis starts, see `AudioCNN`; None: no aliasing.
 
     Attributes:
         num_features: channels of the last stage, the length of an embedding.
@@ -124,31 +71,51 @@ class ResNet(nn.Module):
         downsampling: Downsampling = "diffstride",
         channels: Sequence[int] = (64, 128, 256, 512),
         blocks: Sequence[int] = (2, 2, 2, 2),
-        strides: Sequence[float | Sequence[float]] = (2, 1, 2, 2, 2),
+        strides: Sequence[float | Sequence[float] | None] = (2, 1, 2, 2, 2),
         smoothness: float = 4.0,
         shared_stride: bool = False,
         stem: Stem = "small",
         pre_activation: bool = False,
+        activated_shortcut: bool = True,
+        as_published: bool = False,
         in_channels: int = 1,
+        aliasing: float | None = None,
     ):
         super().__init__()
+        check_aliasing(downsampling, aliasing)
         _check(downsampling, channels, blocks, strides, stem)
-        pairs = [tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
+        pairs = [s if s is None else tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
         self.settings: dict[str, Any] = {
             "downsampling": downsampling,
             "channels": list(channels),
             "blocks": list(blocks),
-            "strides": [list(pair) for pair in pairs],
+            "strides": [pair and list(pair) for pair in pairs],
             "smoothness": smoothness,
             "shared_stride": shared_stride,
             "stem": stem,
             "pre_activation": pre_activation,
+            "activated_shortcut": activated_shortcut,
+            "as_published": as_published,
             "in_channels": in_channels,
+            "aliasing": aliasing,
         }
         self.num_features = channels[-1]
         stem_stride, *stage_strides = [None] * (1 + len(channels) - len(pairs)) + pairs
+        common: dict[str, Any] = {
+            "downsampling": downsampling,
+            "smoothness": smoothness,
+            "shared_stride": shared_stride,
+            "as_published": as_published,
+            "aliasing": aliasing,
+        }
+        stem_pool = make_pool(stride=stem_stride, **common)  # type: ignore[arg-type]
         self.stem = _Stem(
-            in_channels, channels[0], stem, downsampling, stem_stride, smoothness, shared_stride, pre_activation
+            in_channels,
+            channels[0],
+            stem,
+            stem_pool,
+            whole_strides(downsampling, stem_stride),  # type: ignore[arg-type]
+            pre_activation,
         )
         self.stages = nn.ModuleList()
         previous = channels[0]
@@ -159,11 +126,10 @@ class ResNet(nn.Module):
                     ResidualBlock(
                         previous,
                         width,
-                        downsampling,
-                        stride if number == 0 else None,  # type: ignore[arg-type]
-                        smoothness,
-                        shared_stride,
-                        pre_activation,
+                        stride=stride if number == 0 else None,  # type: ignore[arg-type]
+                        pre_activation=pre_activation,
+                        activated_shortcut=activated_shortcut,
+                        **common,
                     )
                 )
                 previous = width
@@ -195,6 +161,10 @@ class ResNet(nn.Module):
         """Current (time, mel) stride of each place that has one, learned or fixed."""
         return [_stride_of(pool, conv) for pool, conv in self._places()]
 
+    def aliasing(self) -> list[list[float]] | None:
+        """Current (time, mel) aliasing of each place that pools; None if none is learned."""
+        return model_aliasing(self)
+
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
         """Size (time, mel) of the map before each place that has a stride, and of the last feature map.
 
@@ -217,7 +187,8 @@ class ResNet(nn.Module):
         """Pooling layer and convolution of each place that has a stride, from input to output."""
         firsts: list[Any] = [stage[0] for stage in self.stages]  # type: ignore[index]
         places = [(self.stem.pool, self.stem.conv), *((block.pool, block.conv1) for block in firsts)]
-        return places[len(places) - len(self.settings["strides"]) :]
+        strides = self.settings["strides"]
+        return [place for place, stride in zip(places[-len(strides) :], strides, strict=True) if stride is not None]
 
 
 def resnet18(**settings: Any) -> ResNet:
@@ -236,16 +207,43 @@ def resnet18(**settings: Any) -> ResNet:
     return ResNet(**settings)
 
 
+def repository_resnet18(
+    downsampling: Downsampling = "diffstride", strides: Sequence[float] = (1, 1, 2, 2, 2), **settings: Any
+) -> ResNet:
+    """The ResNet-18 of the code published with DiffStride, for CIFAR-10.
+
+    Pre-activation, four pooling layers: the stem and stages 2 to 4. The stride of the first stage is
+    ignored there, because its identity block never pools, and so it is here. With the linear head for
+    ten classes it has 11,172,178 parameters.
+
+    Args:
+        downsampling: "strided", "spectral" or "diffstride".
+        strides: five strides in the notation of that code; the second is ignored.
+        settings: any other argument of `ResNet`; ``as_published=True`` also pools as that code does.
+
+    Source:
+        https://github.com/google-research/diffstride, commit b3ef50f.
+
+    Example:
+        >>> net = repository_resnet18(strides=(1, 1, 3, 2, 3))
+        >>> net.strides()
+        [[1.0, 1.0], [3.0, 3.0], [2.0, 2.0], [3.0, 3.0]]
+    """
+    stem, _, *stages = strides
+    usual = {"pre_activation": True, "activated_shortcut": False, "in_channels": 3}
+    return ResNet(downsampling, strides=(stem, None, *stages), **(usual | settings))
+
+
 class _Stem(nn.Module):
-    def __init__(self, in_channels, channels, kind, downsampling, stride, smoothness, shared_stride, pre_activation):
+    def __init__(self, in_channels, channels, kind, pool, conv_stride, pre_activation):
         super().__init__()
-        self.pool = _pool(downsampling, stride, smoothness, shared_stride)
+        self.pool = pool
         self.max_pool: nn.Module
         if kind == "imagenet":
-            self.conv = _conv(in_channels, channels, 7, (2, 2))
+            self.conv = make_conv(in_channels, channels, 7, (2, 2))
             self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.conv = _conv(in_channels, channels, 3, _conv_stride(downsampling, stride))
+            self.conv = make_conv(in_channels, channels, 3, conv_stride)
             self.max_pool = nn.Identity()
         # With pre-activation the first block begins with a norm and a ReLU of its own.
         bare = pre_activation and kind == "small"
@@ -265,29 +263,10 @@ def _check(downsampling: str, channels: Sequence, blocks: Sequence, strides: Seq
     most = len(channels) + (stem == "small")
     if not 1 <= len(strides) <= most:
         raise ValueError(f"a {stem} stem and {len(channels)} stages take 1 to {most} strides, got {len(strides)}")
+    if all(stride is None for stride in strides):
+        raise ValueError("all strides are None: at least one place has to downsample")
     if any(isinstance(stride, Sequence) and len(stride) != 2 for stride in strides):
         raise ValueError(f"a stride is one number or a (time, mel) pair, got {list(strides)}")
-
-
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
-    # No bias: a batch norm follows, or the sum of two branches does.
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-
-
-def _conv_stride(downsampling: str, stride: Stride | None) -> tuple[int, int]:
-    if downsampling != "strided" or stride is None:
-        return 1, 1
-    if any(s < 1 or s != int(s) for s in stride):
-        raise ValueError(f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}")
-    return int(stride[0]), int(stride[1])
-
-
-def _pool(
-    downsampling: str, stride: Stride | None, smoothness: float, shared_stride: bool
-) -> DiffStride | SpectralPool | nn.Identity:
-    if downsampling == "strided" or stride is None:
-        return nn.Identity()
-    return SpectralPool(stride) if downsampling == "spectral" else DiffStride(stride, smoothness, shared_stride)
 
 
 def _stride_of(pool: DiffStride | SpectralPool | nn.Identity, conv: nn.Conv2d) -> list[float]:

@@ -15,8 +15,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool, StridedConv
-from .audio_cnn import Downsampling
+from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.strided_conv import StridedConv
+from ..layers.strides import model_aliasing
+from .audio_cnn import Downsampling, check_aliasing
 
 
 class RawWaveform(nn.Module):
@@ -65,6 +67,7 @@ class WaveBlock(nn.Module):
         downsampling: "strided", "spectral" or "diffstride".
         stride: the stride, for diffstride the initial one.
         smoothness: DiffStride's ramp width R, in DFT bins.
+        aliasing: where the learned aliasing starts, see `DiffStride`; None: no aliasing.
 
     Example:
         >>> WaveBlock(1, 8, 79, "diffstride", 8.0, smoothness=4)(torch.zeros(2, 1, 8000)).shape
@@ -79,6 +82,7 @@ class WaveBlock(nn.Module):
         downsampling: Downsampling,
         stride: float,
         smoothness: float,
+        aliasing: float | None = None,
     ):
         super().__init__()
         conv_stride = stride if downsampling == "strided" else 1
@@ -88,7 +92,11 @@ class WaveBlock(nn.Module):
         if downsampling == "strided":
             self.pool = nn.Identity()
         else:
-            self.pool = SpectralPool(stride) if downsampling == "spectral" else DiffStride(stride, smoothness)
+            self.pool = (
+                SpectralPool(stride, aliasing)
+                if downsampling == "spectral"
+                else DiffStride(stride, smoothness, aliasing=aliasing)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, in_channels, time)`` to ``(batch, out_channels, time')``."""
@@ -116,6 +124,7 @@ class WaveCNN(nn.Module):
         kernel_sizes: odd filter length of each block, in samples of its input.
         strides: stride of each block; for diffstride the initial ones.
         smoothness: DiffStride's ramp width R >= 1, in DFT bins: for 1 s of input a bin is 1 Hz.
+        aliasing: where the learned aliasing of each block starts, see `AudioCNN`; None: no aliasing.
 
     Attributes:
         num_features: channels of the last block, the length of an embedding.
@@ -141,10 +150,12 @@ class WaveCNN(nn.Module):
         kernel_sizes: Sequence[int] = (79, 3, 3, 3),
         strides: Sequence[float] = (16, 4, 4, 4),
         smoothness: float = 4.0,
+        aliasing: float | None = None,
     ):
         super().__init__()
         if downsampling not in get_args(Downsampling):
             raise ValueError(f"downsampling must be strided, spectral or diffstride, got {downsampling!r}")
+        check_aliasing(downsampling, aliasing)
         if not channels or not len(channels) == len(kernel_sizes) == len(strides):
             raise ValueError(
                 "each block needs its channels, kernel size and stride, "
@@ -156,11 +167,12 @@ class WaveCNN(nn.Module):
             "kernel_sizes": list(kernel_sizes),
             "strides": list(strides),
             "smoothness": smoothness,
+            "aliasing": aliasing,
         }
         self.num_features = channels[-1]
         self.blocks = nn.Sequential(
             *(
-                WaveBlock(i, o, kernel, downsampling, stride, smoothness)
+                WaveBlock(i, o, kernel, downsampling, stride, smoothness, aliasing)
                 for i, o, kernel, stride in zip((1, *channels[:-1]), channels, kernel_sizes, strides, strict=True)
             )
         )
@@ -176,6 +188,10 @@ class WaveCNN(nn.Module):
     def strides(self) -> list[list[float]]:
         """Current stride of each block, learned or fixed, as a list of one axis."""
         return [[block.stride()] for block in self._wave_blocks()]
+
+    def aliasing(self) -> list[list[float]] | None:
+        """Current aliasing of each block, as a list of one axis; None if none is learned."""
+        return model_aliasing(self)
 
     def map_sizes(self, time: int) -> list[tuple[int]]:
         """Length of the input of each block and of the last block's output, in its samples."""

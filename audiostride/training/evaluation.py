@@ -22,8 +22,8 @@ class Score(NamedTuple):
     Attributes:
         loss: mean over clips of the loss of the averaged logits, in nats: cross-entropy, for a
             multilabel task the mean of its classes' binary cross-entropies.
-        accuracy: share of clips whose likeliest class is right, 0 to 1; for a multilabel task the
-            share of right yes-or-no decisions.
+        accuracy: share of clips whose likeliest class is correct, 0 to 1; for a multilabel task the
+            share of correct yes-or-no decisions.
         n: number of clips.
         auc: binary tasks: area under the ROC curve.
         mean_average_precision: multilabel tasks: mean over classes of the average precision.
@@ -47,7 +47,7 @@ class Score(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
     @property
-    def headline(self) -> float:
+    def primary_metric(self) -> float:
         """The figure by which epochs are compared: mean average precision, else accuracy."""
         return self.accuracy if self.mean_average_precision is None else self.mean_average_precision
 
@@ -111,11 +111,11 @@ def task_loss(logits: Tensor, labels: Tensor, kind: str = "multiclass", class_we
     return F.cross_entropy(logits, labels, weight=class_weights)
 
 
-def share_right(logits: Tensor, labels: Tensor, kind: str = "multiclass") -> Tensor:
-    """How far each clip is right, ``(n,)`` from 0 to 1: its likeliest class, or a share of its yes and no.
+def share_correct(logits: Tensor, labels: Tensor, kind: str = "multiclass") -> Tensor:
+    """How correct each clip is, ``(n,)`` from 0 to 1: its likeliest class, or the share of its yes-or-no decisions.
 
     Example:
-        >>> share_right(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 1.0]]), "multilabel")
+        >>> share_correct(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 1.0]]), "multilabel")
         tensor([0.5000])
     """
     if kind == "multilabel":
@@ -147,7 +147,7 @@ def score(
     """
     target = torch.as_tensor(labels)
     loss = task_loss(logits, target, kind).item()
-    accuracy = share_right(logits, target, kind).double().mean().item()
+    accuracy = share_correct(logits, target, kind).double().mean().item()
     n = len(target)
     if kind == "multiclass":
         return Score(loss, accuracy, n)
@@ -202,7 +202,7 @@ def _best_threshold(likely: Tensor, truth: Tensor, both_classes: bool) -> float:
     f1 = 2 * (n_positive - missed) / (n - below + n_positive)
     if both_classes:
         f1 = (f1 + 2 * (below - missed) / (below + n - n_positive)) / 2
-    f1[1:n][values[1:] == values[:-1]] = -1  # equal probabilities cannot be told apart
+    f1[1:n][values[1:] == values[:-1]] = -1  # no threshold lies between equal probabilities
     best = int(f1.argmax())
     edges = [0.0, *values.tolist(), 1.0]
     return (edges[best] + edges[best + 1]) / 2

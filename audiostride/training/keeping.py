@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelFileError, UsageError
+from ..errors import DataError, ModelFileError, UsageError, resources_named
 from ..files import JsonLines
 from ..models.files import save_model
 from .checkpoints import (
@@ -18,7 +18,7 @@ from .checkpoints import (
     save_checkpoint,
 )
 from .directory import CHECKPOINTS, METRICS_FILE, STEPS_FILE
-from .processes import broadcast, is_main
+from .processes import broadcast, is_main, process_count
 from .resuming import RunState
 
 
@@ -45,14 +45,35 @@ class RunFiles:
 
     @contextmanager
     def opened(self, run: RunState, found: Checkpoint | None, notify: Notify) -> Iterator[None]:
-        """Within this block lines are logged, after those of the checkpoint that the run goes on from."""
+        """Within this block lines are logged, after those of the checkpoint that the run goes on from.
+
+        Raises:
+            DataError: where one is raised in the block; it names the step, at which all is saved first.
+            ResourceError: if memory ran out or a worker died; it names the checkpoint to go on from.
+        """
         with ExitStack() as stack:
+            stack.enter_context(resources_named(self._what_is_saved))
             if is_main():
                 for name in (STEPS_FILE, METRICS_FILE):
                     self.logs[name] = stack.enter_context(JsonLines(self.out / name, run.log_bytes.get(name, 0)))
                 if found:
                     _restore_best(self.out, run, found, notify)
-            yield
+            try:
+                yield
+            except DataError as error:  # data are read between two steps, so this is a moment to go on from
+                if process_count() > 1:
+                    raise
+                self.save(run)
+                raise DataError(
+                    f"step {run.step}: {error}\nEverything is saved: mend the data and go on with --resume, or go on "
+                    "without the file with --resume --allow-inexact and on_bad_file: skip in the task's data."
+                ) from error
+
+    def _what_is_saved(self) -> str:
+        saved = list_checkpoints(self.out / CHECKPOINTS)
+        if not saved:
+            return ". There is no checkpoint yet: train.checkpoint_steps=N saves one every N steps"
+        return f". Checkpoint {saved[-1].name} is saved, go on from it with --resume"
 
     def log(self, name: str, line: Mapping[str, Any]) -> None:
         """Add a line to `STEPS_FILE` or `METRICS_FILE`."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips, TrainingBatch, plan_epoch, training_batches
-from ..layers.downsampling import clamp_strides_
+from ..data.loading import workers_ended
+from ..layers.strides import clamp_strides_
 from ..models.classifier import AudioClassifier
 from .checkpoints import Checkpoint, Notify
 from .directory import METRICS_FILE, STEPS_FILE
@@ -51,6 +52,7 @@ def train(
     momentum: float = 0.0,
     learning_rate: float,
     stride_learning_rate: float,
+    aliasing_learning_rate: float = 0.06,
     schedule: str = "constant",
     drop_epochs: Sequence[int] = (),
     warmup_steps: int = 0,
@@ -102,6 +104,7 @@ def train(
         momentum: SGD's.
         learning_rate: the rate for the weights, the peak of the schedule.
         stride_learning_rate: the rate for the strides.
+        aliasing_learning_rate: the rate for the aliasing, which lies in [0, 1].
         schedule: "constant", "one_cycle", "cosine" or "step", see `schedule_factor`.
         drop_epochs: for "step" the epochs after which the rates fall to a tenth.
         warmup_steps: steps over which the rates rise to their peak, before the schedule begins.
@@ -147,8 +150,10 @@ def train(
     if sync_batch_norm:
         _synchronise_batch_norm(model)
     watched = _watched_split(sets, keep)
-    updates = make_optimizer(model, optimizer, learning_rate, stride_learning_rate, weight_decay, momentum)
-    peak_rates = [group["lr"] for group in updates.param_groups]
+    updates = make_optimizer(
+        model, optimizer, learning_rate, stride_learning_rate, aliasing_learning_rate, weight_decay, momentum
+    )
+    peak_rates = {group["name"]: group["lr"] for group in updates.param_groups}
     sizes = [len(data.indexes("train")) for data in sets]
     steps_per_epoch = -(-len(plan_epoch(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
     n_steps = min(epochs * steps_per_epoch, steps or epochs * steps_per_epoch)
@@ -161,12 +166,12 @@ def train(
         torch.manual_seed(seed + process_index())
 
     found = _take_up(run, files, resume, allow_inexact, assumed or {}, notify)
-    with files.opened(run, found, notify), StopSignals() as stop:
+    with files.opened(run, found, notify), StopSignals() as stop, workers_ended():
         parallel = engine.prepare_model(model)
 
-        def rates(step: int) -> list[float]:
+        def rates(step: int) -> dict[str, float]:
             factor = schedule_factor(schedule, step, n_steps, warmup_steps, drop_steps)
-            return [rate * factor for rate in peak_rates]
+            return {name: rate * factor for name, rate in peak_rates.items()}
 
         def while_evaluating(*_: object) -> None:
             # Several processes must stop at the same moment; they agree on one only at a step.
@@ -180,7 +185,7 @@ def train(
             batches = _batches(run, sets, batch_size, mixing, seed, workers, augmentation)
             for group in islice(_grouped(batches, accumulate), n_steps - run.step):
                 # Step: the losses and gradients of this process' share of the batches.
-                for parameters, rate in zip(updates.param_groups, rates(run.step), strict=True):
+                for parameters, rate in zip(updates.param_groups, rates(run.step).values(), strict=True):
                     parameters["lr"] = rate
                 updates.zero_grad(set_to_none=True)
                 own_loss = objective.gradients(engine, parallel, model, group, run.totals)
@@ -204,6 +209,8 @@ def train(
                 files.log(STEPS_FILE, {"step": run.step, "loss_hex": loss.hex()})
                 if on_step:
                     on_step(run.step, n_steps, loss, clips_per_s)
+                for line in (line for batch in group for line in batch.left_out):
+                    notify(f"step {run.step}: went on without {line}")
                 if signal_number or (checkpoint_steps and run.step % checkpoint_steps == 0):
                     files.save(run)
                 if signal_number:
@@ -290,27 +297,28 @@ def _grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def _validate(
     model: AudioClassifier, sets: Sequence[LabelledClips], split: str, workers: int, progress: Callable[..., None]
 ) -> tuple[dict[str, dict[str, float]], tuple[float, float]]:
-    """Scores of every task on the clips of a split, and by what epochs are compared: mean headline, minus the loss."""
+    """Scores of every task on a split, and what epochs are compared by: mean primary metric, then minus the loss."""
     broadcast_buffers_(model)
     metrics: dict[str, dict[str, float]] = {}
-    headlines: list[float] = []
+    primary_metrics: list[float] = []
     for data in sets:
         scores, _ = evaluate(model, data.clips, data.labels, data.indexes(split), workers, progress)
         metrics |= {task: s.metrics() for task, s in scores.items()}
-        headlines += [s.headline for s in scores.values()]
-    return metrics, (sum(headlines) / len(headlines), -sum(s["loss"] for s in metrics.values()))
+        primary_metrics += [s.primary_metric for s in scores.values()]
+    return metrics, (sum(primary_metrics) / len(primary_metrics), -sum(s["loss"] for s in metrics.values()))
 
 
 def _epoch_records(
-    run: RunState, watched: str, scores: dict[str, dict[str, float]], rates: Sequence[float], clips_per_s: float
+    run: RunState, watched: str, scores: dict[str, dict[str, float]], rates: Mapping[str, float], clips_per_s: float
 ) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` of the epoch that ends."""
     state = {
         "epoch": run.epoch + 1,
         "step": run.step,
         "strides": run.model.trunk.strides(),
-        "lr": rates[0],
-        "stride_lr": rates[-1] if len(rates) > 1 else None,
+        **({"aliasing": aliasing} if (aliasing := run.model.trunk.aliasing()) else {}),
+        "lr": rates["weights"],
+        "stride_lr": rates.get("strides"),
         "clips_per_s": clips_per_s,
     }
     training = mean_scores(gather(run.totals))

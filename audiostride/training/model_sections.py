@@ -6,6 +6,9 @@ from pydantic import Field
 
 from ..sections import Section
 
+Aliasing = Annotated[float, Field(ge=0, le=1)] | None
+"""Where the learned aliasing of every pooling layer starts; None: no aliasing."""
+
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
 
@@ -80,6 +83,7 @@ class ModelSection(TrunkSection):
     ]
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
+    aliasing: Aliasing = None
 
 
 class ResNetSection(TrunkSection):
@@ -95,6 +99,7 @@ class ResNetSection(TrunkSection):
     ] = [2, 1, 2, 2, 2]
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
+    aliasing: Aliasing = None
     stem: Literal["small", "imagenet"] = "small"
     pre_activation: bool = False
     in_channels: Literal[1, 3] = 1
@@ -109,3 +114,4 @@ class WaveCNNSection(TrunkSection):
     kernel_sizes: list[Width] = [79, 3, 3, 3]
     strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
     smoothness: float = Field(4.0, ge=1)
+    aliasing: Aliasing = None

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..layers.downsampling import parameter_groups
+from ..layers.strides import parameter_groups
 
 
 def make_optimizer(
@@ -12,6 +12,7 @@ def make_optimizer(
     name: str,
     learning_rate: float,
     stride_learning_rate: float,
+    aliasing_learning_rate: float = 0.06,
     weight_decay: float = 0.0,
     momentum: float = 0.0,
 ) -> Optimizer:
@@ -23,6 +24,7 @@ def make_optimizer(
             themselves (Loshchilov & Hutter 2019).
         learning_rate: of the weights.
         stride_learning_rate: of the strides.
+        aliasing_learning_rate: of the aliasing.
         weight_decay: of the weights.
         momentum: for "sgd", from 0 to below 1.
 
@@ -33,7 +35,7 @@ def make_optimizer(
         >>> make_optimizer(nn.Linear(1, 1), "sgd", 0.1, 0.1, momentum=0.9).defaults["momentum"]
         0.9
     """
-    groups = parameter_groups(model, learning_rate, stride_learning_rate)
+    groups = parameter_groups(model, learning_rate, stride_learning_rate, aliasing_learning_rate)
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
     if momentum:

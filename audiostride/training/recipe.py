@@ -53,6 +53,7 @@ class TrainSection(Section):
     momentum: float = Field(0.0, ge=0, lt=1)
     learning_rate: float = Field(1e-4, gt=0)
     stride_learning_rate: float = Field(0.06, gt=0)  # from the study in docs/results.md
+    aliasing_learning_rate: float = Field(0.06, gt=0)
     schedule: Literal["constant", "one_cycle", "cosine", "step"] = "constant"
     drop_epochs: list[Annotated[int, Field(ge=1)]] = Field([], validate_default=True)
     warmup_steps: int = Field(0, ge=0)
@@ -171,7 +172,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         overrides: strings like ``train.epochs=3`` or ``model.channels=[16,32,64]``; the value is YAML.
 
     Raises:
-        RecipeError: names the file, the key, the value and the nearest right one.
+        RecipeError: names the file, the key, the value and the nearest valid one.
 
     Example:
         >>> load_recipe("ripples", ["train.epochs=3"]).train.epochs

@@ -20,7 +20,7 @@ from .checkpoints import Checkpoint, Notify, checkpoint_name
 from .processes import gather, process_count, process_index
 
 Totals = dict[str, dict[str, float]]
-"""For each task the sums of loss and right answers over the epoch so far, and the number of clips."""
+"""For each task the sums of loss and correct predictions over the epoch so far, and the number of clips."""
 
 _POSITION = ("epoch", "batch", "step", "best", "best_checkpoint", "epochs_since_best", "finished")
 

@@ -152,19 +152,21 @@ def _begin_directory(out: Path, recipe: Recipe, bad_files: Sequence[str], replac
 def _test(
     recipe: Recipe, out: Path, sets: Sequence[LabelledClips], device: torch.device, progress: Progress | None
 ) -> dict[str, Any]:
-    """Test the model that was kept, and write the answers and, last of all, the results."""
+    """Test the model that was kept, and write the predictions and, last of all, the results."""
     best = broadcast(load(out) if is_main() else None)
     assert best is not None
     best.to(device)
     if choose_thresholds(best, sets, recipe.train.workers) and is_main():
         best.save(out)
     tasks: dict[str, Any] = {}
-    predictions: list[tuple[Clips, np.ndarray, str, np.ndarray, AudioClassifier, Tensor]] = []
+    predictions: list[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]] = []
     for data in sets:
         test = data.indexes("test")
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
         tasks |= {task: {"split": "test"} | s.metrics() for task, s in scores.items()}
-        predictions += [(data.clips, test, task, data.labels[task], best, logits[task]) for task in scores]
+        for task in scores:
+            group = getattr(recipe.tasks[task].data, "group", None)  # images and generated clips have no such column
+            predictions.append((data.clips, test, task, group, data.labels[task], best, logits[task]))
     n_train = {task: len(data.indexes("train")) for data in sets for task in data.labels}
     results = {"tasks": tasks, "n_train": n_train} | describe(best)
     if recipe.published:

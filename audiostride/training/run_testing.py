@@ -1,4 +1,4 @@
-"""Testing a trained run: its scores, thresholds and answers, on its own test set or on other data."""
+"""Testing a trained run: its scores, thresholds and predictions, on its own test set or on other data."""
 
 import csv
 import io
@@ -123,27 +123,30 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
         "macs_per_second": cost.macs,
         "parameters": sum(p.numel() for p in model.parameters()),
         "strides": model.trunk.strides(),
+        **({"aliasing": aliasing} if (aliasing := model.trunk.aliasing()) else {}),
     }
 
 
 def write_predictions(
-    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, np.ndarray, AudioClassifier, Tensor]]
+    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]]
 ) -> None:
-    """Write the answer to every test clip: file, task, truth, label, logits.
+    """Write the prediction for every test clip: file, task, truth, label, logits, and the group it belongs to.
 
     Args:
         path: the CSV file.
-        parts: of each task its clips, the rows that were tested, the task's name, the truth of all clips, the
-            model and the logits ``(n_rows, n_classes)``.
+        parts: of each task its clips, the rows that were tested, the task's name, the column of groups or
+            None, the truth of all clips, the model and the logits ``(n_rows, n_classes)``.
     """
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["file", "task", "truth", "label", "logits"])
-    for clips, indexes, task, numbers, model, logits in parts:
+    table.writerow(["file", "task", "truth", "label", "logits", "group"])
+    for clips, indexes, task, group, numbers, model, logits in parts:
+        groups = None if group is None else clips.column(group)
         for index, row in zip(indexes, logits, strict=True):
             values = " ".join(f"{value:.5g}" for value in row.tolist())
             truth = true_label(model, task, numbers[index])
-            table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values])
+            belongs_to = "" if groups is None else groups[index]
+            table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values, belongs_to])
     # File names that are no valid text are written back as the bytes they are.
     replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 

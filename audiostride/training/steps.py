@@ -14,7 +14,7 @@ from ..data.batches import TrainingBatch
 from ..errors import TrainingError
 from ..models.classifier import AudioClassifier
 from ..models.cost import stride_cost as stride_cost_of
-from .evaluation import share_right, task_loss
+from .evaluation import share_correct, task_loss
 from .processes import gather, gather_numbers, process_count
 from .resuming import Totals
 
@@ -88,7 +88,7 @@ class Objective:
         }
         if batch.share:
             for task, value in losses.items():
-                right = share_right(logits[task].detach(), labels[task], model.kinds[task])
+                right = share_correct(logits[task].detach(), labels[task], model.kinds[task])
                 # Sums over the processes are those of one: a clip's part in its batch is its weight's.
                 n_whole = len(right) / batch.share
                 _count(totals, task, value.item() * n_whole * shares[task] / process_count(), right)

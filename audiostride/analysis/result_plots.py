@@ -1,0 +1,107 @@
+"""Figures of results: confusion matrix, accuracy against cost, a clip's spectrogram."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .plot_style import FAINT, INK, PALETTE, new_figure, shared_legend, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CONFUSION = "#1d5fd0"
+
+
+@styled
+def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
+    """Confusion matrix: a row a true class, in % of its clips.
+
+    Args:
+        counts: int of shape ``(true, predicted)``.
+        labels: name of each class.
+    """
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    n = len(labels)
+    size = min(3.2 + 0.3 * n, 9.6)
+    figure = new_figure(size, size * 0.85)
+    figure.set_layout_engine("compressed")  # square cells: the labels would be cut without it
+    ax = figure.subplots()
+    ax.grid(False)
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    # From clear to blue, so that nothing is the page's ground, light or dark.
+    colours = LinearSegmentedColormap.from_list("share", [to_rgba(CONFUSION, 0.0), to_rgba(CONFUSION, 1.0)])
+    image = ax.imshow(share, vmin=0, vmax=100, cmap=colours, interpolation="nearest")
+    step = -(-n // 60)
+    font = 9 if n <= 15 else 6
+    ax.set_xticks(range(0, n, step), labels[::step], rotation=90, fontsize=font)
+    ax.set_yticks(range(0, n, step), labels[::step], fontsize=font)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    if n <= 20:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            dark = share[row, column] > 55
+            ax.text(
+                column, row, str(counts[row, column]), ha="center", va="center", fontsize=font,
+                color="#ffffff" if dark else INK,
+            )  # fmt: skip
+    figure.colorbar(image, ax=ax, label="% of the true class", fraction=0.04)
+    return figure
+
+
+@styled
+def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Accuracy against cost, a panel a task; methods that differ in nothing but `stride_cost` are joined.
+
+    Args:
+        points: rows with "task", "method", "macs_per_second", "mean" accuracy and its "sd" (or None),
+            as "accuracy" of `compare.compare`.
+    """
+    tasks = list(dict.fromkeys(point["task"] for point in points))
+    methods = list(dict.fromkeys(point["method"] for point in points))
+    figure = new_figure(max(6.0, 3.4 * len(tasks)), 3.4)
+    for ax, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
+        for point in points:
+            if point["task"] == task:
+                number = methods.index(point["method"])
+                ax.errorbar(
+                    point["macs_per_second"] / 1e6, 100 * point["mean"],
+                    yerr=None if point["sd"] is None else 100 * point["sd"],
+                    marker="osD^vP"[(number + number // 6) % 6], color=PALETTE[number % len(PALETTE)], capsize=3,
+                    ls="none", label=point["method"],
+                )  # fmt: skip
+        for curve in _curves(point for point in points if point["task"] == task):
+            ax.plot(*zip(*curve, strict=True), color=FAINT, lw=1.2, zorder=0)
+        ax.set_title(task)
+        ax.set_xlabel("million MACs per second of audio")
+        ax.set_ylabel("test accuracy in %")
+        ax.margins(0.15)
+    shared_legend(figure)
+    return figure
+
+
+def _curves(points: Iterable[Mapping[str, Any]]) -> list[list[tuple[float, float]]]:
+    """MMAC/s and accuracy of methods that differ in their regulariser alone, by its weight."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
+    for point in points:
+        if weight := re.search(r" stride_cost=(\S+)", point["method"]):
+            rest = point["method"].replace(weight[0], "")
+            place = (float(weight[1]), point["macs_per_second"] / 1e6, 100 * point["mean"])
+            curves.setdefault(rest, []).append(place)
+    return [[(x, y) for _, x, y in sorted(curve)] for curve in curves.values() if len(curve) > 1]
+
+
+@styled
+def spectrogram_figure(log_mel: np.ndarray, frame_rate: float) -> "Figure":
+    """A log-mel spectrogram ``(time, mel)``, time to the right and mel bands upwards."""
+    figure = new_figure(3.0, 1.5)
+    ax = figure.subplots()
+    ax.grid(False)
+    extent = (0, len(log_mel) / frame_rate, 0, log_mel.shape[1])
+    ax.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="nearest")
+    ax.set_xlabel("s", fontsize=7)
+    ax.set_ylabel("mel band", fontsize=7)
+    ax.tick_params(labelsize=7)
+    return figure

@@ -1,0 +1,217 @@
+"""Downsampling one axis by cropping its spectrum.
+
+A product with the axis' `pooling_matrix`: no complex numbers, and on the sizes of a CNN faster than two
+FFTs. `crop_spectrum` is that product with a backward of its own; `crop_spectrum_fft` is the textbook
+form, used for long axes and as the oracle of the tests.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .fourier import basis_rows, bin_weights
+from .pooling_matrix import constant_matrix, pooling_matrix, sampling_matrix, shift_columns
+from .spectrum import Crop, diffstride_mask
+
+LONG_AXIS = 1024
+"""Axes longer than this go through the FFT: a 1024 x 1024 float32 matrix is 4 MB, about one L2 cache."""
+
+
+class _PoolByMatrix(torch.autograd.Function):
+    """``shift_columns(pooling_matrix(mask), taps) @ x``, keeping only what the stride's gradient needs.
+
+    The mask depends on the stride on the ramp's bins alone, so the backward needs the input's
+    Fourier coefficients there (about 2R rows) instead of the input itself.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mask: Tensor, crop: Crop, taps: int) -> Tensor:
+        matrix = shift_columns(pooling_matrix(mask, crop), taps).to(x.dtype)
+        ctx.crop, ctx.taps, ctx.mask = crop, taps, (mask.shape, mask.dtype)
+        learns = ctx.needs_input_grad[1]
+        ctx.save_for_backward(matrix, shift_columns(basis_rows(crop.n, *crop.ramp, x), taps) @ x if learns else None)
+        return matrix @ x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        matrix, coefficients = ctx.saved_tensors
+        grad_x = matrix.T @ grad if ctx.needs_input_grad[0] else None
+        grad_mask = None
+        if coefficients is not None:
+            crop, (shape, dtype) = ctx.crop, ctx.mask
+            first, last = crop.ramp
+            # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x, and analysis_k @ x was kept.
+            by_tap = grad.reshape(grad.shape[0], crop.m, -1)
+            product = (basis_rows(crop.m, first, last, grad) @ by_tap) * coefficients.view(
+                grad.shape[0], -1, by_tap.shape[2]
+            )
+            per_row = product.sum(dim=(0, 2), dtype=dtype)
+            weights = bin_weights(crop.n, dtype, grad.device)
+            grad_mask = torch.zeros(shape, dtype=dtype, device=grad.device)
+            grad_mask[first:last] = weights[first:last] * per_row.view(2, -1).sum(0)
+        return grad_x, grad_mask, None, None
+
+
+class _ApplyMatrix(torch.autograd.Function):
+    """``matrix @ x`` for ``(outer, n, inner)``, with the gradient of the matrix as one product over all columns."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(x, matrix)
+        # Detached: torch turns a product with a matrix that requires grad round, and copies the map twice for it.
+        return matrix.detach().to(x.dtype) @ x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, matrix = ctx.saved_tensors
+        grad_x = matrix.to(grad.dtype).T @ grad if ctx.needs_input_grad[0] else None
+        grad_matrix = torch.einsum("omi,oni->mn", grad, x).to(matrix.dtype) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_matrix
+
+
+def _apply_matrix(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return along_axis(x, dim, len(matrix), lambda flat: _ApplyMatrix.apply(flat, matrix))
+
+
+def along_axis(x: Tensor, dim: int, rows: int, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a linear map to one axis of a tensor as it lies in memory, channels last or not.
+
+    Args:
+        x: any tensor.
+        dim: the axis, 0 or more.
+        rows: length of the axis after the map.
+        apply: maps ``(outer, n, inner)`` to ``(outer, rows, inner)``.
+
+    Returns:
+        Tensor like `x` with ``shape[dim] == rows``, in the memory format of `x`.
+
+    Example:
+        >>> along_axis(torch.zeros(2, 8, 100, 64), 2, 1, lambda flat: flat.sum(1, keepdim=True)).shape
+        torch.Size([2, 8, 1, 64])
+    """
+    channels_last = x.dim() in (4, 5) and not x.is_contiguous()
+    if channels_last:
+        x, dim = x.movedim(1, -1), dim - 1
+    shape = x.shape
+    y = apply(x.reshape(-1, shape[dim], math.prod(shape[dim + 1 :]))).reshape(*shape[:dim], rows, *shape[dim + 1 :])
+    return y.movedim(-1, 1) if channels_last else y
+
+
+def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int, aliasing: Tensor | None = None) -> Tensor:
+    """`crop_spectrum` in its textbook form: irfft_M(mask * rfft_N(x)[:K]) * M / N, along `dim`.
+
+    With aliasing, all bins k are added up to bin k modulo M as well, which samples at the times i N / M.
+    Computed in at least float32 (half-precision FFTs need power-of-two lengths) and cast back.
+
+    Example:
+        >>> from audiostride.layers.spectrum import diffstride_crop
+        >>> x, crop = torch.randn(3, 100), diffstride_crop(100, 2.0, 4.0)
+        >>> mask = diffstride_mask(crop, torch.tensor(2.0), 4.0)
+        >>> fft, matrix = crop_spectrum_fft(x, mask, crop, dim=1), crop_spectrum(x, mask, crop, dim=1)
+        >>> torch.allclose(fft, matrix, atol=1e-5)
+        True
+    """
+    real = x.movedim(dim, -1).to(torch.promote_types(x.dtype, torch.float32))
+    whole = torch.fft.rfft(real)
+    spectrum = whole[..., : crop.n_bins] * mask
+    if crop.m < crop.n and crop.m % 2 == 0:  # the new Nyquist bin stands for +k and -k of the input
+        spectrum = torch.cat([spectrum[..., :-1], 2 * spectrum[..., -1:]], dim=-1)
+    pooled = torch.fft.irfft(spectrum, n=crop.m) * (crop.m / crop.n)
+    if aliasing is not None:
+        weighted = whole * bin_weights(crop.n, real.dtype, x.device)
+        weighted = torch.nn.functional.pad(weighted, (0, -weighted.shape[-1] % crop.m))
+        sampled = torch.fft.ifft(weighted.unflatten(-1, (-1, crop.m)).sum(-2)).real * crop.m
+        pooled = pooled.lerp(sampled, aliasing.to(real.dtype))
+    return pooled.to(x.dtype).movedim(-1, dim)
+
+
+def crop_spectrum(
+    x: Tensor, mask: Tensor, crop: Crop, dim: int, taps: int = 1, aliasing: Tensor | None = None
+) -> Tensor:
+    """Downsample `x` along `dim`: weight its spectrum by `mask`, keep the first bins, transform back.
+
+    Scaled so that a constant stays that constant. Pooling is circular: the last sample leaks into
+    the first. `scipy.signal.resample(x, M, window=mask)` is the same operation.
+
+    Args:
+        x: real tensor with ``x.shape[dim] == crop.n``.
+        mask: weights of the kept bins, shape ``(n_bins,)``; may require grad on ``crop.ramp``.
+        crop: sizes, from `diffstride_crop` or `spectral_crop`.
+        dim: the axis to downsample.
+        taps: odd; more than 1 downsamples that many shifted copies of `x`, interleaved along `dim`,
+            for a convolution with this kernel length and stride to add up, see `shift_columns`.
+        aliasing: scalar alpha in [0, 1], the share that is not filtered out before sampling of every bin
+            that the mask weakens or crops; may require grad. None is 0.
+
+    Returns:
+        Tensor like `x` with ``shape[dim] == crop.m * taps``.
+
+    Raises:
+        ValueError: if the axis is not `crop.n` long.
+
+    Example:
+        >>> from audiostride.layers.spectrum import spectral_crop
+        >>> crop = spectral_crop(100, 2.0)
+        >>> crop_spectrum(torch.full((1, 100), 7.0), torch.ones(crop.n_bins), crop, dim=1).round().unique()
+        tensor([7.])
+    """
+    dim = dim % x.dim()
+    if x.shape[dim] != crop.n:
+        raise ValueError(f"axis {dim} of a tensor of shape {tuple(x.shape)} is not {crop.n} long")
+    if crop.n > LONG_AXIS and taps == 1:
+        return crop_spectrum_fft(x, mask, crop, dim, aliasing)
+    mask = mask.to(torch.promote_types(mask.dtype, x.dtype))
+    with torch.autocast(x.device.type, enabled=False):
+        if aliasing is not None:
+            return _apply_matrix(x, shift_columns(pooling_matrix(mask, crop, aliasing), taps), dim)
+        return along_axis(x, dim, crop.m * taps, lambda flat: _PoolByMatrix.apply(flat, mask, crop, taps))
+
+
+def crop_spectrum_constant(
+    x: Tensor,
+    crop: Crop,
+    dim: int,
+    stride: float | None = None,
+    smoothness: float = 1.0,
+    taps: int = 1,
+    aliasing: float | Tensor | None = None,
+) -> Tensor:
+    """`crop_spectrum` for a stride that does not learn: one cached matrix, a plain matrix product.
+
+    Args:
+        x: real tensor with ``x.shape[dim] == crop.n``.
+        crop: sizes, from `diffstride_crop` or `spectral_crop`.
+        dim: the axis to downsample.
+        stride: DiffStride's stride; None is the hard mask of spectral pooling.
+        smoothness: DiffStride's ramp width R, in bins.
+        taps: see `crop_spectrum`.
+        aliasing: alpha in [0, 1], a tensor if it learns; None is 0.
+
+    Returns:
+        Tensor like `x` with ``shape[dim] == crop.m * taps``.
+
+    Example:
+        >>> from audiostride.layers.spectrum import spectral_crop
+        >>> crop_spectrum_constant(torch.ones(1, 100), spectral_crop(100, 2.0), dim=1).shape
+        torch.Size([1, 50])
+    """
+    dim = dim % x.dim()
+    if crop.n > LONG_AXIS and taps == 1:
+        mask = torch.ones(crop.n_bins, device=x.device)
+        if stride is not None:
+            mask = diffstride_mask(crop, torch.tensor(stride, device=x.device), smoothness)
+        alpha = None if aliasing is None else torch.as_tensor(aliasing, device=x.device)
+        return crop_spectrum_fft(x, mask, crop, dim, alpha)
+    if isinstance(aliasing, Tensor):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        plain = constant_matrix(crop, stride, smoothness, None, 1, dtype, x.device)
+        matrix = plain.lerp(sampling_matrix(crop.n, crop.m, dtype, x.device), aliasing.to(dtype))
+        return _apply_matrix(x, shift_columns(matrix, taps), dim)
+    matrix = constant_matrix(crop, stride, smoothness, aliasing, taps, x.dtype, x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        return along_axis(x, dim, crop.m * taps, lambda flat: matrix @ flat)

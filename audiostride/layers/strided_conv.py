@@ -1,0 +1,51 @@
+"""`StridedConv`: the convolution that the three ways to downsample are built from, with a stride of its own or none."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+_CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class StridedConv(nn.Module):
+    """Convolution with zero padding of half its kernel and a whole stride per axis: length ceil(N / S).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd kernel length of each of one to three axes.
+        stride: whole stride of each axis.
+
+    Raises:
+        ValueError: if a stride is not a whole number of at least 1, or a kernel length is even.
+
+    Example:
+        >>> StridedConv(1, 8, (3, 1), (2, 1))(torch.zeros(4, 1, 100, 64)).shape
+        torch.Size([4, 8, 50, 64])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Sequence[int], stride: Sequence[float]):
+        super().__init__()
+        if any(s < 1 or s != int(s) for s in stride):
+            raise ValueError(
+                f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}; "
+                "spectral and diffstride downsampling take fractional ones"
+            )
+        if any(k % 2 == 0 for k in kernel_size):
+            raise ValueError(f"kernel lengths must be odd, got {tuple(kernel_size)}")
+        self.conv = _CONV[len(kernel_size)](
+            in_channels,
+            out_channels,
+            tuple(kernel_size),
+            stride=tuple(int(s) for s in stride),
+            padding=tuple(k // 2 for k in kernel_size),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(batch, in_channels, *axes)`` to ``(batch, out_channels, *shorter axes)``."""
+        # torch 2.13 on a CPU reads uninitialised memory for the bfloat16 weight gradient of exactly this shape.
+        one_wide = x.device.type == "cpu" and 1 < self.conv.stride[-1] >= x.shape[-1]
+        with torch.autocast(x.device.type, enabled=False) if one_wide else nullcontext():
+            return self.conv(x.to(self.conv.weight.dtype) if one_wide else x)
