@@ -48,7 +48,8 @@ def test_a_trained_run_is_evaluated_and_converted_to_cutoffs(trained: Path, tone
         (2, "time"),
         (2, "mel"),
     ]
-    assert set(layers["layers"][0]) == {"layer", "axis", "stride", "stride_sd", "own", "cumulative", "paper"}
+    columns = {"layer", "axis", "stride", "stride_sd", "own", "cumulative", "paper", "paper_sd", "folding"}
+    assert set(layers["layers"][0]) == columns
     assert set(layers["layers"][0]["own"]) == {"continuous", "full_gain", "minus_6db", "last_bin"}
     both = audiostride("cutoffs", "runs/folder", "runs/folder", "--seconds", "2", cwd=trained)
     assert "mean of 2 runs" in both.stdout

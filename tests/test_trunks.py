@@ -40,7 +40,7 @@ def classifier(name, kind):
 
 
 def test_all_of_them_are_tested_here():
-    assert list(SMALL) == list(TRUNKS)
+    assert list(SMALL) == [name for name in TRUNKS if name != "converted"]  # of images: test_appendix.py
 
 
 @KINDS
