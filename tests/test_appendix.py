@@ -5,14 +5,17 @@ import pytest
 import torch
 from PIL import Image
 
-from audiostride import DiffStride, clamp_strides_, load
+from audiostride import AudioClassifier, DiffStride, clamp_strides_, load
 from audiostride.errors import RecipeError
 from audiostride.models.converted import ConvertedTrunk
 from audiostride.models.cost import count_parameters
+from audiostride.models.image_frontend import ImageFrontend
 from audiostride.models.image_nets import DenseNetBC, EfficientNetB0
-from audiostride.training.recipe import load_recipe
+from audiostride.training.old_image_recipes import from_image_recipe
+from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.run import run
 from audiostride.training.setup import make_trunk
+from audiostride.training.summary import summarise
 
 APPENDIX = {"cifar10_random_strides": 3, "cifar10_densenet": 2, "cifar10_efficientnet": 7}
 """Learned places of each recipe."""
@@ -59,6 +62,75 @@ def test_random_strides_are_those_of_the_seed():
     assert all(1 <= stride <= 3 for start in starts for place in start for stride in place)
 
 
+def test_a_run_says_what_was_drawn_and_its_model_starts_there(images, tmp_path):
+    small = ["model.channels=[4,4,4,4]", "train.epochs=1", "train.stride_learning_rate=1e-9", "published={}"]
+    recipes, found = [], []
+    for seed in (0, 1):
+        settings = [f"tasks.label.data.path={images}", f"seed={seed}", *SMALL, *small]
+        recipes.append(load_recipe("cifar10_random_strides", settings))
+        found.append(run(recipes[-1], tmp_path / f"{seed}"))
+        drawn = found[-1]["initial_strides"]
+        assert load(tmp_path / f"{seed}").trunk.settings["strides"] == drawn
+        np.testing.assert_allclose(found[-1]["strides"], drawn, rtol=1e-5)
+    (row,) = summarise(zip(recipes, found, strict=True))
+    assert (row["initial_strides"], row["n"]) == ("random 1 to 3", 2)
+
+
+def test_a_published_score_is_of_given_strides_not_of_drawn_ones():
+    settings = ["published={diffstride 2 2 2: 94.0}"]
+    assert load_recipe("cifar10_random_strides", settings).published_score() is None
+    assert load_recipe("cifar10_random_strides", [*settings, "model.random_strides=null"]).published_score() == 94
+
+
+def test_a_place_without_a_stride_draws_none():
+    settings = ["model.strides=[2,null,2,2]", "model.shared_stride=true"]
+    trunk = make_trunk(load_recipe("cifar10_random_strides", settings))
+    assert [pair is None for pair in trunk.settings["strides"]] == [False, True, False, False]
+    assert all(height == width for height, width in trunk.strides())
+
+
+def test_the_highest_stride_of_a_recipe_holds_the_learned_ones(images, tmp_path):
+    small = ["model.channels=[4,4,4,4]", "model.strides=[3,3,3]", "model.random_strides=null", "train.epochs=1"]
+    small += [f"tasks.label.data.path={images}", "train.highest_stride=1.5", "train.stride_learning_rate=1e-9"]
+    learned = run(load_recipe("cifar10_random_strides", [*SMALL, *small]), tmp_path)["strides"]
+    np.testing.assert_allclose(learned, 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("network", ["efficientnet_b0", "densenet_bc"])
+@pytest.mark.parametrize(
+    "settings", [{"downsampling": "strided"}, {"strides": 1.5}, {"downsampling": "spectral", "aliasing": 0.25}], ids=str
+)
+def test_a_saved_network_is_the_one_that_is_loaded(network, settings, tmp_path):
+    torch.manual_seed(0)
+    trunk = ConvertedTrunk(network, smoothness=1, **settings)
+    model = AudioClassifier(ImageFrontend(32), trunk, {"label": 3}).eval()
+    model.save(tmp_path)
+    again = load(tmp_path)
+    assert again.config() == model.config()
+    pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    assert torch.equal(again(pixels)["label"], model(pixels)["label"])
+    assert torch.equal(model.block_features(pixels)[-1], model.forward_features(pixels))
+    alphas = trunk.aliasing()
+    assert alphas is None if "aliasing" not in settings else alphas == [[0.25, 0.25]] * len(trunk.strides())
+
+
+@pytest.mark.parametrize("network", ["efficientnet_b0", "densenet_bc"])
+def test_all_kinds_have_the_same_places_and_map_sizes_follow_from_the_strides(network):
+    strided = ConvertedTrunk(network, "strided")
+    sizes = strided.map_sizes(64, 32)
+    for before, after, stride in zip(sizes[:-1], sizes[1:], strided.strides(), strict=True):
+        assert after == tuple(-(-n // int(s)) for n, s in zip(before, stride, strict=True))
+    assert ConvertedTrunk(network, "spectral").strides() == ConvertedTrunk(network).strides() == strided.strides()
+    still = ConvertedTrunk(network, strides=1.0)
+    assert still.map_sizes(64, 32) == sizes[:1] * len(sizes)
+
+
+def test_a_recipe_of_the_former_kind_may_name_such_a_network():
+    former = {"name": "dense", "data": {"path": "DIR"}, "model": {"name": "densenet_bc", "strides": [2, 3]}}
+    model = Recipe.model_validate(from_image_recipe(former)).model
+    assert (model.name, model.network, model.strides) == ("converted", "densenet_bc", [2, 3])
+
+
 def test_the_network_as_it_is_keeps_its_strides_and_takes_no_others():
     net = ConvertedTrunk("densenet_bc", "strided")
     assert net.strides() == [[2.0, 2.0], [2.0, 2.0]]
@@ -68,6 +140,8 @@ def test_the_network_as_it_is_keeps_its_strides_and_takes_no_others():
         ConvertedTrunk("vgg")
     with pytest.raises(RecipeError, match="strides"):
         load_recipe("cifar10_densenet", ["model.strides=[0.5,2]"])
+    with pytest.raises(RecipeError, match=r"model: random strides need 1 <= low <= high, got 3\.0 and 2\.0"):
+        make_trunk(load_recipe("cifar10_densenet", ["model.random_strides={low: 3, high: 2}"]))
 
 
 def test_strides_are_held_to_the_highest_where_one_is_given():

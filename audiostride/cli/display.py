@@ -102,7 +102,9 @@ class ProgressDisplay:
             self.print(f"  {error}")
 
 
-def _image_strides(strides: Sequence[float | Sequence[float] | None]) -> str:
+def _image_strides(strides: str | Sequence[float | Sequence[float] | None]) -> str:
+    if isinstance(strides, str):
+        return strides
     pairs = (
         [] if s is None else [f"{s:g}"] if isinstance(s, int | float) else [f"{v:.2f}" for v in s] for s in strides
     )

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..layers.conversion import InitialStrides, replace_downsampling
 from ..layers.downsampling import DiffStride, SpectralPool
 from ..layers.parallel_branches import find_downsampling
 from ..layers.strides import model_aliasing
-from .audio_cnn import Downsampling
+from .audio_cnn import Downsampling, check_aliasing
 from .image_nets import DenseNetBC, EfficientNetB0
 
 NETWORKS = {"efficientnet_b0": EfficientNetB0, "densenet_bc": DenseNetBC}
@@ -31,17 +32,17 @@ class ConvertedTrunk(nn.Module):
         strides: initial strides, see `replace_downsampling`; None: those the network has.
         smoothness: DiffStride's ramp width R >= 1, in DFT bins.
         shared_stride: each place learns one stride for both axes.
+        aliasing: where the learned aliasing of each place and axis starts, see `AudioCNN`; None: no aliasing.
         in_channels: colours of an image, three.
 
     Attributes:
         num_features: length of an embedding.
-        settings: the arguments it was made with; `strides` are the initial ones.
+        settings: the arguments it was made with; `strides` are the initial ones, drawn if they were random.
 
     Raises:
         ValueError: if an argument is out of range, or strided downsampling is to start from other strides.
 
     Example:
-        >>> import torch
         >>> net = ConvertedTrunk("densenet_bc", strides=1.5, smoothness=1).eval()
         >>> net(torch.zeros(2, 3, 32, 32)).shape, net.strides()
         (torch.Size([2, 342]), [[1.5, 1.5], [1.5, 1.5]])
@@ -54,6 +55,7 @@ class ConvertedTrunk(nn.Module):
         strides: InitialStrides = None,
         smoothness: float = 4.0,
         shared_stride: bool = False,
+        aliasing: float | None = None,
         in_channels: int = 3,
     ):
         super().__init__()
@@ -61,6 +63,7 @@ class ConvertedTrunk(nn.Module):
             raise ValueError(f"network must be {' or '.join(NETWORKS)}, got {network!r}")
         if in_channels != 3:
             raise ValueError(f"{network} takes three colours, got in_channels={in_channels}")
+        check_aliasing(downsampling, aliasing)
         self.net = NETWORKS[network]()
         self.num_features = self.net.num_features
         self.settings: dict[str, Any] = {
@@ -69,18 +72,20 @@ class ConvertedTrunk(nn.Module):
             "strides": None,
             "smoothness": smoothness,
             "shared_stride": shared_stride,
+            "aliasing": aliasing,
             "in_channels": in_channels,
         }
         places = PLACES[network]
+        still = [place for place in places or [] if self.net.get_submodule(place).stride == (1, 1)]
+        groups = find_downsampling(self.net, still)
+        groups = [group for group in groups if places is None or set(group.layers) & set(places)]
+        self._layers = [group.layers[0] for group in groups]
         if downsampling == "strided":
             if strides is not None:
                 raise ValueError("strided downsampling keeps the network's own strides, so it takes none")
-            self._fixed = [list(map(float, group.stride)) for group in find_downsampling(self.net)]
+            self._fixed = [list(map(float, group.stride)) for group in groups]
             return
-        still = [place for place in places or [] if self.net.get_submodule(place).stride == (1, 1)]
-        replace_downsampling(
-            self.net, downsampling, smoothness, shared_stride, places, strides=strides, candidates=still
-        )
+        replace_downsampling(self.net, downsampling, smoothness, shared_stride, places, strides, still, aliasing)
         self.settings["strides"] = self.strides()
 
     @property
@@ -97,7 +102,7 @@ class ConvertedTrunk(nn.Module):
         return self.net(x)
 
     def strides(self) -> list[list[float]]:
-        """Current stride of each axis of each place, from input to output; of all that downsample if strided."""
+        """Current (height, width) stride of each place, learned or fixed."""
         pools: Sequence[nn.Module] = [m for m in self.net.modules() if isinstance(m, (DiffStride, SpectralPool))]
         if not pools:
             return self._fixed
@@ -106,3 +111,26 @@ class ConvertedTrunk(nn.Module):
     def aliasing(self) -> list[list[float]] | None:
         """Current aliasing of each axis of each place; None: none is learned."""
         return model_aliasing(self.net)
+
+    @torch.no_grad()
+    def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Size (height, width) of the map before each place, and of the last feature map; runs the network once.
+
+        Example:
+            >>> ConvertedTrunk("efficientnet_b0", "strided").map_sizes(128, 128)
+            [(64, 64), (64, 64), (32, 32), (16, 16), (8, 8), (8, 8), (4, 4), (4, 4)]
+        """
+        sizes: list[tuple[int, int]] = []
+
+        def note(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            sizes.append((inputs[0].shape[-2], inputs[0].shape[-1]))
+
+        hooks = [self.net.get_submodule(name).register_forward_pre_hook(note) for name in self._layers]
+        was_training = self.training
+        try:
+            last = self.eval().forward_features(next(self.parameters()).new_zeros(1, 3, height, width))
+        finally:
+            self.train(was_training)
+            for hook in hooks:
+                hook.remove()
+        return [*sizes, (last.shape[-2], last.shape[-1])]

@@ -132,6 +132,7 @@ class ConvertedSection(TrunkSection):
     random_strides: RandomRange | None = None
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
+    aliasing: Aliasing = None
     in_channels: Literal[3] = 3
 
 

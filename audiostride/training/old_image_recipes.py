@@ -43,10 +43,13 @@ def from_image_recipe(tree: dict[str, Any]) -> dict[str, Any]:
     train |= {"optimizer": "sgd", "schedule": "step", "keep": "last", "validation_fraction": 0}
     if not train["drop_epochs"]:
         train["schedule"] = "constant"
+    model = {"name": "resnet", "in_channels": 3} | dict(new.get("model") or {})
+    if model["name"] != "resnet":
+        model |= {"name": "converted", "network": model["name"]}
     new |= {
         "frontend": frontend,
         "tasks": {"label": {"data": data}},
-        "model": {"name": "resnet", "in_channels": 3} | dict(new.get("model") or {}),
+        "model": model,
         "train": train,
     }
     return new | ({"augment": {"mixup": mixup}} if mixup else {})

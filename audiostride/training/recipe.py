@@ -136,6 +136,8 @@ class Recipe(Section):
 
     def published_score(self) -> float | None:
         """The published accuracy of this downsampling from these initial strides, in percent, if there is one."""
+        if getattr(self.model, "random_strides", None):
+            return None
         pairs = [v if isinstance(v, list) else [] if v is None else [v] for v in self.model.strides or []]
         strides = ("x".join(f"{s:g}" for s in pair) or "-" for pair in pairs)
         return self.published.get(" ".join([self.model.downsampling, *strides]))
@@ -153,7 +155,7 @@ class Recipe(Section):
         if not images and getattr(self.model, "as_published", False):
             raise ValueError("model.as_published has no cut-offs and is for images; leave it out")
         if channels != (3 if images else 1):
-            wanted = "model.name resnet with model.in_channels 3" if images else "model.in_channels 1"
+            wanted = "model.name converted, or resnet with model.in_channels 3" if images else "model.in_channels 1"
             got = f"model.name {self.model.name} with {channels}"
             raise ValueError(f"frontend.name {self.frontend.name} needs {wanted}, got {got}")
         for key, value in self.augment:

@@ -171,6 +171,8 @@ def _test(
     results = {"tasks": tasks, "n_train": n_train} | describe(best)
     if recipe.published:
         results["published"] = recipe.published_score()
+    if getattr(recipe.model, "random_strides", None):
+        results["initial_strides"] = best.trunk.settings["strides"]
     results |= {"seed": recipe.seed, "environment": environment()}
     if is_main():
         write_predictions(out / PREDICTIONS_FILE, predictions)

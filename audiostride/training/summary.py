@@ -16,13 +16,15 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
         runs: recipe and `results.json` of each run; it has one task.
 
     Returns:
-        A dictionary per kind of downsampling and start: "downsampling", "initial_strides", "n",
+        A dictionary per kind of downsampling and start: "downsampling", "initial_strides" (those
+        of the recipe, or in words: "random 1 to 3" or "its own"), "n",
         "accuracy" and "accuracy_sd" (n - 1; None for one run) in percent, "mmacs" of one image,
         "strides" (mean of the learned ones), "published" (percent, or None).
     """
     groups: dict[str, list[tuple[Recipe, dict[str, Any]]]] = {}
     for recipe, results in runs:
-        groups.setdefault(json.dumps([recipe.model.downsampling, recipe.model.strides]), []).append((recipe, results))
+        key = json.dumps([recipe.model.downsampling, _initial_strides(recipe)])
+        groups.setdefault(key, []).append((recipe, results))
     rows = []
     for group in groups.values():
         first, found = group[0][0], [results for _, results in group]
@@ -30,7 +32,7 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
         rows.append(
             {
                 "downsampling": first.model.downsampling,
-                "initial_strides": first.model.strides or [],
+                "initial_strides": _initial_strides(first),
                 "n": len(found),
                 "accuracy": float(np.mean(accuracies)),
                 "accuracy_sd": float(np.std(accuracies, ddof=1)) if len(found) > 1 else None,
@@ -40,3 +42,9 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
             }
         )
     return rows
+
+
+def _initial_strides(recipe: Recipe) -> Any:
+    if drawn := getattr(recipe.model, "random_strides", None):
+        return f"random {drawn.low:g} to {drawn.high:g}"
+    return "its own" if recipe.model.strides is None else recipe.model.strides
