@@ -18,7 +18,7 @@ test: lint unit ## lint, types, all tests
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 robust: setup ## the tests on one core, on two, with fewer vector instructions, from three other random states
-	taskset -c 0 $(PYTEST)
+	taskset -c 0 env $(PYTEST)
 	taskset -c 0,1 env OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(PYTEST) -n auto --dist loadfile
 	for seed in 1 2 3; do TEST_SEED=$$seed $(PYTEST) -n auto --dist loadfile || exit 1; done
