@@ -37,7 +37,12 @@ COVERAGE = ROOT / "build" / "coverage"
 SKIPPED = ("NoOp", "VariableReplacer", "VariableInserter")  # these want names to put in
 
 PLANTED = [
-    ("training/loop.py", "                clamp_strides_(model)\n", "", "strides_lie_between"),
+    (
+        "training/loop.py",
+        '                clamp_strides_(model, highest_stride or float("inf"))\n',
+        "",
+        "strides_lie_between",
+    ),
     ("training/steps.py", "self.task_weights.get(t, 1.0) * x", "x", "by_their_weights or weight_0"),
     ("training/loop.py", "_validate(run.judged,", "_validate(model,", "average_that_is_validated"),
     ("training/optimizers.py", "        mean_buffer.copy_(buffer)\n", "        pass\n", "batch_norm_statistics"),
