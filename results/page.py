@@ -550,8 +550,8 @@ def learned_aliasing(evidence: Evidence) -> str:
         "first ReLU; a strided convolution folds them down (aliasing), where later layers can use them. Learned "
         "aliasing (docs/layers.md) starts at alpha = 0.1 in every layer and axis and learns at a rate of 0.06, the "
         "strides at 0.01: one setting for all tasks, chosen with one seed by a prototype whose test scores were seen. "
-        "Its runs are of another CPU (AMD EPYC) than the others (Intel). The rates are part of the method; an ablation, "
-        "strides at 0.01 without aliasing, is the row stride_learning_rate=0.01 on spoken words and on pitch."
+        "Its runs are of another CPU (AMD EPYC) than the others (Intel). The rates are part of the method; an "
+        "ablation, strides at 0.01 without aliasing, is the row stride_learning_rate=0.01 on spoken words and on pitch."
     )
     table = Table(
         "Learned aliasing less each other method, in points, with the 95 % confidence interval",
