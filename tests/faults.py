@@ -78,6 +78,9 @@ def start_child(work: Callable[[], None]) -> int:
     code = 1
     try:
         os.setsid()
+        torch.set_num_threads(
+            1
+        )  # other threads of the parent did not come along: a child that needs them waits for ever
         work()
         code = 0
     except AudiostrideError as error:
