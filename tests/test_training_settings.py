@@ -78,7 +78,8 @@ def test_the_model_that_is_kept_is_the_moving_average_computed_by_hand(tmp_path:
 def test_training_stops_after_so_many_epochs_without_a_better_one(tmp_path: Path) -> None:
     model = small_model()
     freeze_batch_norm(model)  # with no statistics and no rate to speak of, no epoch is better than the first
-    train_small(model, tmp_path, epochs=9, learning_rate=1e-30, stride_learning_rate=1e-30, early_stopping=2)
+    nothing = dict.fromkeys(("learning_rate", "stride_learning_rate", "aliasing_learning_rate"), 1e-30)
+    train_small(model, tmp_path, epochs=9, early_stopping=2, **nothing)
     assert [record["epoch"] for record in _metrics(tmp_path)] == [1, 1, 2, 2, 3, 3]
 
 
