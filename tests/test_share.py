@@ -143,7 +143,8 @@ def test_no_model_from_a_hub_names_a_class_to_call(hub, tmp_path):
     hub.repos["someone/custom"] = files
     code = (
         "import audiostride as au\n"
-        "for fetch, name in ((au.load, 'hf-hub:someone/custom'), (au.AudioClassifier.from_pretrained, 'someone/custom')):\n"
+        "ways = (au.load, 'hf-hub:someone/custom'), (au.AudioClassifier.from_pretrained, 'someone/custom')\n"
+        "for fetch, name in ways:\n"
         "    try: fetch(name)\n"
         "    except au.AudiostrideError as error: print(error.exit_code, error)\n"
     )
