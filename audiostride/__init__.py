@@ -18,6 +18,8 @@ _HOME = {
     "AudioCNN": "models.audio_cnn",
     "AudioClassifier": "models.classifier",
     "AudiostrideError": "errors",
+    "CustomFrontend": "models.custom",
+    "CustomTrunk": "models.custom",
     "DiffStride": "layers.downsampling",
     "LogMel": "models.log_mel",
     "Prediction": "models.prediction",
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     from .models.classifier import AudioClassifier as AudioClassifier
     from .models.classifier import load as load
     from .models.cost import stride_cost as stride_cost
+    from .models.custom import CustomFrontend as CustomFrontend
+    from .models.custom import CustomTrunk as CustomTrunk
     from .models.log_mel import LogMel as LogMel
     from .models.prediction import Prediction as Prediction
     from .models.registry import create_model as create_model

@@ -33,6 +33,7 @@ COMMANDS: dict[str, list[str]] = {
     "docs/predict.md": [],
     "docs/features.md": [],
     "docs/finetune.md": [],
+    "docs/custom.md": [],
     "docs/export.md": [],
     "docs/share.md": [],
     "docs/cutoffs.md": [],

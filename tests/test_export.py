@@ -168,7 +168,7 @@ def test_what_cannot_be_exported_is_a_named_error(model, windows, tmp_path):
     with pytest.raises(UsageError, match="needs two clips"):
         export_model(model, tmp_path / "model.onnx", "onnx", windows[:1], quantize="int8")
     wave = create_model("wave_cnn_strided", heads={"pitch": 2})
-    with pytest.raises(UsageError, match="this model has no log-mel: WaveCNN takes the waveform"):
+    with pytest.raises(UsageError, match="this model has no log-mel: its frontend is RawWaveform"):
         export_model(wave, tmp_path / "model.onnx", "onnx", windows, takes_log_mel=True)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hub_server import Hub
 
-from audiostride import AudioClassifier, create_model, load
+from audiostride import AudioClassifier, CustomTrunk, RawWaveform, create_model, load
 from audiostride.errors import ModelFileError
 from audiostride.models.model_card import model_card
 
@@ -133,6 +133,27 @@ def test_what_is_pushed_to_a_hub_comes_back(hub, run_dir, tmp_path):
     assert set(hub.repos["someone/words"]) == {"README.md", "config.json", "model.safetensors", "results.json"}
     before, after = load(run_dir).state_dict(), load(tmp_path / "back").state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_no_model_from_a_hub_names_a_class_to_call(hub, tmp_path):
+    trunk = CustomTrunk("audiostride.models.wave_cnn:WaveCNN", {"channels": [4, 4, 4, 4]})
+    AudioClassifier(RawWaveform(8000), trunk, {"word": ["no", "yes"]}).save(tmp_path / "saved")
+    assert load(tmp_path / "saved").labels == {"word": ["no", "yes"]}
+    files = {name: (tmp_path / "saved" / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    hub.repos["someone/custom"] = files
+    code = (
+        "import audiostride as au\n"
+        "ways = (au.load, 'hf-hub:someone/custom'), (au.AudioClassifier.from_pretrained, 'someone/custom')\n"
+        "for fetch, name in ways:\n"
+        "    try: fetch(name)\n"
+        "    except au.AudiostrideError as error: print(error.exit_code, error)\n"
+    )
+    done = client(hub, tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        assert line.startswith("5 ")
+        assert "which no model from the hub may do" in line
+    assert len(done.stdout.splitlines()) == 2
 
 
 @pytest.mark.slow

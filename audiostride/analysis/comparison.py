@@ -77,7 +77,7 @@ def name_methods(runs: Sequence[Run]) -> dict[str, str]:
                 for key in differing
                 if run.settings.get(key) is not None
             ]
-            names[run.name] = " ".join(parts)
+            names[run.name] = " ".join(filter(None, parts))
     return names
 
 
@@ -95,7 +95,7 @@ def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
     learned = [
         run
         for run in runs
-        if run.settings["model.downsampling"] == "diffstride" and run.settings["model.name"] == "audio_cnn"
+        if run.settings.get("model.downsampling") == "diffstride" and run.settings["model.name"] == "audio_cnn"
     ]
     if not learned:
         raise UsageError("none of the runs learned strides, there is nothing to draw")
@@ -178,7 +178,7 @@ def _differences(cells: Mapping[tuple[str, str], Sequence[tuple[Run, str]]]) -> 
 
 
 def _cutoffs(title: str, method: str, group: Sequence[Run]) -> list[dict[str, Any]]:
-    if group[0].settings["model.downsampling"] == "strided" or not all(run.layers for run in group):
+    if group[0].settings.get("model.downsampling") == "strided" or not all(run.layers for run in group):
         return []
     macs = [run.results["macs_per_second"] for run in group]
     rows = []
@@ -226,7 +226,7 @@ def _shared(
     cells = {(row["task"], row["method"]): row for row in accuracy}
     found: dict[tuple[str, str], dict[bool, str]] = {}
     for run in runs:
-        if run.settings["model.downsampling"] == "diffstride" and key in run.settings:  # a waveform has one axis
+        if run.settings.get("model.downsampling") == "diffstride" and key in run.settings:  # a waveform has one axis
             rest = json.dumps({k: v for k, v in run.settings.items() if k != key}, sort_keys=True)
             for title in run.tasks.values():
                 found.setdefault((title, rest), {})[run.settings[key]] = methods[run.name]

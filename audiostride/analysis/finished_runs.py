@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from ..errors import ModelFileError, UsageError
 from ..models.classifier import load
 from ..models.cost import cost_per_second
-from ..models.cutoffs import LayerCutoff, model_cutoffs
-from ..models.image_frontend import ImageFrontend
+from ..models.cutoffs import LayerCutoff, model_cutoffs, why_no_cutoffs
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .run_directory import read_predictions, read_results
 
@@ -133,7 +132,7 @@ def _read_run(folder: Path) -> Run:
     model = load(folder)
     # Counted again: what a run of another version wrote down may have been counted by another rule.
     results["macs_per_second"] = cost_per_second(model).macs
-    layers = [] if isinstance(model.frontend, ImageFrontend) else model_cutoffs(model)  # of images nothing is in Hz
+    layers = [] if why_no_cutoffs(model) else model_cutoffs(model)
     return make_run(str(folder), recipe, results, right, layers, groups)
 
 

@@ -14,7 +14,7 @@ from ..data.sections import RipplesData
 from ..errors import ModelFileError, UsageError
 from ..models.audio_cnn import AudioCNN
 from ..models.classifier import load
-from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise
+from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise, why_no_cutoffs
 from ..models.folding import survival
 from ..models.log_mel import LogMel
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
@@ -75,6 +75,9 @@ def describe_cutoffs(
     """
     models = [load(run_dir) for run_dir in run_dirs]
     length = models[0].window_s if seconds is None else seconds
+    for run_dir, model in zip(run_dirs, models, strict=True):
+        if reason := why_no_cutoffs(model):
+            raise UsageError(f"{run_dir}: {reason}")
     for key in ("downsampling", "smoothness"):
         values = {f"{model.trunk.settings[key]}" for model in models}
         if len(values) > 1:
@@ -93,7 +96,7 @@ def describe_cutoffs(
         response
         for model in models
         if isinstance(model.trunk, AudioCNN) and isinstance(model.frontend, LogMel)
-        for response in layer_responses(model.trunk, noise_log_mel(model.frontend, length), frontend.frame_rate)
+        for response in layer_responses(model.trunk, noise_log_mel(model.frontend, length), model.frontend.frame_rate)
     ]
     ripples = ripple_limits(run_dirs[0]) if (run_dirs[0] / RECIPE_FILE).is_file() else {}
     found = {

@@ -135,13 +135,13 @@ def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 
 
 def format_strides(strides: Sequence[Sequence[float]]) -> str:
-    """Strides of all blocks in one line.
+    """Strides of all blocks in one line; nothing of a network without.
 
     Example:
         >>> format_strides([[2.0, 2.0], [1.25, 1.0]])
         'strides 2.00x2.00 1.25x1.00'
     """
-    return "strides " + " ".join("x".join(f"{s:.2f}" for s in block) for block in strides)
+    return " ".join(["strides", *("x".join(f"{s:.2f}" for s in block) for block in strides)]) if strides else ""
 
 
 def scores_table(scores: dict[str, "Score"], title: str) -> Table:

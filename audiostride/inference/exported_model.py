@@ -115,7 +115,7 @@ class ExportedWindow(nn.Module):
         if isinstance(model.frontend, LogMel):
             self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(model.frontend)
         elif takes_log_mel:
-            raise UsageError(f"this model has no log-mel: {type(model.trunk).__name__} takes the waveform as it is")
+            raise UsageError(f"this model has no log-mel: its frontend is {type(model.frontend).__name__}, not LogMel")
         self.trunk = model.trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.heads = nn.ModuleList(model.heads.values())
 

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import ModelFileError
 from .audio_cnn import AudioCNN
 from .converted import ConvertedTrunk
+from .custom import CustomFrontend, CustomTrunk
 from .files import (
     CONFIG_FILE,
     FORMAT,
@@ -32,7 +33,12 @@ from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 from .weight_budget import WeightBudget
 
-FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "waveform": RawWaveform, "images": ImageFrontend}
+FRONTENDS: dict[str, type[Frontend]] = {
+    "log_mel": LogMel,
+    "waveform": RawWaveform,
+    "images": ImageFrontend,
+    "custom": CustomFrontend,
+}
 """Frontend classes by their name in recipes and in `config.json`."""
 
 TRUNKS: dict[str, type[Trunk]] = {
@@ -40,6 +46,7 @@ TRUNKS: dict[str, type[Trunk]] = {
     "resnet": ResNet,
     "wave_cnn": WaveCNN,
     "converted": ConvertedTrunk,
+    "custom": CustomTrunk,
 }
 """Trunk classes by their name in recipes and in `config.json`."""
 
@@ -104,7 +111,7 @@ class AudioClassifier(AudioNetwork, ModelHubMixin):
         """
         if Path(pretrained_model_name_or_path).is_dir():
             return load(pretrained_model_name_or_path)
-        return load(download(str(pretrained_model_name_or_path), **options))
+        return _load(download(str(pretrained_model_name_or_path), **options), own_classes=False)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The README of a published model, see `audiostride.models.model_card`."""
@@ -118,8 +125,12 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
         folder: a run directory, or any with `config.json` and `model.safetensors`; or "hf-hub:"
             and the id of a model on the Hugging Face hub, with "@REVISION" where it matters.
 
+    A folder whose trunk or frontend is a class of the user's own has that class imported and called; see that it
+    comes from somebody you trust. From the hub no such model is taken.
+
     Raises:
-        ModelFileError: if a file is missing, damaged, of another format, or they do not fit together.
+        ModelFileError: if a file is missing, damaged, of another format, or they do not fit together; or if a class
+            of the user's own cannot be imported.
 
     Example:
         >>> import tempfile
@@ -132,16 +143,27 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
     """
     if str(folder).startswith(HUB_PREFIX):
         name, _, revision = str(folder).removeprefix(HUB_PREFIX).partition("@")
-        return load(download(name, revision=revision or None))
-    folder = Path(folder)
+        return _load(download(name, revision=revision or None), own_classes=False)
+    return _load(Path(folder), own_classes=True)
+
+
+def _load(folder: Path, own_classes: bool) -> AudioClassifier:
     config = read_config(folder / CONFIG_FILE)
     tensors = read_weights(folder / WEIGHTS_FILE, config.get("weights_sha256"))
     try:
         tasks = config["tasks"]
         for task, settings in tasks.items():
             _check_task(task, settings)
-        # What is described must not be larger than what is there; some room is left for the error that says more.
-        with WeightBudget(2 * sum(tensor.numel() for tensor in tensors.values()) + 10_000):
+        custom = [config[part]["name"] for part in ("model", "frontend")].count("custom") > 0
+        if custom and not own_classes:
+            raise ValueError(
+                "it names a class to be imported and called, which no model from the hub may do; if you trust it, "
+                "fetch its files into a folder and load that"
+            )
+        # What is described must not be larger than what is there; some room is left for the error that says more,
+        # and for what a class of the user's own computes on its way.
+        room = 100_000_000 if custom else 10_000
+        with WeightBudget(2 * sum(tensor.numel() for tensor in tensors.values()) + room):
             model = AudioClassifier(
                 _make(FRONTENDS, {"name": "log_mel"} | config["frontend"]),
                 _make(TRUNKS, config["model"]),

@@ -18,7 +18,9 @@ from ..layers.spectrum import diffstride_crop, edge_bin, spectral_crop
 from ..mel_scale import hz_to_mel
 from .audio_cnn import AudioCNN
 from .converted import ConvertedTrunk
+from .custom import CustomTrunk
 from .folding import Folding, axis_folding, mean_folding
+from .image_frontend import ImageFrontend
 from .log_mel import LogMel
 from .network import AudioNetwork
 from .resnet import ResNet
@@ -192,15 +194,41 @@ def trunk_cutoffs(
 
 
 def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[LayerCutoff]:
-    """Cut-offs of a classifier for an input of `seconds`, by default one window."""
+    """Cut-offs of a classifier for an input of `seconds`, by default one window.
+
+    Raises:
+        ValueError: if the input is shorter than one frame, or the model has none, see `why_no_cutoffs`.
+    """
     frontend, trunk = model.frontend, model.trunk
-    if isinstance(trunk, ConvertedTrunk):
-        raise ValueError("cut-offs are of sounds, and this is a network for images")
+    if reason := why_no_cutoffs(model):
+        raise ValueError(reason)
+    assert not isinstance(trunk, ConvertedTrunk | CustomTrunk)
+    assert frontend.hop_length
+    assert frontend.frame_rate
     n_samples = round((model.window_s if seconds is None else seconds) * frontend.sample_rate)
     n_frames = n_samples // frontend.hop_length
     if n_frames < 1:
         raise ValueError(f"an input of {seconds} s is shorter than one frame")
     return trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate)
+
+
+def why_no_cutoffs(model: AudioNetwork) -> str:
+    """Why nothing in a model can be said in Hz and cycles per mel band; "" if it can.
+
+    Example:
+        >>> why_no_cutoffs(AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2}))
+        ''
+    """
+    frontend, trunk = model.frontend, model.trunk
+    if isinstance(frontend, ImageFrontend) or isinstance(trunk, ConvertedTrunk):
+        return "cut-offs are of sounds, and this is a network for images"
+    if isinstance(trunk, CustomTrunk):
+        own = trunk.settings["trunk"]
+        return f"cut-offs are those of this package's trunks; of {own} it is not known what its layers see"
+    if not frontend.hop_length or not (frontend.n_mels or isinstance(trunk, WaveCNN)):
+        own = frontend.settings["frontend"]
+        return f"cut-offs need the hop_length and n_mels of the frontend, and {own} does not have both"
+    return ""
 
 
 def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 import json
 
 from .cost import cost_per_second
-from .cutoffs import model_cutoffs
+from .custom import CustomFrontend, CustomTrunk
+from .cutoffs import model_cutoffs, why_no_cutoffs
 from .network import AudioNetwork
 
 
@@ -41,8 +42,7 @@ def model_card(
         f"# {(model_id or 'audio classifier').rpartition('/')[2]}",
         "",
         f"An audio classifier of {_plural(len(model.labels), 'task')}, made with audiostride: "
-        f"{type(model.trunk).__name__} on {type(model.frontend).__name__} with "
-        f"{model.trunk.settings['downsampling']} downsampling, a linear head per task.",
+        f"{_parts(model)}, a linear head per task.",
         "",
         "| task | classes |",
         "|---|---|",
@@ -67,6 +67,37 @@ def model_card(
         f"{cost.macs / 1e6:.1f} million multiply-accumulates per second of audio, "
         f"{sum(p.numel() for p in model.parameters()):,} parameters.",
         "",
+        *([] if why_no_cutoffs(model) else _cutoffs(model)),
+        "## How to use it",
+        "",
+        *_own_classes(model),
+        "```python",
+        "import audiostride as au",
+        *(["import huggingface_hub"] if _own_classes(model) else []),
+        "",
+        f"model = {_loading(model, json.dumps(model_id or 'USER/NAME'))}",
+        f"waveform = au.read_audio('sound.wav', {model.frontend.sample_rate})",
+        f"print(model.predict(waveform, {model.frontend.sample_rate}))",
+        "```",
+        "",
+        "## Licence",
+        "",
+        f"The weights: {license}." if license else "Not stated by whoever published it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _parts(model: AudioNetwork) -> str:
+    trunk, frontend = model.trunk, model.frontend
+    frontend_name = frontend.settings["frontend"] if isinstance(frontend, CustomFrontend) else type(frontend).__name__
+    if isinstance(trunk, CustomTrunk):
+        return f"{trunk.settings['trunk']} on {frontend_name}"
+    return f"{type(trunk).__name__} on {frontend_name} with {trunk.settings['downsampling']} downsampling"
+
+
+def _cutoffs(model: AudioNetwork) -> list[str]:
+    lines = [
         "## Cut-offs",
         "",
         "The fastest modulation each layer passes on, after all layers before it (f/2S).",
@@ -78,24 +109,22 @@ def model_card(
         cutoff = row.cumulative.continuous
         in_units = f"{cutoff:.1f} Hz" if row.axis == "time" else f"{cutoff:.3f} cycles per mel band"
         lines.append(f"| {row.layer} | {row.axis} | {row.stride:.2f} | {in_units} |")
-    lines += [
-        "",
-        "## How to use it",
-        "",
-        "```python",
-        "import audiostride as au",
-        "",
-        f"model = au.AudioClassifier.from_pretrained({json.dumps(model_id or 'USER/NAME')})",
-        f"waveform = au.read_audio('sound.wav', {model.frontend.sample_rate})",
-        f"print(model.predict(waveform, {model.frontend.sample_rate}))",
-        "```",
-        "",
-        "## Licence",
-        "",
-        f"The weights: {license}." if license else "Not stated by whoever published it.",
-        "",
-    ]
-    return "\n".join(lines)
+    return [*lines, ""]
+
+
+def _own_classes(model: AudioNetwork) -> list[str]:
+    """That the model needs classes which are not part of it, where it does."""
+    parts = ((model.trunk, CustomTrunk, "trunk"), (model.frontend, CustomFrontend, "frontend"))
+    names = [f"`{part.settings[key]}`" for part, kind, key in parts if isinstance(part, kind)]
+    if not names:
+        return []
+    return [f"It needs {' and '.join(names)}, which must be importable: loading it imports and calls that.", ""]
+
+
+def _loading(model: AudioNetwork, model_id: str) -> str:
+    if _own_classes(model):
+        return f"au.load(huggingface_hub.snapshot_download({model_id}))"
+    return f"au.AudioClassifier.from_pretrained({model_id})"
 
 
 def _plural(n: int, what: str) -> str:

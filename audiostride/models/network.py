@@ -14,14 +14,15 @@ from ..errors import UsageError
 from ..windows import split_windows
 from .audio_cnn import AudioCNN
 from .converted import ConvertedTrunk
+from .custom import CustomFrontend, CustomTrunk
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
 from .prediction import Prediction, probabilities
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 
-Frontend = LogMel | RawWaveform | ImageFrontend
-Trunk = AudioCNN | ResNet | WaveCNN | ConvertedTrunk
+Frontend = LogMel | RawWaveform | ImageFrontend | CustomFrontend
+Trunk = AudioCNN | ResNet | WaveCNN | ConvertedTrunk | CustomTrunk
 
 MAX_WINDOW = 2**26
 """Most samples in a window: 70 minutes at 16 kHz."""
@@ -35,8 +36,9 @@ class AudioNetwork(nn.Module):
     Through `huggingface_hub`'s mixin it has `from_pretrained`, `save_pretrained` and `push_to_hub`.
 
     Args:
-        frontend: `LogMel`, `RawWaveform` before a `WaveCNN`, or `ImageFrontend` before a `ResNet` of three channels.
-        trunk: `AudioCNN`, `ResNet` or `WaveCNN`.
+        frontend: `LogMel`, `RawWaveform` before a `WaveCNN`, `ImageFrontend` before a `ResNet` of three channels, or
+            a `CustomFrontend`.
+        trunk: `AudioCNN`, `ResNet`, `WaveCNN` or a `CustomTrunk`.
         heads: for each task its class labels in order, or their number.
         window_s: length of the windows it is trained on and a clip is split into, in seconds.
         kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
@@ -71,14 +73,7 @@ class AudioNetwork(nn.Module):
         kinds: Mapping[str, str] | None = None,
     ):
         super().__init__()
-        if isinstance(frontend, RawWaveform) != isinstance(trunk, WaveCNN):
-            raise ValueError(
-                f"RawWaveform and WaveCNN belong together, got {type(frontend).__name__} and {type(trunk).__name__}"
-            )
-        wanted, channels = 3 if isinstance(frontend, ImageFrontend) else 1, trunk.settings.get("in_channels", 1)
-        if channels != wanted:
-            kind = type(frontend).__name__
-            raise ValueError(f"a trunk of {wanted} input channels is needed after {kind}, got one of {channels}")
+        _check_fit(frontend, trunk)
         self.frontend = frontend
         self.trunk = trunk
         self.window_s = window_s
@@ -313,6 +308,20 @@ class AudioNetwork(nn.Module):
         if sample_rate != self.frontend.sample_rate:
             mono = soxr.resample(mono, sample_rate, self.frontend.sample_rate)
         return torch.from_numpy(np.ascontiguousarray(mono)).to(self.frontend.window)
+
+
+def _check_fit(frontend: Frontend, trunk: Trunk) -> None:
+    kind, trunk_kind = type(frontend).__name__, type(trunk).__name__
+    if not isinstance(frontend, Frontend) or not isinstance(trunk, Trunk):
+        own = "CustomTrunk" if isinstance(frontend, Frontend) else "CustomFrontend"
+        raise ValueError(f"got {kind} and {trunk_kind}; one of your own goes in as {own}('PACKAGE.MODULE:CLASS')")
+    if isinstance(frontend, CustomFrontend) or isinstance(trunk, CustomTrunk):
+        return
+    if isinstance(frontend, RawWaveform) != isinstance(trunk, WaveCNN):
+        raise ValueError(f"RawWaveform and WaveCNN belong together, got {kind} and {trunk_kind}")
+    wanted, channels = 3 if isinstance(frontend, ImageFrontend) else 1, trunk.settings.get("in_channels", 1)
+    if channels != wanted:
+        raise ValueError(f"a trunk of {wanted} input channels is needed after {kind}, got one of {channels}")
 
 
 def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, AudioCNN]:

@@ -1,6 +1,6 @@
 """What a recipe says of the model: the frontends and trunks, each with its keys."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -53,6 +53,20 @@ class ImageFrontendSection(Section):
     def resolution(self) -> int:
         """What a clip is read at: pixels on a side."""
         return self.size
+
+
+class CustomFrontendSection(Section):
+    """A frontend of the user's own, see `CustomFrontend`."""
+
+    name: Literal["custom"]
+    frontend: str
+    sample_rate: int = Field(16000, ge=100, le=1_000_000)
+    settings: dict[str, Any] = {}
+
+    @property
+    def resolution(self) -> int:
+        """What a clip is read at: the sample rate in Hz."""
+        return self.sample_rate
 
 
 class TrunkSection(Section):
@@ -146,3 +160,11 @@ class WaveCNNSection(TrunkSection):
     strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
     smoothness: float = Field(4.0, ge=1)
     aliasing: Aliasing = None
+
+
+class CustomSection(TrunkSection):
+    """A trunk of the user's own, see `CustomTrunk`."""
+
+    name: Literal["custom"]
+    trunk: str
+    settings: dict[str, Any] = {}

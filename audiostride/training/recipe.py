@@ -23,6 +23,8 @@ from ..errors import RecipeError
 from ..sections import Section, explain
 from .model_sections import (
     ConvertedSection,
+    CustomFrontendSection,
+    CustomSection,
     FrontendSection,
     ImageFrontendSection,
     ModelSection,
@@ -118,7 +120,8 @@ class Recipe(Section):
     frontend: Annotated[
         Annotated[FrontendSection, Tag("log_mel")]
         | Annotated[WaveformSection, Tag("waveform")]
-        | Annotated[ImageFrontendSection, Tag("images")],
+        | Annotated[ImageFrontendSection, Tag("images")]
+        | Annotated[CustomFrontendSection, Tag("custom")],
         _named("log_mel"),
     ] = FrontendSection()
     tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
@@ -127,7 +130,8 @@ class Recipe(Section):
         Annotated[ModelSection, Tag("audio_cnn")]
         | Annotated[ResNetSection, Tag("resnet")]
         | Annotated[ConvertedSection, Tag("converted")]
-        | Annotated[WaveCNNSection, Tag("wave_cnn")],
+        | Annotated[WaveCNNSection, Tag("wave_cnn")]
+        | Annotated[CustomSection, Tag("custom")],
         _named("audio_cnn"),
     ] = ModelSection()
     train: TrainSection = TrainSection()
@@ -136,7 +140,7 @@ class Recipe(Section):
 
     def published_score(self) -> float | None:
         """The published accuracy of this downsampling from these initial strides, in percent, if there is one."""
-        if getattr(self.model, "random_strides", None):
+        if isinstance(self.model, CustomSection) or getattr(self.model, "random_strides", None):
             return None
         pairs = [v if isinstance(v, list) else [] if v is None else [v] for v in self.model.strides or []]
         strides = ("x".join(f"{s:g}" for s in pair) or "-" for pair in pairs)
@@ -154,7 +158,7 @@ class Recipe(Section):
         channels = getattr(self.model, "in_channels", 1)
         if not images and getattr(self.model, "as_published", False):
             raise ValueError("model.as_published has no cut-offs and is for images; leave it out")
-        if channels != (3 if images else 1):
+        if channels != (3 if images else 1) and self.model.name != "custom":
             wanted = "model.name converted, or resnet with model.in_channels 3" if images else "model.in_channels 1"
             got = f"model.name {self.model.name} with {channels}"
             raise ValueError(f"frontend.name {self.frontend.name} needs {wanted}, got {got}")
@@ -165,6 +169,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _frontend_fits_model(self) -> "Recipe":
+        if "custom" in (self.frontend.name, self.model.name):
+            return self  # they are tried out together before any training
         if (self.frontend.name == "waveform") != (self.model.name == "wave_cnn"):
             raise ValueError(
                 "frontend.name waveform and model.name wave_cnn belong together, "

@@ -32,9 +32,8 @@ from .setup import (
     assumed_conditions,
     conditions,
     environment,
-    make_frontend,
+    make_network,
     make_transforms,
-    make_trunk,
     read_data,
     take_up,
 )
@@ -87,8 +86,7 @@ def run(
     np.random.seed(recipe.seed % 2**32)
     recipe, start = take_up(recipe)
     augmentation = augmentation or make_transforms(recipe)
-    frontend = make_frontend(recipe) if start is None else start.frontend
-    trunk = make_trunk(recipe) if start is None else start.trunk
+    frontend, trunk = make_network(recipe) if start is None else (start.frontend, start.trunk)
     sets, labels, bad_files = read_data(recipe, progress)
     if start is None and isinstance(frontend, ImageFrontend):
         frontend.normalise_by(*colours(sets[0].clips, sets[0].indexes("train"), frontend.size))

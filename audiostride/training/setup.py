@@ -20,10 +20,11 @@ from ..data.sections import EncodedData
 from ..errors import DataError, RecipeError
 from ..layers.conversion import RandomStrides
 from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
+from ..models.custom import CustomFrontend, CustomTrunk, source_digest, try_out
 from ..models.network import Frontend, Trunk
 from ..models.weight_budget import WeightBudget
 from ..sections import defaults
-from .model_sections import FrontendSection, ImageFrontendSection
+from .model_sections import CustomFrontendSection, CustomSection, FrontendSection, ImageFrontendSection
 from .processes import process_count
 from .recipe import Recipe
 
@@ -41,8 +42,7 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
         RecipeError: if settings contradict each other.
         DataError: if data is missing, cannot be used, or leaks from one split to another.
     """
-    make_frontend(recipe)
-    make_trunk(recipe)
+    make_network(recipe)
     make_transforms(recipe)
     # The cache would hide the files, whose contents are compared.
     sets, labels, bad_files = read_data(recipe.model_copy(update={"cache": None}), progress)
@@ -104,8 +104,30 @@ def make_transforms(recipe: Recipe) -> Augmentation | None:
     """`make_augmentation` of a recipe."""
     if isinstance(recipe.frontend, ImageFrontendSection):
         return Augmentation(mixup=recipe.augment.mixup) if recipe.augment.mixup else None
+    if isinstance(recipe.frontend, CustomFrontendSection) and recipe.augment.spec_augment is not None:
+        raise RecipeError(
+            "augment.spec_augment: masks the spectrograms of frontend.name log_mel, whose axes are known; leave it out"
+        )
     hop_ms = recipe.frontend.hop_ms if isinstance(recipe.frontend, FrontendSection) else None
     return make_augmentation(recipe.augment, recipe.frontend.sample_rate, hop_ms)
+
+
+def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
+    """The recipe's frontend and its trunk with fresh weights; those of the user's own are tried out on silence.
+
+    Raises:
+        RecipeError: if their settings contradict each other, or one of the user's own does not do what it must.
+    """
+    frontend, trunk = make_frontend(recipe), make_trunk(recipe)
+    if isinstance(frontend, CustomFrontend) or isinstance(trunk, CustomTrunk):
+        size = recipe.frontend.resolution
+        images = isinstance(recipe.frontend, ImageFrontendSection)
+        silence = torch.zeros(2, size, size, 3, dtype=torch.uint8) if images else torch.zeros(2, size)
+        try:
+            try_out(frontend, trunk, silence)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+    return frontend, trunk
 
 
 def make_frontend(recipe: Recipe) -> Frontend:
@@ -164,7 +186,7 @@ def assumed_conditions(recipe: Recipe) -> dict[str, Any]:
 
 
 def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
-    """What the result of a training depends on: recipe, environment and the table of clips.
+    """What the result of a training depends on: recipe, environment, the table of clips and classes of the user's own.
 
     Settings that only say how to get there (decoding processes, when to save) are left out.
     """
@@ -177,4 +199,14 @@ def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
             table.update(f"{name}\0{split}\n".encode("utf-8", "surrogateescape"))
         for task, numbers in data.labels.items():
             table.update(task.encode() + np.ascontiguousarray(numbers).tobytes())
-    return {"recipe": settings, "environment": environment(), "data": {"sha256_of_names_and_labels": table.hexdigest()}}
+    found = {
+        "recipe": settings,
+        "environment": environment(),
+        "data": {"sha256_of_names_and_labels": table.hexdigest()},
+    }
+    code = {}
+    if isinstance(recipe.frontend, CustomFrontendSection):
+        code["sha256_of_frontend"] = source_digest(recipe.frontend.frontend)
+    if isinstance(recipe.model, CustomSection):
+        code["sha256_of_trunk"] = source_digest(recipe.model.trunk)
+    return found | ({"code": code} if code else {})

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .model_sections import CustomSection
 from .recipe import Recipe
 
 
@@ -23,7 +24,7 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
     """
     groups: dict[str, list[tuple[Recipe, dict[str, Any]]]] = {}
     for recipe, results in runs:
-        key = json.dumps([recipe.model.downsampling, _initial_strides(recipe)])
+        key = json.dumps([_kind(recipe), _initial_strides(recipe)])
         groups.setdefault(key, []).append((recipe, results))
     rows = []
     for group in groups.values():
@@ -31,7 +32,7 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
         accuracies = [100 * next(iter(results["tasks"].values()))["accuracy"] for results in found]
         rows.append(
             {
-                "downsampling": first.model.downsampling,
+                "downsampling": _kind(first),
                 "initial_strides": _initial_strides(first),
                 "n": len(found),
                 "accuracy": float(np.mean(accuracies)),
@@ -44,7 +45,12 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
     return rows
 
 
+def _kind(recipe: Recipe) -> str:
+    return recipe.model.trunk if isinstance(recipe.model, CustomSection) else recipe.model.downsampling
+
+
 def _initial_strides(recipe: Recipe) -> Any:
     if drawn := getattr(recipe.model, "random_strides", None):
         return f"random {drawn.low:g} to {drawn.high:g}"
-    return "its own" if recipe.model.strides is None else recipe.model.strides
+    strides = getattr(recipe.model, "strides", None)
+    return "its own" if strides is None else strides
