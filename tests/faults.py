@@ -7,6 +7,7 @@ prints the figures of docs/reliability.md as Markdown.
 import argparse
 import functools
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -107,7 +108,7 @@ def outcome(out: Path) -> dict[str, Any]:
         "metrics": [{key: value for key, value in line.items() if key != "clips_per_s"} for line in metrics],
         "results": json.loads((out / "results.json").read_text()),
         "files": {f"{p.parent.name if p.parent != out else ''}/{p.name}": _sha256(p) for p in files},
-        "checkpoints": [p.name for p in list_checkpoints(out / "checkpoints")],
+        "names": sorted(p.name for p in (*out.iterdir(), *(out / "checkpoints").iterdir())),
         "state": state,
     }
 
@@ -174,6 +175,62 @@ def kill_runs(folder: Path, kills: int, seed: int, *overrides: str) -> dict[str,
             counts["changed"] += code == 0 and outcome(out) != whole
             shutil.rmtree(out)
     return counts
+
+
+def kill_at_each_change(
+    folder: Path, work: Callable[[Path], None], outcome_of: Callable[[Path], dict[str, Any]] = outcome
+) -> dict[str, int]:
+    """SIGKILL a run before the first file or folder that it makes, renames or removes, another before the second, ...
+
+    Each is then resumed and compared with one never interrupted.
+
+    Args:
+        folder: where the runs go.
+        work: begins or resumes a run in the directory it is given.
+        outcome_of: what is compared.
+
+    Returns:
+        Counts: kills, lost runs and changed runs.
+    """
+    assert wait_for(start_child(lambda: work(folder / "whole"))) == 0
+    whole, counts = outcome_of(folder / "whole"), {"kills": 0, "lost": 0, "changed": 0}
+    for change in itertools.count(1):
+        out = folder / f"killed-{change}"
+
+        def killed_work(out: Path = out, change: int = change) -> None:
+            _kill_before(out, change)
+            work(out)
+
+        code = wait_for(start_child(killed_work))
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, code
+        counts["kills"] += 1
+        code = wait_for(start_child(lambda: work(out)))  # noqa: B023 (called before out changes)
+        counts["lost"] += code != 0
+        counts["changed"] += code == 0 and outcome_of(out) != whole
+        shutil.rmtree(out)
+    return counts
+
+
+def _kill_before(out: Path, change: int) -> None:
+    """Let this process kill itself before it makes, renames or removes the file or folder of that number in `out`."""
+    changes = itertools.count(1)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            changing = mode is not None and bool(flags & (os.O_WRONLY | os.O_RDWR))
+        elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+            path, changing = arguments[0], True
+        else:
+            return
+        # What `shutil.rmtree` removes has a name without its folder.
+        below = isinstance(path, str | Path) and (Path(path).is_relative_to(out) or not Path(path).is_absolute())
+        if changing and below and next(changes) == change:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
 
 
 def kill_plain_saves(folder: Path, kills: int, seed: int) -> int:
@@ -358,6 +415,13 @@ def main() -> None:
     counts = kill_runs(folder, arguments.kills, seed)
     phases = ", ".join(f"{phase} {counts['phases'][phase]}" for phase in PHASES)
     print(f"| SIGKILL at a random moment | {counts['kills']} over {counts['runs']} runs ({phases}) | ", end="")
+    print(f"{counts['lost']} runs lost, {counts['changed']} changed |", flush=True)
+    failed |= bool(counts["lost"] or counts["changed"])
+
+    warm_up()
+    (folder / "changes").mkdir()
+    counts = kill_at_each_change(folder / "changes", lambda out: tiny_run(out, "train.checkpoint_steps=2"))
+    print(f"| SIGKILL before each change of a file or folder | {counts['kills']} runs | ", end="")
     print(f"{counts['lost']} runs lost, {counts['changed']} changed |", flush=True)
     failed |= bool(counts["lost"] or counts["changed"])
 

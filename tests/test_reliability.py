@@ -56,6 +56,20 @@ def test_runs_that_are_killed_at_random_moments_end_as_if_they_never_were(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_run_killed_before_any_change_of_a_file_ends_as_if_it_never_was(tmp_path: Path, keep: str) -> None:
+    """Found at random first: a run killed after its last checkpoint left an older one for ever."""
+
+    def work(out: Path) -> None:
+        _noisy_training(out, keep_checkpoints=1, keep=keep, resume=True)
+
+    faults.warm_up()
+    counts = faults.kill_at_each_change(tmp_path, work, _small_outcome)
+    assert counts["kills"] > 30
+    assert (counts["lost"], counts["changed"]) == (0, 0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "place"),
     [(500, "recipe.yaml"), (2000, "model.safetensors"), (5000, "optimizer.safetensors"), (20000, "state.json")],

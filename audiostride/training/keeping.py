@@ -56,8 +56,9 @@ class RunFiles:
             if is_main():
                 for name in (STEPS_FILE, METRICS_FILE):
                     self.logs[name] = stack.enter_context(JsonLines(self.out / name, run.log_bytes.get(name, 0)))
-                if found:
+                if found:  # a kill may have hit the run just after it saved that checkpoint: do what was left to do
                     _restore_best(self.out, run, found, notify)
+                    self._prune(run)
             try:
                 yield
             except DataError as error:  # data are read between two steps, so this is a moment to go on from
@@ -88,7 +89,10 @@ class RunFiles:
             save_checkpoint(self.out / CHECKPOINTS, checkpoint)
             if run.best_checkpoint == run.name:
                 run.judged.save(self.out)
-            prune_checkpoints(self.out / CHECKPOINTS, self.keep_checkpoints, run.best_checkpoint)
+            self._prune(run)
+
+    def _prune(self, run: RunState) -> None:
+        prune_checkpoints(self.out / CHECKPOINTS, self.keep_checkpoints, run.best_checkpoint)
 
 
 def _find_checkpoint(out: Path, resume: bool, notify: Notify) -> Checkpoint | None:
@@ -101,7 +105,7 @@ def _find_checkpoint(out: Path, resume: bool, notify: Notify) -> Checkpoint | No
 
 
 def _restore_best(out: Path, run: RunState, found: Checkpoint, notify: Notify) -> None:
-    """Put the best epoch's model into the run directory: a crash may have hit just that."""
+    """Put the best epoch's model into the run directory."""
     if run.best_checkpoint:
         try:
             best = found
