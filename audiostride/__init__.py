@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AudioCNN": "models.audio_cnn",
+    "AudioResNet": "models.audio_resnet",
     "AudioClassifier": "models.classifier",
     "AudiostrideError": "errors",
     "CustomFrontend": "models.custom",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .layers.strides import clamp_strides_ as clamp_strides_
     from .layers.strides import parameter_groups as parameter_groups
     from .models.audio_cnn import AudioCNN as AudioCNN
+    from .models.audio_resnet import AudioResNet as AudioResNet
     from .models.classifier import AudioClassifier as AudioClassifier
     from .models.classifier import load as load
     from .models.cost import stride_cost as stride_cost

@@ -20,12 +20,14 @@ from audiostride.windows import split_windows
 from conftest import tone
 
 NARROW = {"channels": (4, 4, 8, 8, 8, 8), "smoothness": 1.0}
+NARROW_RESNET = {"channels": (4, 4, 8), "time_channels": (8, 8, 8)}
 NARROW_FOUR = {"channels": (4, 4, 8, 8), "smoothness": 1.0}
 
 
 @pytest.fixture(params=sorted(MODELS))
 def model(request: pytest.FixtureRequest) -> AudioClassifier:
-    narrow = NARROW if request.param.startswith("audio_cnn") else NARROW_FOUR
+    kinds = {"audio_cnn": NARROW, "audio_resnet": NARROW_RESNET}
+    narrow = next((own for kind, own in kinds.items() if request.param.startswith(kind)), NARROW_FOUR)
     return create_model(request.param, heads={"word": ["no", "yes"], "speaker": 3}, **narrow)
 
 
@@ -109,10 +111,10 @@ def test_other_trunks_are_exported_and_checked(name, tmp_path):
 @pytest.mark.parametrize("name", ["resnet18_strided", "wave_cnn_diffstride"])
 def test_what_needs_the_blocks_of_an_audio_cnn_says_so_of_other_trunks(name, tmp_path):
     model = create_model(name, heads={"word": 2}, **NARROW_FOUR)
-    with pytest.raises(UsageError, match=r"listening is made for an AudioCNN on LogMel; this model is a (ResNet|Wave)"):
+    with pytest.raises(UsageError, match=r"listening is made for an AudioCNN or .*; this model is a (ResNet|Wave)"):
         keep(model, np.zeros(16000, np.float32))
     model.save(tmp_path)
-    with pytest.raises(UsageError, match="the report is made for an AudioCNN on LogMel"):
+    with pytest.raises(UsageError, match="the report is made for an AudioCNN or AudioResNet on LogMel"):
         write_report(tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
@@ -126,8 +128,9 @@ def test_a_wrong_name_or_setting_says_what_is_right():
         create_model("audio_cnn_strided", pretrained=True, heads={"word": 2})
     with pytest.raises(ValueError, match="belong together, got LogMel and WaveCNN"):
         create_model("wave_cnn_strided", heads={"word": 2}, frontend=LogMel())
-    assert list_models("*diffstride*") == [
-        *("audio_cnn_diffstride", "audio_cnn_small_diffstride", "resnet18_diffstride", "wave_cnn_diffstride"),
+    assert list_models("audio_*diffstride*") == [
+        *("audio_cnn_diffstride", "audio_cnn_small_diffstride"),
+        *(f"audio_resnet_{size}_diffstride" for size in ("base", "nano", "small")),
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from audiostride import AudioClassifier, AudioCNN, LogMel, RawWaveform, ResNet, WaveCNN, load
+from audiostride import AudioClassifier, AudioCNN, AudioResNet, LogMel, RawWaveform, ResNet, WaveCNN, load
 from audiostride.analysis.listening import keep
 from audiostride.cli import app
 from audiostride.errors import RecipeError, UsageError
@@ -23,6 +23,10 @@ KINDS = pytest.mark.parametrize("kind", ["strided", "spectral", "diffstride"])
 
 SMALL = {
     "audio_cnn": (LogMel, lambda kind: AudioCNN(kind, channels=(8, 8), strides=((2, 2), (2, 2)), smoothness=1)),
+    "audio_resnet": (
+        LogMel,
+        lambda kind: AudioResNet(kind, channels=(8,), time_channels=(8,), strides=((2, 2), (2, 1)), mel_regions=16),
+    ),
     "resnet": (
         LogMel,
         lambda kind: ResNet(kind, channels=(8, 8), blocks=(1, 1), strides=(2, 2), smoothness=1),
@@ -63,6 +67,8 @@ def test_map_sizes_strides_and_cutoffs_agree_with_the_network(name, kind):
     model = classifier(name, kind)
     features = model.forward_features(torch.zeros(1, model.window_length))
     sizes = model.trunk.map_sizes(*model.frontend(torch.zeros(model.window_length)).shape[1:])
+    if name == "audio_resnet":  # its mel regions are channels
+        sizes[-1] = (sizes[-1][0], 1)
     assert tuple(features.shape[2:]) == sizes[-1]
     assert len(sizes) == len(model.trunk.strides()) + 1
     rows = model_cutoffs(model)
@@ -162,7 +168,9 @@ def test_mistakes_in_the_model_section_are_named(overrides, message):
 def test_what_is_made_for_the_spectrogram_cnn_refuses_other_trunks_by_name(name):
     model = classifier(name, "diffstride")
     trunk = type(model.trunk).__name__
-    with pytest.raises(UsageError, match=f"listening is made for an AudioCNN on LogMel; this model is a {trunk} on"):
+    with pytest.raises(
+        UsageError, match=f"listening is made for an AudioCNN or AudioResNet on .*; this model is a {trunk} on"
+    ):
         keep(model, np.zeros(16000, np.float32))
 
 

@@ -95,7 +95,8 @@ def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
     learned = [
         run
         for run in runs
-        if run.settings.get("model.downsampling") == "diffstride" and run.settings["model.name"] == "audio_cnn"
+        if run.settings.get("model.downsampling") == "diffstride"
+        and run.settings["model.name"] in ("audio_cnn", "audio_resnet")
     ]
     if not learned:
         raise UsageError("none of the runs learned strides, there is nothing to draw")

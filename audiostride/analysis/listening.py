@@ -17,16 +17,18 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..layers.downsampling import DiffStride
+from ..layers.pooling import SpectralDownsampling
 from ..layers.spectrum import diffstride_mask
-from ..models.audio_cnn import AudioCNN
 from ..models.classifier import AudioClassifier
 from ..models.log_mel import LOG_OFFSET, LogMel
-from ..models.network import spectrogram_cnn
+from ..models.network import SpectrogramTrunk, spectrogram_cnn
 
 ENDINGS = (".wav", ".flac", ".ogg")
 
 
-def trunk_gain(trunk: AudioCNN, n_frames: int, n_mels: int, layers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def trunk_gain(
+    trunk: SpectrogramTrunk, n_frames: int, n_mels: int, layers: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """What all layers together keep of each DFT bin of an input where it is: the product of their masks.
 
     With aliasing a layer keeps more of the bins on its mask's ramp; what it folds down is no longer where it was,
@@ -45,19 +47,20 @@ def trunk_gain(trunk: AudioCNN, n_frames: int, n_mels: int, layers: int | None =
         UsageError: if the trunk has no masks, or not so many layers.
 
     Example:
+        >>> from audiostride import AudioCNN
         >>> trunk = AudioCNN(channels=(4, 4), strides=((2, 2), (2, 1)), smoothness=1)
         >>> time, mel = trunk_gain(trunk, 100, 64)
         >>> int(time.sum()), int(mel.sum())          # bins 0 to 12 and 0 to 16 are kept
         (13, 17)
     """
-    if layers is not None and not 1 <= layers <= len(trunk.separable_blocks):
-        raise UsageError(f"the network has layers 1 to {len(trunk.separable_blocks)}, got {layers}")
+    if layers is not None and not 1 <= layers <= len(trunk.blocks):
+        raise UsageError(f"the network has layers 1 to {len(trunk.blocks)}, got {layers}")
     gains = (np.ones(n_frames // 2 + 1), np.ones(n_mels // 2 + 1))
     sizes = trunk.map_sizes(n_frames, n_mels)
-    for block, lengths in list(zip(trunk.separable_blocks, sizes, strict=False))[:layers]:
-        if block.pool is None:
+    for block, lengths in list(zip(trunk.blocks, sizes, strict=False))[:layers]:
+        if not isinstance(block.pool, SpectralDownsampling):
             raise UsageError("strided convolutions have no cut-off: what lies above it is folded back, not removed")
-        for axis, gain in enumerate(gains):
+        for axis, gain in enumerate(gains[: block.pool.n_axes]):
             crop = block.pool.axis_crop(lengths[axis], axis)
             mask = np.ones(crop.n_bins)
             if isinstance(block.pool, DiffStride):

@@ -8,7 +8,7 @@ the mel filters and the non-linearities act too, so the predicted pass-band is o
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +19,11 @@ from ..data.ripples import SAMPLE_RATE, ripple
 from ..layers.downsampling import DiffStride
 from ..layers.spectrum import diffstride_mask
 from ..models.audio_cnn import AudioCNN
+from ..models.audio_resnet import AudioResNet
 from ..models.classifier import AudioClassifier
 from ..models.cutoffs import AXES
 from ..models.log_mel import LogMel
-from ..models.network import spectrogram_cnn
+from ..models.network import SpectrogramTrunk, spectrogram_cnn
 
 RATES_HZ = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0, 24.0, 28.0, 32.0, 40.0)
 SCALES = (0.0, 0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15, 0.18, 0.21, 0.25, 0.30)
@@ -74,7 +75,7 @@ class RippleResponse(NamedTuple):
 
 
 @torch.inference_mode()
-def layer_responses(trunk: AudioCNN, log_mel: Tensor, frame_rate: float) -> list[LayerResponse]:
+def layer_responses(trunk: SpectrogramTrunk, log_mel: Tensor, frame_rate: float) -> list[LayerResponse]:
     """Measure every DiffStride layer of a trunk on the maps it really sees, at their true lengths.
 
     Args:
@@ -83,7 +84,7 @@ def layer_responses(trunk: AudioCNN, log_mel: Tensor, frame_rate: float) -> list
         frame_rate: of the input, in Hz.
 
     Returns:
-        Two responses a block, time then mel.
+        Two responses a block, time then mel; one where only time is pooled.
 
     Example:
         >>> responses = layer_responses(AudioCNN(channels=(4, 4), strides=((2, 2), (1, 3))),
@@ -95,21 +96,47 @@ def layer_responses(trunk: AudioCNN, log_mel: Tensor, frame_rate: float) -> list
     responses = []
     was_training = trunk.training
     trunk.eval()
-    x = log_mel
+    steps = _cnn_poolings(trunk, log_mel) if isinstance(trunk, AudioCNN) else _shortcut_poolings(trunk, log_mel)
+    for number, pool, axis, before, after in steps:
+        dim = before.dim() - pool.n_axes + axis
+        modulation = [k * per_bin[AXES[axis]] for k in range(before.shape[dim] // 2 + 1)]
+        measured = (_gain if pool.aliasing is None else _folded_gain)(before, after, dim)
+        mask = _mask(pool, before.shape[dim], axis)
+        responses.append(LayerResponse(number, AXES[axis], modulation, mask, measured))
+    trunk.train(was_training)
+    return responses
+
+
+def _cnn_poolings(trunk: AudioCNN, x: Tensor) -> Iterator[tuple[int, DiffStride, int, Tensor, Tensor]]:
+    """Layer, pool, axis, and the map before and after it, as the network runs it."""
     for number, block in enumerate(trunk.separable_blocks, start=1):
         if not isinstance(block.pool, DiffStride):
             x = block(x)
             continue
         layers = ((block.time_conv, block.time_norm), (block.mel_conv, block.mel_norm))
         for axis, (conv, norm) in enumerate(layers):
-            before, after = conv(x), block.pool.pool_conv(conv, x, axis)  # the second as the network runs it
-            modulation = [k * per_bin[AXES[axis]] for k in range(before.shape[2 + axis] // 2 + 1)]
-            mask = _mask(block.pool, before.shape[2 + axis], axis)
-            measured = (_gain if block.pool.aliasing is None else _folded_gain)(before, after, 2 + axis)
-            responses.append(LayerResponse(number, AXES[axis], modulation, mask, measured))
+            after = block.pool.pool_conv(conv, x, axis)
+            yield number, block.pool, axis, conv(x), after
             x = norm(after.relu())
-    trunk.train(was_training)
-    return responses
+
+
+def _shortcut_poolings(trunk: AudioResNet, log_mel: Tensor) -> Iterator[tuple[int, DiffStride, int, Tensor, Tensor]]:
+    """The same of what each block pools for its shortcut, and would for the stem's: its input."""
+    inputs: list[Tensor] = []
+    handles = [block.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for block in trunk.blocks]
+    try:
+        trunk.forward_features(log_mel)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for number, (block, x) in enumerate(zip(trunk.blocks, inputs, strict=True), start=1):
+        if not isinstance(block.pool, DiffStride):
+            continue
+        x = x.transpose(2, 3) if block.pool.n_axes == 1 else x  # a pool of one axis pools the last
+        for axis in range(block.pool.n_axes):
+            after = block.pool.pool_axis(x, axis)
+            yield number, block.pool, axis, x, after
+            x = after
 
 
 def noise_log_mel(frontend: LogMel, seconds: float, n: int = 4, seed: int = 0) -> Tensor:

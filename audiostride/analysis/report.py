@@ -12,9 +12,8 @@ import torch
 
 from ..data.clips import Clips, Progress
 from ..errors import DataError
-from ..models.audio_cnn import AudioCNN
 from ..models.classifier import AudioClassifier, load
-from ..models.cost import cost_per_second, trunk_cost
+from ..models.cost import cost_per_second, trunk_cost_per_second
 from ..models.network import spectrogram_cnn
 from ..training.directory import RECIPE_FILE
 from .cutoff_plots import cutoff_figure, plane_figure
@@ -205,7 +204,7 @@ def _lead(model: AudioClassifier, results: dict[str, Any]) -> str:
         "spectral": "with spectral pooling at fixed strides",
         "diffstride": "that learned its strides (DiffStride, R = {smoothness:g}{shared})",
     }
-    shared = ", one for both axes" if settings["shared_stride"] else ""
+    shared = ", one for both axes" if settings.get("shared_stride") else ""
     kind = kinds[settings["downsampling"]].format(smoothness=settings["smoothness"], shared=shared)
     tasks = ", ".join(f"{task} ({len(labels)} classes)" for task, labels in model.labels.items())
     clips = sum(score["n"] for score in results["tasks"].values()) // len(results["tasks"])
@@ -226,9 +225,9 @@ def _summary(
     remark = ""
     settings = model.trunk.settings
     if settings["downsampling"] != "strided" and all(s == int(s) for pair in settings["strides"] for s in pair):
-        strided = AudioCNN("strided", settings["channels"], settings["strides"])
-        frontend, _ = spectrogram_cnn(model, "the report")
-        macs = trunk_cost(strided, frontend.sample_rate // frontend.hop_length, frontend.n_mels).macs
+        frontend, trunk = spectrogram_cnn(model, "the report")
+        strided = type(trunk)(**(settings | {"downsampling": "strided", "aliasing": None}))
+        macs = trunk_cost_per_second(strided, frontend).macs
         remark = f"with strided convolutions {macs / 1e6:.3g} million"
     cost = cost_per_second(model).macs
     tiles.append(("multiply-accumulates per second of audio", f"{cost / 1e6:.3g} million", remark))

@@ -12,11 +12,11 @@ from ..data.clips import Clips, Progress
 from ..data.ripples import RATES_HZ, SCALES
 from ..data.sections import RipplesData
 from ..errors import ModelFileError, UsageError
-from ..models.audio_cnn import AudioCNN
 from ..models.classifier import load
 from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise, why_no_cutoffs
 from ..models.folding import survival
 from ..models.log_mel import LogMel
+from ..models.network import SpectrogramTrunk
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from .measured_response import LayerResponse, layer_responses, noise_log_mel
 
@@ -95,7 +95,7 @@ def describe_cutoffs(
     responses = [
         response
         for model in models
-        if isinstance(model.trunk, AudioCNN) and isinstance(model.frontend, LogMel)
+        if isinstance(model.trunk, SpectrogramTrunk) and isinstance(model.frontend, LogMel)
         for response in layer_responses(model.trunk, noise_log_mel(model.frontend, length), model.frontend.frame_rate)
     ]
     ripples = ripple_limits(run_dirs[0]) if (run_dirs[0] / RECIPE_FILE).is_file() else {}

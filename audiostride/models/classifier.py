@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import ModelFileError
 from .audio_cnn import AudioCNN
+from .audio_resnet import AudioResNet
 from .converted import ConvertedTrunk
 from .custom import CustomFrontend, CustomTrunk
 from .files import (
@@ -43,6 +44,7 @@ FRONTENDS: dict[str, type[Frontend]] = {
 
 TRUNKS: dict[str, type[Trunk]] = {
     "audio_cnn": AudioCNN,
+    "audio_resnet": AudioResNet,
     "resnet": ResNet,
     "wave_cnn": WaveCNN,
     "converted": ConvertedTrunk,

@@ -1,16 +1,19 @@
 """What a trunk costs at its current strides: multiply-accumulates, activations, parameters."""
 
+import copy
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from ..layers.conv_form import conv_macs, pools_first
-from ..layers.downsampling import DiffStride, SpectralPool
-from ..layers.strides import diffstride_layers
+from ..layers.strides import diffstride_layers, freeze_strides
 from .audio_cnn import AudioCNN
-from .network import AudioNetwork
+from .log_mel import LogMel
+from .network import AudioNetwork, Trunk
 
 
 class Cost(NamedTuple):
@@ -105,13 +108,14 @@ def stride_cost(model: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def model_cost(model: nn.Module, example: Tensor) -> Cost:
-    """Cost of any model on one input, counted while it runs: convolutions, linear and pooling layers.
+    """Cost of any model on one input at its current strides, counted while it runs.
 
-    A pooling matrix of M x N counts M * N a column, as in `trunk_cost`; where `DiffStride` and
-    `SpectralPool` choose an FFT the true count is lower. Other modules are not counted.
+    Counted is every convolution, matrix product and Fourier transform that PyTorch is asked for, whoever asks, on
+    a copy whose learned strides are frozen: as in `trunk_cost`, the making of the pooling matrices is left out. A
+    transform of N samples counts (5/4) N log2 N if real, twice that if complex.
 
     Args:
-        model: any module that calls its pooling layers as modules, such as `ResNet` or `WaveCNN`.
+        model: any module.
         example: one input, with a batch dimension of 1; moved to the model's device.
 
     Example:
@@ -120,43 +124,60 @@ def model_cost(model: nn.Module, example: Tensor) -> Cost:
         >>> model_cost(net, torch.zeros(1, 1, 10))
         Cost(macs=160, activations=30, parameters=8)
     """
-    macs = activations = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        nonlocal macs, activations
-        if isinstance(module, (DiffStride, SpectralPool)):
-            sizes = list(inputs[0].shape)
-            for dim in range(out.dim() - module.n_axes, out.dim()):
-                macs += math.prod(sizes) * out.shape[dim]
-                sizes[dim] = out.shape[dim]
-        else:
-            weight: Tensor = module.weight  # type: ignore[assignment]
-            macs += out.numel() * weight[0].numel()
-        activations += out.numel()
-
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, DiffStride, SpectralPool)
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, kinds)]
-    was_training = model.training
+    frozen = copy.deepcopy(model).eval()
+    freeze_strides(frozen)
     device = next((p.device for p in model.parameters()), example.device)
-    try:
-        model.eval()(example.to(device))
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    return Cost(macs, activations, count_parameters(model))
+    example = example.to(device)
+    frozen(example)  # makes the constant matrices
+    with _Counter() as counter:
+        frozen(example)
+    return Cost(counter.macs, counter.activations, count_parameters(model))
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the multiply-accumulates and the results of what PyTorch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = self.activations = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket
+        if name in flop_registry:
+            self.macs += flop_registry[name](*args, **(kwargs or {}), out_val=out) // 2
+            self.activations += out.numel()
+        elif str(name).startswith("aten._fft_"):
+            real = args[0] if "r2c" in str(name) else out  # the complex side of a real transform is half as long
+            length = math.prod(real.shape[dim] for dim in args[1])
+            share = 2.5 if "c2c" in str(name) else 1.25
+            self.macs += round(share * real.numel() * math.log2(length))
+            self.activations += out.numel()
+        return out
+
+
+def trunk_cost_per_second(trunk: Trunk, frontend: LogMel) -> Cost:
+    """Cost of a trunk on a second of log-mel spectrogram, at its current strides.
+
+    Example:
+        >>> from audiostride import AudioResNet
+        >>> round(trunk_cost_per_second(AudioResNet("strided"), LogMel()).macs / 1e6, 1)
+        6.4
+    """
+    time, mel = frontend.sample_rate // frontend.hop_length, frontend.n_mels
+    if isinstance(trunk, AudioCNN):
+        return trunk_cost(trunk, time, mel)
+    return model_cost(trunk, torch.zeros(1, 1, time, mel))
 
 
 def cost_per_second(model: AudioNetwork) -> Cost:
     """Cost of a classifier's trunk on one second of audio, or on one image, at its current strides.
 
     Example:
-        >>> from audiostride.models.log_mel import LogMel
         >>> model = AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2})
         >>> round(cost_per_second(model).macs / 1e6)
         428
     """
-    second = model.frontend(model.silence())
-    if isinstance(model.trunk, AudioCNN):
-        return trunk_cost(model.trunk, *second.shape[-2:])
-    return model_cost(model.trunk, second)
+    if isinstance(model.frontend, LogMel):
+        return trunk_cost_per_second(model.trunk, model.frontend)
+    return model_cost(model.trunk, model.frontend(model.silence()))

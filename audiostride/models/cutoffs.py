@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 from ..layers.spectrum import diffstride_crop, edge_bin, spectral_crop
 from ..mel_scale import hz_to_mel
-from .audio_cnn import AudioCNN
 from .converted import ConvertedTrunk
 from .custom import CustomTrunk
 from .folding import Folding, axis_folding, mean_folding
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
-from .network import AudioNetwork
+from .network import AudioNetwork, SpectrogramTrunk
 from .resnet import ResNet
 from .wave_cnn import WaveCNN
 
@@ -152,7 +151,7 @@ def paper_cutoff(stride: float, length: int, rate: float = 1.0) -> float:
 
 
 def trunk_cutoffs(
-    trunk: AudioCNN | ResNet | WaveCNN, n_frames: int, n_mels: int | None, frame_rate: float
+    trunk: SpectrogramTrunk | ResNet | WaveCNN, n_frames: int, n_mels: int | None, frame_rate: float
 ) -> list[LayerCutoff]:
     """Cut-offs of every layer of a trunk for an input of `n_frames` frames.
 
@@ -169,6 +168,7 @@ def trunk_cutoffs(
         ValueError: if the trunk pools as the published code does, whose masks have other edges.
 
     Example:
+        >>> from audiostride import AudioCNN
         >>> first = trunk_cutoffs(AudioCNN("diffstride", smoothness=1), 100, 64, 100.0)[0]
         >>> first.own.full_gain, first.own.last_bin, first.paper
         (25.0, 25.0, 25.0)
@@ -216,12 +216,13 @@ def why_no_cutoffs(model: AudioNetwork) -> str:
     """Why nothing in a model can be said in Hz and cycles per mel band; "" if it can.
 
     Example:
+        >>> from audiostride import AudioCNN
         >>> why_no_cutoffs(AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2}))
         ''
     """
     frontend, trunk = model.frontend, model.trunk
     if isinstance(frontend, ImageFrontend) or isinstance(trunk, ConvertedTrunk):
-        return "cut-offs are of sounds, and this is a network for images"
+        return "this model classifies images, and cut-offs are of sounds"
     if isinstance(trunk, CustomTrunk):
         own = trunk.settings["trunk"]
         return f"cut-offs are those of this package's trunks; of {own} it is not known what its layers see"
@@ -247,6 +248,7 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
         ValueError: if the runs have different numbers of blocks.
 
     Example:
+        >>> from audiostride import AudioCNN
         >>> rows = [trunk_cutoffs(AudioCNN(strides=[(s, 2)], channels=[8]), 100, 64, 100.0) for s in (2, 3)]
         >>> row = summarise(rows)[0]
         >>> row["stride"], round(row["stride_sd"], 3), row["paper"]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..windows import split_windows
 from .audio_cnn import AudioCNN
+from .audio_resnet import AudioResNet
 from .converted import ConvertedTrunk
 from .custom import CustomFrontend, CustomTrunk
 from .image_frontend import ImageFrontend
@@ -22,7 +23,8 @@ from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 
 Frontend = LogMel | RawWaveform | ImageFrontend | CustomFrontend
-Trunk = AudioCNN | ResNet | WaveCNN | ConvertedTrunk | CustomTrunk
+SpectrogramTrunk = AudioCNN | AudioResNet
+Trunk = SpectrogramTrunk | ResNet | WaveCNN | ConvertedTrunk | CustomTrunk
 
 MAX_WINDOW = 2**26
 """Most samples in a window: 70 minutes at 16 kHz."""
@@ -38,7 +40,7 @@ class AudioNetwork(nn.Module):
     Args:
         frontend: `LogMel`, `RawWaveform` before a `WaveCNN`, `ImageFrontend` before a `ResNet` of three channels, or
             a `CustomFrontend`.
-        trunk: `AudioCNN`, `ResNet`, `WaveCNN` or a `CustomTrunk`.
+        trunk: `AudioCNN`, `AudioResNet`, `ResNet`, `WaveCNN` or a `CustomTrunk`.
         heads: for each task its class labels in order, or their number.
         window_s: length of the windows it is trained on and a clip is split into, in seconds.
         kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
@@ -324,8 +326,8 @@ def _check_fit(frontend: Frontend, trunk: Trunk) -> None:
         raise ValueError(f"a trunk of {wanted} input channels is needed after {kind}, got one of {channels}")
 
 
-def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, AudioCNN]:
-    """Frontend and trunk of an `AudioCNN` on log-mel, for what is only made for those.
+def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, SpectrogramTrunk]:
+    """Frontend and trunk of an `AudioCNN` or `AudioResNet` on log-mel, for what is only made for those.
 
     Raises:
         UsageError: if the model is another; names the purpose.
@@ -334,7 +336,7 @@ def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, AudioCNN
         >>> spectrogram_cnn(AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2}), "listen")[0].n_mels
         64
     """
-    if isinstance(model.frontend, LogMel) and isinstance(model.trunk, AudioCNN):
+    if isinstance(model.frontend, LogMel) and isinstance(model.trunk, SpectrogramTrunk):
         return model.frontend, model.trunk
     kinds = f"{type(model.trunk).__name__} on {type(model.frontend).__name__}"
-    raise UsageError(f"{purpose} is made for an AudioCNN on LogMel; this model is a {kinds}")
+    raise UsageError(f"{purpose} is made for an AudioCNN or AudioResNet on LogMel; this model is a {kinds}")

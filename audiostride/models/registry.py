@@ -7,14 +7,21 @@ import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, get_args
 
+from .audio_cnn import Downsampling
 from .classifier import TRUNKS, AudioClassifier, load
 from .log_mel import LogMel
 from .network import Frontend
 from .wave_cnn import RawWaveform, WaveCNN
 
 _SMALL = {"channels": (16, 32, 64, 64, 128, 128), "smoothness": 1.0}
+_RESNETS: dict[str, dict[str, Any]] = {
+    "nano": {"channels": (16, 24, 32), "time_channels": (64, 64, 64)},
+    "small": {"channels": (24, 48, 64), "time_channels": (128, 128, 128)},
+    "base": {"channels": (32, 64, 96), "time_channels": (192, 192, 192)},
+}
+"""Sizes of `AudioResNet`, the trunk to start from."""
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "audio_cnn_strided": ("audio_cnn", {"downsampling": "strided"}),
@@ -23,6 +30,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "audio_cnn_small_strided": ("audio_cnn", {"downsampling": "strided", **_SMALL}),
     "audio_cnn_small_spectral": ("audio_cnn", {"downsampling": "spectral", **_SMALL}),
     "audio_cnn_small_diffstride": ("audio_cnn", {"downsampling": "diffstride", **_SMALL}),
+    **{
+        f"audio_resnet_{size}_{kind}": ("audio_resnet", {"downsampling": kind, **widths})
+        for size, widths in _RESNETS.items()
+        for kind in get_args(Downsampling)
+    },
     "resnet18_strided": ("resnet", {"downsampling": "strided"}),
     "resnet18_spectral": ("resnet", {"downsampling": "spectral"}),
     "resnet18_diffstride": ("resnet", {"downsampling": "diffstride"}),
@@ -37,7 +49,7 @@ def list_models(pattern: str = "*") -> list[str]:
     """Names of the registered models that match a shell pattern, sorted.
 
     Example:
-        >>> list_models("*small*stride*")
+        >>> list_models("audio_cnn_small*stride*")
         ['audio_cnn_small_diffstride', 'audio_cnn_small_strided']
     """
     return sorted(name for name in MODELS if fnmatchcase(name, pattern))

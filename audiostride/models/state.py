@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..layers.downsampling import DiffStride
-from .cost import trunk_cost
+from .cost import trunk_cost_per_second
 from .cutoffs import AXES, trunk_cutoffs
 from .network import AudioNetwork, spectrogram_cnn
 
@@ -35,7 +35,7 @@ def state_at(model: AudioNetwork, strides: Sequence[Sequence[float]]) -> dict[st
     frontend, trunk = spectrogram_cnn(model, "the cut-offs over training")
     trunk = copy.deepcopy(trunk).cpu()
     with torch.no_grad():
-        for block, stride in zip(trunk.separable_blocks, strides, strict=True):
+        for block, stride in zip(trunk.blocks, strides, strict=True):
             if isinstance(block.pool, DiffStride):
                 block.pool.stride.copy_(torch.tensor(stride[: len(block.pool.stride)]))
     n_frames = model.window_length // frontend.hop_length
@@ -47,5 +47,5 @@ def state_at(model: AudioNetwork, strides: Sequence[Sequence[float]]) -> dict[st
         "cutoffs": [list(pair) for pair in zip(*by_axis, strict=True)],
         "total_stride": [math.prod(stride[axis] for stride in strides) for axis in (0, 1)],
         "shrinkage": [n_frames / last[0], frontend.n_mels / last[1]],
-        "macs_per_second": trunk_cost(trunk, frontend.sample_rate // frontend.hop_length, frontend.n_mels).macs,
+        "macs_per_second": trunk_cost_per_second(trunk, frontend).macs,
     }

@@ -13,6 +13,13 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 """Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
 
 
+Pair = Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
+"""The (time, mel) stride of a block."""
+
+Stride = Annotated[float, Field(ge=1)] | Pair
+"""One number for both axes, or one for each."""
+
+
 class FrontendSection(Section):
     """Settings of `LogMel`; frequencies in Hz, times in ms."""
 
@@ -87,7 +94,7 @@ class ModelSection(TrunkSection):
     name: Literal["audio_cnn"] = "audio_cnn"
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
     channels: list[Width] = [64, 128, 256, 256, 512, 512]
-    strides: list[Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]] = [
+    strides: list[Pair] = [
         [2, 2],
         [2, 2],
         [1, 1],
@@ -100,10 +107,20 @@ class ModelSection(TrunkSection):
     aliasing: Aliasing = None
 
 
-Stride = (
-    Annotated[float, Field(ge=1)] | Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
-)
-"""One number for both axes, or one for each."""
+class AudioResNetSection(TrunkSection):
+    """Settings of the trunk, see `AudioResNet`."""
+
+    name: Literal["audio_resnet"]
+    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    channels: list[Width] = [16, 24, 32]
+    time_channels: list[Width] = [64, 64, 64]
+    strides: list[Pair] = [[1, 2], [2, 2], [2, 2], [1, 1], [2, 1], [1, 1]]
+    mel_regions: int = Field(8, ge=1, le=1024)
+    kernel_size: Width = 9
+    pooling: Literal["mean", "max", "mean_max"] = "mean"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    smoothness: float = Field(1.0, ge=1)
+    aliasing: Aliasing = None
 
 
 class RandomRange(Section):

@@ -22,6 +22,7 @@ from ..data.sections import AugmentSection, TaskSection
 from ..errors import RecipeError
 from ..sections import Section, explain
 from .model_sections import (
+    AudioResNetSection,
     ConvertedSection,
     CustomFrontendSection,
     CustomSection,
@@ -128,6 +129,7 @@ class Recipe(Section):
     augment: AugmentSection = AugmentSection()
     model: Annotated[
         Annotated[ModelSection, Tag("audio_cnn")]
+        | Annotated[AudioResNetSection, Tag("audio_resnet")]
         | Annotated[ResNetSection, Tag("resnet")]
         | Annotated[ConvertedSection, Tag("converted")]
         | Annotated[WaveCNNSection, Tag("wave_cnn")]

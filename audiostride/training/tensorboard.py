@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..models.audio_cnn import AudioCNN
 from ..models.cutoffs import AXES
-from ..models.network import AudioNetwork
+from ..models.network import AudioNetwork, SpectrogramTrunk
 from ..models.state import state_at
 
 
@@ -30,7 +29,7 @@ class TensorBoardLog:
         for task, scores in record["tasks"].items():
             for name, value in scores.items():
                 self.writer.add_scalar(f"{task}/{name}/{split}", value, step)
-        if split != "train" and isinstance(self.model.trunk, AudioCNN):
+        if split != "train" and isinstance(self.model.trunk, SpectrogramTrunk):
             state = state_at(self.model, record["strides"])
             for axis, name in enumerate(AXES):
                 for layer, (stride, cutoff) in enumerate(zip(state["strides"], state["cutoffs"], strict=True), start=1):

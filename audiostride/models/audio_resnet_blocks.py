@@ -1,0 +1,201 @@
+"""The blocks of an `AudioResNet`: a stem, blocks over time and frequency, blocks over time alone.
+
+Each downsamples by the strides of its convolutions, or by one pooling layer that main branch and shortcut share, so
+that both always have one size.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.strided_conv import StridedConv
+from .audio_cnn import Downsampling
+from .residual_block import whole_strides
+
+
+class DownsamplingBlock(nn.Module):
+    """What the blocks share: a pooling layer, or whole strides for their convolutions.
+
+    Args:
+        downsampling: "strided", "spectral" or "diffstride".
+        stride: (time, mel) stride, for "diffstride" the initial one.
+        smoothness: DiffStride's ramp width R, in DFT bins.
+        aliasing: where the learned aliasing of each axis starts, see `DiffStride`; None: no aliasing.
+        n_axes: 2, or 1 to pool time alone; the mel stride is 1 then.
+
+    Attributes:
+        pool: the pooling layer; None with strided convolutions.
+        conv_stride: (time, mel) stride of the convolutions, 1 where there is a pooling layer.
+    """
+
+    pool: DiffStride | SpectralPool | None
+
+    def __init__(
+        self,
+        downsampling: Downsampling,
+        stride: Sequence[float],
+        smoothness: float,
+        aliasing: float | None,
+        n_axes: int = 2,
+    ):
+        super().__init__()
+        self.conv_stride = whole_strides(downsampling, (stride[0], stride[1]))
+        pooled = tuple(stride[:n_axes])
+        if downsampling == "strided":
+            self.pool = None
+        elif downsampling == "spectral":
+            self.pool = SpectralPool(pooled, aliasing)
+        else:
+            self.pool = DiffStride(pooled, smoothness, aliasing=aliasing)
+
+    def strides(self) -> list[float]:
+        """Current (time, mel) stride."""
+        if self.pool is None:
+            return [float(s) for s in self.conv_stride]
+        pooled = self.pool.strides() if isinstance(self.pool, DiffStride) else list(self.pool.stride)
+        return [*pooled, 1.0][:2]
+
+    def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
+        """Size (time, mel) of the map that a map of size (time, mel) becomes."""
+        sizes = [time, mel]
+        for axis, n in enumerate(sizes):
+            if self.pool is None:
+                sizes[axis] = -(-n // self.conv_stride[axis])
+            elif axis < self.pool.n_axes:
+                sizes[axis] = self.pool.output_length(n, axis)
+        return sizes[0], sizes[1]
+
+
+class Stem(DownsamplingBlock):
+    """``conv 3x3 -> downsample -> BN -> ReLU``; arguments as `DownsamplingBlock`.
+
+    Example:
+        >>> import torch
+        >>> Stem(8, "strided", (1, 2))(torch.zeros(2, 1, 100, 64)).shape
+        torch.Size([2, 8, 100, 32])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        downsampling: Downsampling,
+        stride: Sequence[float],
+        smoothness: float = 1.0,
+        aliasing: float | None = None,
+    ):
+        super().__init__(downsampling, stride, smoothness, aliasing)
+        self.conv = StridedConv(1, channels, (3, 3), self.conv_stride)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, 1, time, mel)`` to ``(batch, channels, time', mel')``."""
+        x = self.conv(x)
+        return self.norm(x if self.pool is None else self.pool(x)).relu()
+
+
+class MelTimeBlock(DownsamplingBlock):
+    """Convolve and downsample over time, then over frequency, with a shortcut around both.
+
+    ``conv 3x1 -> downsample -> BN -> ReLU -> conv 1x3 -> downsample -> BN``, plus the shortcut, then ReLU. The
+    shortcut has the main branch's pooling layer; beside strided convolutions it averages. Arguments as
+    `DownsamplingBlock`.
+
+    Example:
+        >>> import torch
+        >>> MelTimeBlock(4, 8, "diffstride", (2, 2))(torch.zeros(2, 4, 50, 32)).shape
+        torch.Size([2, 8, 27, 17])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        downsampling: Downsampling,
+        stride: Sequence[float],
+        smoothness: float = 1.0,
+        aliasing: float | None = None,
+    ):
+        super().__init__(downsampling, stride, smoothness, aliasing)
+        time, mel = self.conv_stride
+        self.time_conv = StridedConv(in_channels, out_channels, (3, 1), (time, 1))
+        self.time_norm = nn.BatchNorm2d(out_channels)
+        self.mel_conv = StridedConv(out_channels, out_channels, (1, 3), (1, mel))
+        self.mel_norm = nn.BatchNorm2d(out_channels)
+        self.average = averaging((time, mel))
+        self.shortcut = projection(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
+        if self.pool is None:
+            y = self.mel_conv(self.time_norm(self.time_conv(x)).relu())
+        else:
+            y = self.time_norm(self.pool.pool_conv(self.time_conv, x, 0)).relu()
+            y = self.pool.pool_conv(self.mel_conv, y, 1)
+        skipped = self.average(x) if self.pool is None else self.pool(x)
+        return (self.mel_norm(y) + self.shortcut(skipped)).relu()
+
+
+class TimeBlock(DownsamplingBlock):
+    """Depthwise-separable convolution over time, downsampled, with a shortcut.
+
+    ``depthwise conv -> downsample -> BN -> ReLU -> pointwise conv -> BN``, plus the shortcut, then ReLU.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd length of the depthwise convolution, in frames.
+        downsampling: "strided", "spectral" or "diffstride".
+        stride: (time, mel) stride, for "diffstride" the initial one; the mel stride is 1.
+        smoothness: DiffStride's ramp width R, in DFT bins.
+        aliasing: where the learned aliasing starts, see `DiffStride`; None: no aliasing.
+
+    Source:
+        Majumdar & Ginsburg 2020 (MatchboxNet).
+
+    Example:
+        >>> import torch
+        >>> TimeBlock(4, 8, 9, "spectral", (2, 1))(torch.zeros(2, 4, 50, 1)).shape
+        torch.Size([2, 8, 25, 1])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        downsampling: Downsampling,
+        stride: Sequence[float],
+        smoothness: float = 1.0,
+        aliasing: float | None = None,
+    ):
+        super().__init__(downsampling, stride, smoothness, aliasing, n_axes=1)
+        along_time, padding = (self.conv_stride[0], 1), (kernel_size // 2, 0)
+        self.depthwise = nn.Conv2d(
+            in_channels, in_channels, (kernel_size, 1), along_time, padding, groups=in_channels, bias=False
+        )
+        self.depthwise_norm = nn.BatchNorm2d(in_channels)
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.pointwise_norm = nn.BatchNorm2d(out_channels)
+        self.average = averaging(along_time)
+        self.shortcut = projection(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time, 1)`` to ``(batch, out_channels, time', 1)``."""
+        y = self.depthwise_norm(self._pooled(self.depthwise(x))).relu()
+        return (self.pointwise_norm(self.pointwise(y)) + self.shortcut(self._pooled(self.average(x)))).relu()
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return x if self.pool is None else self.pool(x.transpose(2, 3)).transpose(2, 3)  # a pool's axis is the last
+
+
+def averaging(stride: tuple[int, int]) -> nn.Module:
+    """Average over a stride; ceil(N / S) long, as a strided convolution is."""
+    return nn.Identity() if max(stride) == 1 else nn.AvgPool2d(stride, ceil_mode=True)
+
+
+def projection(in_channels: int, out_channels: int) -> nn.Module:
+    """What a shortcut needs where the number of channels changes."""
+    if in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
