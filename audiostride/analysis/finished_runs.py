@@ -138,7 +138,9 @@ def _read_run(folder: Path) -> Run:
 
 def _data_title(task: Mapping[str, Any]) -> str:
     data = task["data"]
-    return Path(str(data.get("path", data["source"]))).name
+    title = Path(str(data.get("path", data["source"]))).name
+    fold = data.get("test_fold")
+    return f"{title} fold {fold['value']}" if fold else title
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

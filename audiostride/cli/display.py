@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _STRIDES_EVERY_S = 0.5
 
+_OTHER_METRICS = {"auc": "AUC", "mean_average_precision": "mAP", "macro_f1": "macro-F1"}
+
 
 class ProgressDisplay:
     """Progress bars on a terminal; without one a line when each step of the work is done.
@@ -147,16 +149,39 @@ def format_strides(strides: Sequence[Sequence[float]]) -> str:
 def scores_table(scores: dict[str, "Score"], title: str) -> Table:
     """Accuracy, loss and whatever else each kind of task is scored by."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    extra = {"auc": "AUC", "mean_average_precision": "mAP", "macro_f1": "macro-F1"}
-    used = [name for name in extra if any(name in score.metrics() for score in scores.values())]
+    used = [name for name in _OTHER_METRICS if any(name in score.metrics() for score in scores.values())]
     table.add_column("task")
-    for heading in ("accuracy", *(extra[name] for name in used), "loss", "clips"):
+    for heading in ("accuracy", *(_OTHER_METRICS[name] for name in used), "loss", "clips"):
         table.add_column(heading, justify="right")
     for task, score in scores.items():
         metrics = score.metrics()
         others = [f"{metrics[name]:.3f}" if name in metrics else "" for name in used]
         table.add_row(task, f"{100 * score.accuracy:.1f} %", *others, f"{score.loss:.4f}", str(score.n))
     return table
+
+
+def folds_table(scores: Mapping[str, Any], title: str) -> Table:
+    """A row for each fold, their mean ± sd, and the accuracy over all clips with its interval.
+
+    Args:
+        scores: of one task, from `summarise_folds`.
+        title: of the table.
+    """
+    used = [name for name in _OTHER_METRICS if name in scores["mean"]]
+    rows = [
+        [row["fold"], f"{100 * row['accuracy']:.1f} %", *(f"{row[name]:.3f}" for name in used), f"{row['loss']:.4f}",
+         str(row["n"])] for row in scores["folds"]
+    ]  # fmt: skip
+    mean, sd, pooled = scores["mean"], scores["sd"], scores["pooled"]
+    others = [mean_and_sd(mean[name], sd[name], 3) for name in used]
+    accuracy = mean_and_sd(100 * mean["accuracy"], 100 * sd["accuracy"], 1)
+    rows.append(["mean ± sd", f"{accuracy} %", *others, mean_and_sd(mean["loss"], sd["loss"], 4), ""])
+    interval = "" if pooled["low"] is None else f" ({100 * pooled['low']:.1f} to {100 * pooled['high']:.1f})"
+    rows.append(
+        ["all clips", f"{100 * pooled['accuracy']:.1f} %{interval}", *("" for _ in used), "", str(pooled["clips"])]
+    )
+    headings = ("fold", "accuracy", *(_OTHER_METRICS[name] for name in used), "loss", "clips")
+    return plain_table(title, headings, rows)
 
 
 def confusion_table(task: str, labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:

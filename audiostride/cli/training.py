@@ -1,4 +1,4 @@
-"""Trainings: `train`, `sweep`, `train-images`."""
+"""Trainings: `train`, `sweep`, `crossval`, `train-images`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -104,15 +104,56 @@ def sweep(
     folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-sweep")
     planned = plan_sweep(recipe, folder, grid or [], numbers, overrides or [])
     outcomes = _train_all(planned)
-    if as_json:
-        print_json([outcome._asdict() | {"path": str(outcome.path)} for outcome in outcomes])
-    else:
-        for outcome in outcomes:
-            typer.echo(f"{outcome.path}  {outcome.state}")
-        if planned[0].recipe.frontend.name == "images":
-            _print_summary(_summary(planned)[0], folder)
+    _print_outcomes(outcomes, as_json)
+    if not as_json and planned[0].recipe.frontend.name == "images":
+        _print_summary(_summary(planned)[0], folder)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(6)
+
+
+def crossval(
+    recipe: Recipe,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every run.")
+    ] = None,
+    folds_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the data whose values name the folds.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="K", help="Draw K folds, by the recipe's seed and data.group.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: runs/NAME-crossval.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe once for each fold of its data, tested on that fold; mean and sd over the folds.
+
+    Give the same command again to go on after an interruption: finished folds are never repeated.
+
+    [bold]Examples[/bold]
+
+      audiostride crossval esc50 --folds-column fold
+
+      audiostride crossval folder tasks.label.data.path=my_sounds --folds 5 --out runs/mine-crossval
+    """
+    from ..analysis.folds import summarise_folds, write_folds
+    from ..training.crossval import plan_crossval
+    from ..training.recipe import load_recipe
+    from .display import folds_table
+
+    folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-crossval")
+    with _display() as display:
+        planned = plan_crossval(recipe, folder, folds_column, folds, overrides or [], display.progress)
+    outcomes = _train_all(planned)
+    if any(outcome.state == "failed" for outcome in outcomes):
+        _print_outcomes(outcomes, as_json)
+        raise typer.Exit(6)
+    found = summarise_folds([run.path for run in planned])
+    write_folds(folder / "crossval.json", found)
+    if as_json:
+        print_json(found)
+        return
+    for task, scores in found["tasks"].items():
+        print_table(folds_table(scores, f"{task}: test scores of the folds in {folder}"))
 
 
 def train_images(
@@ -195,6 +236,14 @@ def _train_all(planned: "Sequence[Planned]") -> "list[Outcome]":
 
     with _display() as display:
         return run_sweep(planned, partial(_train_one, display), display.on_run)
+
+
+def _print_outcomes(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
+    if as_json:
+        print_json([outcome._asdict() | {"path": str(outcome.path)} for outcome in outcomes])
+        return
+    for outcome in outcomes:
+        typer.echo(f"{outcome.path}  {outcome.state}")
 
 
 def _summary(planned: "Sequence[Planned]") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

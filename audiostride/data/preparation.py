@@ -11,9 +11,10 @@ from ..errors import DataError, RecipeError
 from .augment import Augmentation, Gain, LogMelTransform, Noise, SpecAugment, TimeShift, WaveformTransform, noise_files
 from .batches import LabelledClips
 from .cache import cached
-from .clips import Clips, EncodedClips, Progress, drop_bad_files
+from .clips import Clips, EncodedClips, Progress, class_names, drop_bad_files
+from .folds import draw_folds, fold_column, hold_out
 from .labels import label_numbers, task_labels
-from .sections import AugmentSection, EncodedData, TaskSection
+from .sections import AugmentSection, DataSection, EncodedData, TaskSection
 from .splits import assign_splits, resplit, shared_groups
 
 
@@ -44,28 +45,22 @@ def prepare_data(
     Raises:
         DataError: names the file, the column or the label.
     """
-    blocks: list[Any] = []
-    for task in tasks.values():
-        if task.data not in blocks:
-            blocks.append(task.data)
     sets, found, bad_files = [], dict(labels or {}), []
-    for block in blocks:
-        of_block = {name: task for name, task in tasks.items() if task.data == block}
-        key = f"tasks.{next(iter(of_block))}.data"  # what a reader of an error sets
-        clips = block.open(progress, key)
-        for name, task in of_block.items():
+    for block, of_block, key in _blocks(tasks):
+        clips = _open(block, of_block, key, progress)
+        group = getattr(block, "group", None)
+        if (fold := block.test_fold) is not None:
             try:
-                clips.column(task.column)  # a wrong column is an error before an hour of decoding
+                folds = _folds(clips, block, of_block, fold.column, fold.n_folds, seed)
+                clips = hold_out(clips, folds, fold.value)
             except DataError as error:
-                raise DataError(f"tasks.{name}.column: {error}") from error
-        group = None
+                raise DataError(f"{key}.test_fold: {error}") from error
         if isinstance(block, EncodedData):
-            group = block.group
-            clips = resplit(clips, block.split_column, block.splits)
-            if group is not None and not block.allow_shared_groups:
-                _refuse_shared_groups(clips, group, key)
+            _refuse_shared_groups(clips, block, key)
             clips, bad = _checked(clips, block, sample_rate, cache, progress, f"{key}.on_bad_file")
             bad_files += bad
+        if fold is not None and "test" not in clips.splits:
+            raise DataError(f"{key}.test_fold: no file of the fold {fold.value!r} can be used")
         clips = clips.loaded(sample_rate, progress)
         stratify = clips.column(next(iter(of_block.values())).column)
         splits = assign_splits(clips, stratify, seed, validation_fraction, group)
@@ -75,9 +70,56 @@ def prepare_data(
             if task.kind == "binary" and len(found[name]) != 2:
                 raise DataError(f"task {name!r} is binary, but {task.column!r} has {len(found[name])} classes")
             numbers[name] = label_numbers(clips, task.column, found[name], task.kind)
+            if fold is not None:
+                _refuse_untrained(numbers[name], splits, found[name], f"task {name!r}, fold {fold.value!r}")
         skip_bad = isinstance(block, EncodedData) and block.on_bad_file == "skip"
         sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}, skip_bad))
     return sets, {name: found[name] for name in tasks}, bad_files
+
+
+def fold_names(
+    tasks: Mapping[str, TaskSection],
+    column: str | None,
+    n_folds: int | None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[str]:
+    """The folds of the data of all tasks, in order; each was tried, no audio is decoded.
+
+    Args:
+        tasks: the tasks; what their data says of `test_fold` does not count.
+        column: column whose values name the folds; None: they are drawn.
+        n_folds: number of folds to draw, else None.
+        seed: decides a draw.
+        progress: called while the data is opened.
+
+    Raises:
+        DataError: if there is no such column, a fold is empty in one of several data sets, a group is in two
+            folds, or a class is in one fold alone and could not be learned.
+    """
+    tables = []
+    for block, of_block, key in _blocks(tasks):
+        clips = _open(block, of_block, key, progress)
+        try:
+            tables.append((block, of_block, key, clips, _folds(clips, block, of_block, column, n_folds, seed)))
+        except DataError as error:
+            raise DataError(f"{key}: {error}") from error
+    names = class_names(name for *_, folds in tables for name in folds)
+    for block, of_block, key, clips, folds in tables:
+        labels = {name: task_labels(clips, task.column, task.kind) for name, task in of_block.items()}
+        numbers = {
+            name: label_numbers(clips, of_block[name].column, labels[name], of_block[name].kind) for name in labels
+        }
+        for value in names:
+            try:
+                held_out = hold_out(clips, folds, value)
+            except DataError as error:
+                raise DataError(f"{key}: {error}") from error
+            if isinstance(block, EncodedData):
+                _refuse_shared_groups(held_out, block, key)
+            for name in of_block:
+                _refuse_untrained(numbers[name], held_out.splits, labels[name], f"task {name!r}, fold {value!r}")
+    return names
 
 
 def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float | None) -> Augmentation | None:
@@ -132,6 +174,44 @@ def make_class_weights(
     }
 
 
+def _blocks(tasks: Mapping[str, TaskSection]) -> list[tuple[Any, dict[str, TaskSection], str]]:
+    """The different `data` sections, each with its tasks and the key that a reader of an error sets."""
+    blocks: list[Any] = []
+    for task in tasks.values():
+        if task.data not in blocks:
+            blocks.append(task.data)
+    of_blocks = [{name: task for name, task in tasks.items() if task.data == block} for block in blocks]
+    return [(block, own, f"tasks.{next(iter(own))}.data") for block, own in zip(blocks, of_blocks, strict=True)]
+
+
+def _open(block: Any, of_block: Mapping[str, TaskSection], key: str, progress: Progress | None) -> Clips:
+    """The clips that a section names, with the columns of all its tasks; none is decoded."""
+    clips: Clips = block.open(progress, key)
+    for name, task in of_block.items():
+        try:
+            clips.column(task.column)  # a wrong column is an error before an hour of decoding
+        except DataError as error:
+            raise DataError(f"tasks.{name}.column: {error}") from error
+    return resplit(clips, block.split_column, block.splits) if isinstance(block, EncodedData) else clips
+
+
+def _folds(
+    clips: Clips,
+    block: DataSection,
+    of_block: Mapping[str, TaskSection],
+    column: str | None,
+    n_folds: int | None,
+    seed: int,
+) -> Sequence[str]:
+    """The fold of each clip: of a column, or drawn by group with each label of the first task spread evenly."""
+    if n_folds is None:
+        assert column is not None
+        return fold_column(clips, column)
+    group = getattr(block, "group", None)
+    groups = clips.names if group is None else clips.column(group)
+    return draw_folds(groups, clips.column(next(iter(of_block.values())).column), n_folds, seed)
+
+
 def _checked(
     clips: Clips, block: EncodedData, sample_rate: int, cache: str | None, progress: Progress | None, key: str
 ) -> tuple[Clips, list[str]]:
@@ -144,13 +224,30 @@ def _checked(
     return drop_bad_files(clips, sample_rate, block.on_bad_file, progress, key=key)
 
 
-def _refuse_shared_groups(clips: Clips, group: str, key: str) -> None:
-    shared = shared_groups(clips.column(group), clips.splits)
+def _refuse_shared_groups(clips: Clips, block: EncodedData, key: str) -> None:
+    if block.group is None or block.allow_shared_groups:
+        return
+    shared = shared_groups(clips.column(block.group), clips.splits)
     if shared:
         name, sides = next(iter(shared.items()))
         raise DataError(
-            f"{len(shared)} of the groups in {group!r} have clips in more than one split, such as {name!r} in "
+            f"{len(shared)} of the groups in {block.group!r} have clips in more than one split, such as {name!r} in "
             f"{' and '.join(sides)}: scores would be too good. Mend the splits, or set {key}.allow_shared_groups=true."
+        )
+
+
+def _refuse_untrained(numbers: np.ndarray, splits: Sequence[str], labels: Sequence[str], where: str) -> None:
+    """Refuse a fold that takes all clips of a class away from training."""
+
+    def clips_of_each(rows: np.ndarray) -> np.ndarray:
+        return rows.sum(0) if rows.ndim == 2 else np.bincount(rows, minlength=len(labels))
+
+    train = np.array([split == "train" for split in splits])
+    missing = np.flatnonzero((clips_of_each(numbers) > 0) & (clips_of_each(numbers[train]) == 0))
+    if len(missing):
+        raise DataError(
+            f"{where}: the class {labels[missing[0]]!r} has no training clip where this fold is tested; "
+            "every class needs clips, or groups, in several folds"
         )
 
 

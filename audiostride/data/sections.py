@@ -5,7 +5,7 @@ A source is imported when it is opened: a recipe can be read and checked without
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..sections import Section
@@ -14,7 +14,44 @@ if TYPE_CHECKING:
     from .clips import Clips, EncodedClips, Progress
 
 
-class EncodedData(Section):
+class FoldSection(Section):
+    """The fold that is tested while all others train, see `audiostride.data.folds`; `crossval` sets it fold by fold.
+
+    value: the fold that is tested: one of the column's values, or 1 to n_folds.
+    column: column whose values name the folds.
+    n_folds: number of folds that are drawn, by the recipe's seed, where no column names them.
+    """
+
+    value: str
+    column: str | None = None
+    n_folds: int | None = Field(None, ge=2, validate_default=True)
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("n_folds")
+    @classmethod
+    def _column_or_number(cls, n_folds: int | None, info: ValidationInfo) -> int | None:
+        if (info.data.get("column") is None) == (n_folds is None):
+            raise PydanticCustomError("folds", "give column, whose values name the folds, or n_folds to draw them")
+        value = info.data.get("value")
+        if n_folds is not None and value is not None and value not in map(str, range(1, n_folds + 1)):
+            raise PydanticCustomError("folds", "has no fold {value}, they are called 1 to n_folds", {"value": value})
+        return n_folds
+
+
+class DataSection(Section):
+    """What all data sets have in common.
+
+    test_fold: tests on one fold and trains on all others; the data's own splits are pooled first.
+    """
+
+    test_fold: FoldSection | None = None
+
+
+class EncodedData(DataSection):
     """What all data sets of audio files have in common.
 
     group: column whose equal values stay on one side of a split (speaker, recording, location).
@@ -128,7 +165,7 @@ class ShardData(EncodedData):
         return read_shards(self.path, progress)
 
 
-class RipplesData(Section):
+class RipplesData(DataSection):
     """The embedded data set of moving ripples, see `audiostride.data.ripples`."""
 
     source: Literal["ripples"]
@@ -142,7 +179,7 @@ class RipplesData(Section):
         return make_ripples(self.n_clips, self.seed, progress)
 
 
-class ImagesData(Section):
+class ImagesData(DataSection):
     """Images, see `audiostride.data.images`; the label column is "label"."""
 
     source: Literal["images"]

@@ -90,11 +90,22 @@ def plan_sweep(
             name = "_".join(_part(key, value, names) for key, value in zip(names, point, strict=True))
             name = "_".join(filter(None, [name, f"seed-{resolved.seed}"]))
             planned.append(Planned(out / name, resolved))
-    if len({run.path for run in planned}) < len(planned):
-        raise UsageError("two values of the grid differ only in characters that a directory name cannot hold")
+    check_directories(planned)
+    return planned
+
+
+def check_directories(planned: Sequence[Planned]) -> None:
+    """Refuse runs of which two share a directory, or one would go where something else is, see `check_belongs`.
+
+    Raises:
+        UsageError: names the directory.
+    """
+    paths = [run.path for run in planned]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise UsageError(f"{twice}: two values differ only in characters that a directory name cannot hold")
     for run in planned:
         check_belongs(run)
-    return planned
 
 
 def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcome | Planned], None]) -> list[Outcome]:
@@ -159,6 +170,16 @@ def check_belongs(run: Planned) -> None:
         )
 
 
+def plain_name(value: str) -> str:
+    """A value as part of a directory's name.
+
+    Example:
+        >>> plain_name("[[2, 2], [1, 1]]")
+        '2-2-1-1'
+    """
+    return re.sub(r"[^\w.+-]+", "-", value).strip("-")
+
+
 def _text(value: Any) -> str:
     """A value of a recipe's sweep as the command line would give it."""
     return value if isinstance(value, str) else json.dumps(value)
@@ -182,8 +203,7 @@ def _part(key: str, value: str, keys: Sequence[str]) -> str:
     last = key.rpartition(".")[2]
     if sum(other.rpartition(".")[2] == last for other in keys) > 1:
         last = key
-    value = re.sub(r"[^\w.+-]+", "-", value).strip("-")
-    return value if last == "downsampling" else f"{last}-{value}"
+    return plain_name(value) if last == "downsampling" else f"{last}-{plain_name(value)}"
 
 
 def _is_old_image_run(run_dir: Path) -> bool:
