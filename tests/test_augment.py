@@ -9,6 +9,7 @@ import torch
 
 from audiostride.data.augment import (
     Augmentation,
+    ColouredNoise,
     Gain,
     Noise,
     OnTensor,
@@ -73,6 +74,21 @@ def test_noise_shorter_than_the_window_is_repeated_and_silence_stays_silent(tmp_
     np.testing.assert_array_equal(noise(silence, rng()), silence)
     with pytest.raises(DataError, match="no such folder"):
         noise_files(tmp_path / "nowhere")
+
+
+def test_coloured_noise_lies_between_white_and_brown_at_the_wanted_ratio() -> None:
+    clean = tone(440)
+    slopes = []
+    for seed in range(40):
+        noise = ColouredNoise((15.0, 15.0))(clean, rng(seed)) - clean
+        assert 10 * np.log10(np.square(clean).mean() / np.square(noise).mean()) == pytest.approx(15, abs=0.01)
+        power = np.square(np.abs(np.fft.rfft(noise)))
+        slopes.append(np.log10(power[1000:2000].mean() / power[100:200].mean()))  # a decade apart
+    assert -2.2 < min(slopes) < -1.5
+    assert -0.5 < max(slopes) < 0.2
+    silence = np.zeros(RATE, np.float32)
+    np.testing.assert_array_equal(ColouredNoise()(silence, rng()), silence)
+    assert ColouredNoise(probability=0.25)(clean, rng(1)) is clean
 
 
 def test_noise_hits_the_stated_share_of_windows(tmp_path: Path) -> None:

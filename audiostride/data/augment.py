@@ -99,11 +99,37 @@ class Noise:
         info = audio_info(path)
         start_s = rng.uniform(0, max(0.0, info.frames / info.sample_rate - wanted_s))
         noise = np.resize(read_audio(path, self.sample_rate, start_s, wanted_s), len(waveform))
-        signal_power, noise_power = np.square(waveform).mean(), np.square(noise).mean()
-        if not (signal_power > 0 and noise_power > 0):
+        return _add_noise(waveform, noise, rng.uniform(*self.snr_db))
+
+
+@dataclass(frozen=True)
+class ColouredNoise:
+    """Add random noise whose power falls with frequency as 1 / f^b, at a random signal-to-noise ratio.
+
+    b is drawn from 0 (white) to 2 (brown), so a network learns from no recording's own noise floor. A silent window
+    stays silent.
+
+    Attributes:
+        snr_db: range of the ratio of the powers, in dB.
+        probability: share of the windows that get noise.
+
+    Example:
+        >>> tone = np.sin(np.arange(16000.0)).astype(np.float32)
+        >>> noise = ColouredNoise(snr_db=(20.0, 20.0))(tone, np.random.default_rng(0)) - tone
+        >>> bool(np.isclose(10 * np.log10(np.square(tone).mean() / np.square(noise).mean()), 20.0, atol=0.01))
+        True
+    """
+
+    snr_db: tuple[float, float] = (10.0, 50.0)
+    probability: float = 1.0
+
+    def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() >= self.probability:
             return waveform
-        wanted_power = signal_power / 10 ** (rng.uniform(*self.snr_db) / 10)
-        return waveform + noise * np.float32(np.sqrt(wanted_power / noise_power))
+        spectrum = np.fft.rfft(rng.standard_normal(len(waveform)))
+        spectrum[0] = 0.0
+        spectrum[1:] *= np.arange(1, len(spectrum)) ** (-rng.uniform(0, 2) / 2)
+        return _add_noise(waveform, np.fft.irfft(spectrum, len(waveform)), rng.uniform(*self.snr_db))
 
 
 @dataclass(frozen=True)
@@ -245,6 +271,13 @@ def augmented(frontend: nn.Module, transforms: Sequence[LogMelTransform], seeds:
         yield
     finally:
         handle.remove()
+
+
+def _add_noise(waveform: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+    signal_power, noise_power = np.square(waveform).mean(), np.square(noise).mean()
+    if not (signal_power > 0 and noise_power > 0):
+        return waveform
+    return waveform + (noise * np.sqrt(signal_power / 10 ** (snr_db / 10) / noise_power)).astype(np.float32)
 
 
 def noise_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:

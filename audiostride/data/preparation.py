@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, RecipeError
-from .augment import Augmentation, Gain, LogMelTransform, Noise, SpecAugment, TimeShift, WaveformTransform, noise_files
+from .augment import (
+    Augmentation,
+    ColouredNoise,
+    Gain,
+    LogMelTransform,
+    Noise,
+    SpecAugment,
+    TimeShift,
+    WaveformTransform,
+    noise_files,
+)
 from .batches import LabelledClips
 from .cache import cached
 from .clips import Clips, EncodedClips, Progress, class_names, drop_bad_files
@@ -142,6 +152,9 @@ def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float |
     if section.noise is not None:
         snr_db = _range("augment.noise.snr_db", section.noise.snr_db)
         waveform.append(Noise(noise_files(section.noise.path), sample_rate, snr_db, section.noise.probability))
+    if section.coloured_noise is not None:
+        snr_db = _range("augment.coloured_noise.snr_db", section.coloured_noise.snr_db)
+        waveform.append(ColouredNoise(snr_db, section.coloured_noise.probability))
     log_mel: list[LogMelTransform] = []
     if section.spec_augment is not None:
         masks = section.spec_augment

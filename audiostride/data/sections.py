@@ -223,6 +223,13 @@ class NoiseSection(Section):
     probability: float = Field(1.0, gt=0, le=1)
 
 
+class ColouredNoiseSection(Section):
+    """Noise that is drawn, see `audiostride.data.augment.ColouredNoise`."""
+
+    snr_db: Annotated[list[float], Field(min_length=2, max_length=2)] = [10.0, 50.0]
+    probability: float = Field(1.0, gt=0, le=1)
+
+
 class SpecAugmentSection(Section):
     """Masks on the log-mel spectrogram, see `audiostride.data.augment.SpecAugment`."""
 
@@ -239,5 +246,6 @@ class AugmentSection(Section):
     time_shift_ms: float | None = Field(None, gt=0)
     gain_db: float | None = Field(None, gt=0, le=60)
     noise: NoiseSection | None = None
+    coloured_noise: ColouredNoiseSection | None = None
     mixup: float | None = Field(None, gt=0)
     spec_augment: SpecAugmentSection | None = None
