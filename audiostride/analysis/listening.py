@@ -57,16 +57,19 @@ def trunk_gain(
         raise UsageError(f"the network has layers 1 to {len(trunk.blocks)}, got {layers}")
     gains = (np.ones(n_frames // 2 + 1), np.ones(n_mels // 2 + 1))
     sizes = trunk.map_sizes(n_frames, n_mels)
+    if trunk.settings["downsampling"] == "strided":
+        raise UsageError("strided convolutions have no cut-off: what lies above it is folded back, not removed")
     for block, lengths in list(zip(trunk.blocks, sizes, strict=False))[:layers]:
         if not isinstance(block.pool, SpectralDownsampling):
-            raise UsageError("strided convolutions have no cut-off: what lies above it is folded back, not removed")
-        for axis, gain in enumerate(gains[: block.pool.n_axes]):
-            crop = block.pool.axis_crop(lengths[axis], axis)
+            continue
+        for number, axis in enumerate(block.pooled_axes):
+            gain = gains[axis]
+            crop = block.pool.axis_crop(lengths[axis], number)
             mask = np.ones(crop.n_bins)
             if isinstance(block.pool, DiffStride):
-                stride = block.pool.stride[axis % len(block.pool.stride)].detach()
+                stride = block.pool.stride[number % len(block.pool.stride)].detach()
                 mask = diffstride_mask(crop, stride, block.pool.smoothness).cpu().double().numpy()
-            mask = mask + (block.pool.axis_alpha(axis) or 0.0) * (1 - mask)
+            mask = mask + (block.pool.axis_alpha(number) or 0.0) * (1 - mask)
             gain[: crop.n_bins] *= mask[: len(gain)]
             gain[crop.n_bins :] = 0
     return gains

@@ -84,7 +84,7 @@ def layer_responses(trunk: SpectrogramTrunk, log_mel: Tensor, frame_rate: float)
         frame_rate: of the input, in Hz.
 
     Returns:
-        Two responses a block, time then mel; one where only time is pooled.
+        A response a block and axis that is pooled, time then mel.
 
     Example:
         >>> responses = layer_responses(AudioCNN(channels=(4, 4), strides=((2, 2), (1, 3))),
@@ -97,31 +97,34 @@ def layer_responses(trunk: SpectrogramTrunk, log_mel: Tensor, frame_rate: float)
     was_training = trunk.training
     trunk.eval()
     steps = _cnn_poolings(trunk, log_mel) if isinstance(trunk, AudioCNN) else _shortcut_poolings(trunk, log_mel)
-    for number, pool, axis, before, after in steps:
-        dim = before.dim() - pool.n_axes + axis
-        modulation = [k * per_bin[AXES[axis]] for k in range(before.shape[dim] // 2 + 1)]
-        measured = (_gain if pool.aliasing is None else _folded_gain)(before, after, dim)
-        mask = _mask(pool, before.shape[dim], axis)
-        responses.append(LayerResponse(number, AXES[axis], modulation, mask, measured))
+    for layer, pool, number, axis, before, after in steps:
+        n = before.shape[2 + axis]
+        modulation = [k * per_bin[AXES[axis]] for k in range(n // 2 + 1)]
+        measured = (_gain if pool.aliasing is None else _folded_gain)(before, after, 2 + axis)
+        responses.append(LayerResponse(layer, AXES[axis], modulation, _mask(pool, n, number), measured))
     trunk.train(was_training)
     return responses
 
 
-def _cnn_poolings(trunk: AudioCNN, x: Tensor) -> Iterator[tuple[int, DiffStride, int, Tensor, Tensor]]:
-    """Layer, pool, axis, and the map before and after it, as the network runs it."""
-    for number, block in enumerate(trunk.separable_blocks, start=1):
+Step = tuple[int, DiffStride, int, int, Tensor, Tensor]
+"""Number of the layer, its pool, which of the pool's axes, time (0) or mel (1), the map before and after."""
+
+
+def _cnn_poolings(trunk: AudioCNN, x: Tensor) -> Iterator[Step]:
+    """What every pool does, as the network runs it."""
+    for layer, block in enumerate(trunk.separable_blocks, start=1):
         if not isinstance(block.pool, DiffStride):
             x = block(x)
             continue
         layers = ((block.time_conv, block.time_norm), (block.mel_conv, block.mel_norm))
         for axis, (conv, norm) in enumerate(layers):
             after = block.pool.pool_conv(conv, x, axis)
-            yield number, block.pool, axis, conv(x), after
+            yield layer, block.pool, axis, axis, conv(x), after
             x = norm(after.relu())
 
 
-def _shortcut_poolings(trunk: AudioResNet, log_mel: Tensor) -> Iterator[tuple[int, DiffStride, int, Tensor, Tensor]]:
-    """The same of what each block pools for its shortcut, and would for the stem's: its input."""
+def _shortcut_poolings(trunk: AudioResNet, log_mel: Tensor) -> Iterator[Step]:
+    """What every pool does to its block's input: what the shortcuts pool, and the stem's would."""
     inputs: list[Tensor] = []
     handles = [block.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for block in trunk.blocks]
     try:
@@ -129,13 +132,12 @@ def _shortcut_poolings(trunk: AudioResNet, log_mel: Tensor) -> Iterator[tuple[in
     finally:
         for handle in handles:
             handle.remove()
-    for number, (block, x) in enumerate(zip(trunk.blocks, inputs, strict=True), start=1):
+    for layer, (block, x) in enumerate(zip(trunk.blocks, inputs, strict=True), start=1):
         if not isinstance(block.pool, DiffStride):
             continue
-        x = x.transpose(2, 3) if block.pool.n_axes == 1 else x  # a pool of one axis pools the last
-        for axis in range(block.pool.n_axes):
-            after = block.pool.pool_axis(x, axis)
-            yield number, block.pool, axis, x, after
+        for number, axis in enumerate(block.pooled_axes):
+            after = block.pool_axis(x, axis)
+            yield layer, block.pool, number, axis, x, after
             x = after
 
 
@@ -217,11 +219,11 @@ def ripple_response(
     return RippleResponse(list(rates_hz), list(scales), *(_to_one(grid) for grid in grids))
 
 
-def _mask(pool: DiffStride, n: int, axis: int) -> list[float]:
-    crop, stride = pool.axis_crop(n, axis), pool.stride[axis % len(pool.stride)]
+def _mask(pool: DiffStride, n: int, number: int) -> list[float]:
+    crop, stride = pool.axis_crop(n, number), pool.stride[number % len(pool.stride)]
     mask = diffstride_mask(crop, stride, pool.smoothness).tolist()
     mask += [0.0] * (n // 2 + 1 - len(mask))
-    alpha = pool.axis_alpha(axis) or 0.0
+    alpha = pool.axis_alpha(number) or 0.0
     return [gain + alpha * (1 - gain) for gain in mask]
 
 

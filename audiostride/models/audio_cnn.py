@@ -55,6 +55,7 @@ class SeparableBlock(nn.Module):
         self.time_norm = nn.BatchNorm2d(out_channels)
         self.mel_conv = StridedConv(out_channels, out_channels, (1, 3), (1, conv_stride[1]))
         self.mel_norm = nn.BatchNorm2d(out_channels)
+        self.pooled_axes = [] if downsampling == "strided" else [0, 1]
         if downsampling == "strided":
             self.pool = None
         elif downsampling == "spectral":

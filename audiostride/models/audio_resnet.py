@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.strides import model_aliasing
 from .audio_cnn import Downsampling, check_aliasing
 from .audio_resnet_blocks import MelTimeBlock, Stem, TimeBlock
 
@@ -31,8 +30,8 @@ class AudioResNet(nn.Module):
             3x3 convolution. At least the stem.
         time_channels: output channels of the blocks over time; empty: there are none, and an embedding
             holds every channel of every mel region.
-        strides: (time, mel) stride of every block, for diffstride the initial one; the mel stride of a
-            block over time is 1.
+        strides: (time, mel) stride of every block, for diffstride the initial one. A stride of 1 is not
+            learned: its axis keeps its length. The mel stride of a block over time is 1.
         mel_regions: equal parts of the mel axis that become channels.
         kernel_size: odd length of the convolutions of the blocks over time, in frames of their input.
         pooling: what an embedding holds of the frames: their "mean", "max" or both.
@@ -134,8 +133,7 @@ class AudioResNet(nn.Module):
 
     def aliasing(self) -> list[list[float]] | None:
         """Current (time, mel) aliasing of each block, in [0, 1]; None if none is learned."""
-        found = model_aliasing(self)
-        return found and [[*alphas, 0.0][:2] for alphas in found]
+        return None if self.settings["aliasing"] is None else [block.aliasing() for block in self.blocks]
 
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
         """Size (time, mel) of the input of each block, and of the last one's output.

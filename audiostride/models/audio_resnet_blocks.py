@@ -17,53 +17,74 @@ from .residual_block import whole_strides
 class DownsamplingBlock(nn.Module):
     """What the blocks share: a pooling layer, or whole strides for their convolutions.
 
+    An axis whose stride is 1 is not pooled, and its stride is not learned: a matrix of a long axis that hardly
+    downsamples would cost the most of all.
+
     Args:
         downsampling: "strided", "spectral" or "diffstride".
         stride: (time, mel) stride, for "diffstride" the initial one.
         smoothness: DiffStride's ramp width R, in DFT bins.
         aliasing: where the learned aliasing of each axis starts, see `DiffStride`; None: no aliasing.
-        n_axes: 2, or 1 to pool time alone; the mel stride is 1 then.
 
     Attributes:
-        pool: the pooling layer; None with strided convolutions.
+        pool: the pooling layer of the axes that are pooled; None if there is none, or with strided convolutions.
+        pooled_axes: axes of the pooling layer, 0 for time and 1 for mel.
         conv_stride: (time, mel) stride of the convolutions, 1 where there is a pooling layer.
     """
 
     pool: DiffStride | SpectralPool | None
 
-    def __init__(
-        self,
-        downsampling: Downsampling,
-        stride: Sequence[float],
-        smoothness: float,
-        aliasing: float | None,
-        n_axes: int = 2,
-    ):
+    def __init__(self, downsampling: Downsampling, stride: Sequence[float], smoothness: float, aliasing: float | None):
         super().__init__()
         self.conv_stride = whole_strides(downsampling, (stride[0], stride[1]))
-        pooled = tuple(stride[:n_axes])
-        if downsampling == "strided":
+        self.pooled_axes = [axis for axis in (0, 1) if stride[axis] != 1 and downsampling != "strided"]
+        pooled = tuple(stride[axis] for axis in self.pooled_axes)
+        if not pooled:
             self.pool = None
         elif downsampling == "spectral":
             self.pool = SpectralPool(pooled, aliasing)
         else:
             self.pool = DiffStride(pooled, smoothness, aliasing=aliasing)
 
+    def pool_axis(self, x: Tensor, axis: int) -> Tensor:
+        """Pool one axis of ``(batch, channel, time, mel)``, if it is pooled."""
+        if self.pool is None or axis not in self.pooled_axes:
+            return x
+        if len(self.pooled_axes) == 2:
+            return self.pool.pool_axis(x, axis)
+        return self.pool(x) if axis == 1 else self.pool(x.transpose(2, 3)).transpose(2, 3)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Pool both axes, if they are pooled."""
+        return self.pool_axis(self.pool_axis(x, 0), 1)
+
+    def conv_axis(self, conv: StridedConv, x: Tensor, axis: int) -> Tensor:
+        """Convolve along one axis and pool it."""
+        if self.pool is not None and len(self.pooled_axes) == 2:
+            return self.pool.pool_conv(conv, x, axis)
+        return self.pool_axis(conv(x), axis)
+
+    def by_axis(self, values: Sequence[float], other: float) -> list[float]:
+        """(time, mel) values of which the pooling layer has those of its axes."""
+        own = dict(zip(self.pooled_axes, values, strict=True))
+        return [own.get(axis, other) for axis in (0, 1)]
+
     def strides(self) -> list[float]:
         """Current (time, mel) stride."""
         if self.pool is None:
             return [float(s) for s in self.conv_stride]
-        pooled = self.pool.strides() if isinstance(self.pool, DiffStride) else list(self.pool.stride)
-        return [*pooled, 1.0][:2]
+        return self.by_axis(self.pool.strides() if isinstance(self.pool, DiffStride) else self.pool.stride, 1.0)
+
+    def aliasing(self) -> list[float]:
+        """Current (time, mel) aliasing, 0 where nothing is pooled."""
+        return self.by_axis((self.pool.alphas() if self.pool else []) or [], 0.0)
 
     def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
         """Size (time, mel) of the map that a map of size (time, mel) becomes."""
-        sizes = [time, mel]
-        for axis, n in enumerate(sizes):
-            if self.pool is None:
-                sizes[axis] = -(-n // self.conv_stride[axis])
-            elif axis < self.pool.n_axes:
-                sizes[axis] = self.pool.output_length(n, axis)
+        sizes = [-(-n // stride) for n, stride in zip((time, mel), self.conv_stride, strict=True)]
+        for number, axis in enumerate(self.pooled_axes):
+            assert self.pool is not None
+            sizes[axis] = self.pool.output_length(sizes[axis], number)
         return sizes[0], sizes[1]
 
 
@@ -90,8 +111,7 @@ class Stem(DownsamplingBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, 1, time, mel)`` to ``(batch, channels, time', mel')``."""
-        x = self.conv(x)
-        return self.norm(x if self.pool is None else self.pool(x)).relu()
+        return self.norm(self.pooled(self.conv(x))).relu()
 
 
 class MelTimeBlock(DownsamplingBlock):
@@ -127,13 +147,9 @@ class MelTimeBlock(DownsamplingBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
-        if self.pool is None:
-            y = self.mel_conv(self.time_norm(self.time_conv(x)).relu())
-        else:
-            y = self.time_norm(self.pool.pool_conv(self.time_conv, x, 0)).relu()
-            y = self.pool.pool_conv(self.mel_conv, y, 1)
-        skipped = self.average(x) if self.pool is None else self.pool(x)
-        return (self.mel_norm(y) + self.shortcut(skipped)).relu()
+        y = self.time_norm(self.conv_axis(self.time_conv, x, 0)).relu()
+        y = self.mel_norm(self.conv_axis(self.mel_conv, y, 1))
+        return (y + self.shortcut(self.pooled(self.average(x)))).relu()
 
 
 class TimeBlock(DownsamplingBlock):
@@ -169,7 +185,7 @@ class TimeBlock(DownsamplingBlock):
         smoothness: float = 1.0,
         aliasing: float | None = None,
     ):
-        super().__init__(downsampling, stride, smoothness, aliasing, n_axes=1)
+        super().__init__(downsampling, stride, smoothness, aliasing)
         along_time, padding = (self.conv_stride[0], 1), (kernel_size // 2, 0)
         self.depthwise = nn.Conv2d(
             in_channels, in_channels, (kernel_size, 1), along_time, padding, groups=in_channels, bias=False
@@ -182,11 +198,8 @@ class TimeBlock(DownsamplingBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, in_channels, time, 1)`` to ``(batch, out_channels, time', 1)``."""
-        y = self.depthwise_norm(self._pooled(self.depthwise(x))).relu()
-        return (self.pointwise_norm(self.pointwise(y)) + self.shortcut(self._pooled(self.average(x)))).relu()
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        return x if self.pool is None else self.pool(x.transpose(2, 3)).transpose(2, 3)  # a pool's axis is the last
+        y = self.depthwise_norm(self.pooled(self.depthwise(x))).relu()
+        return (self.pointwise_norm(self.pointwise(y)) + self.shortcut(self.pooled(self.average(x)))).relu()
 
 
 def averaging(stride: tuple[int, int]) -> nn.Module:

@@ -37,7 +37,8 @@ def state_at(model: AudioNetwork, strides: Sequence[Sequence[float]]) -> dict[st
     with torch.no_grad():
         for block, stride in zip(trunk.blocks, strides, strict=True):
             if isinstance(block.pool, DiffStride):
-                block.pool.stride.copy_(torch.tensor(stride[: len(block.pool.stride)]))
+                own = [stride[axis] for axis in block.pooled_axes]
+                block.pool.stride.copy_(torch.tensor(own[: len(block.pool.stride)]))
     n_frames = model.window_length // frontend.hop_length
     rows = trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate)
     by_axis = [[row.cumulative.continuous for row in rows if row.axis == axis] for axis in AXES]
