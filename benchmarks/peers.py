@@ -30,6 +30,7 @@ from audiostride.analysis.plot_style import FAINT, PALETTE, new_figure, save, sh
 from audiostride.data.batches import LabelledClips
 from audiostride.layers.strides import freeze_strides
 from audiostride.models.log_mel import LogMel
+from audiostride.models.registry import RESNET_SIZES
 from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.run import run
 from audiostride.training.setup import make_network, read_data
@@ -37,8 +38,15 @@ from audiostride.training.setup import make_network, read_data
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+RESNETS = {
+    f"{size}{' ' * bool(kind)}{kind}": "{name: audio_resnet, "
+    f"downsampling: {'diffstride, aliasing: 0.1' if kind == 'aliasing' else kind or 'strided'}, "
+    f"channels: {list(widths['channels'])}, time_channels: {list(widths['time_channels'])}}}"
+    for size, widths in RESNET_SIZES.items()
+    for kind in ("", "diffstride", "aliasing")
+}
 NARROW = "channels: [16, 32, 64, 64, 128, 128], smoothness: 1"
-OURS = {
+OURS = RESNETS | {
     "strided": f"{{name: audio_cnn, downsampling: strided, {NARROW}}}",
     "spectral": f"{{name: audio_cnn, downsampling: spectral, {NARROW}}}",
     "diffstride": f"{{name: audio_cnn, downsampling: diffstride, {NARROW}}}",

@@ -16,7 +16,7 @@ from .network import Frontend
 from .wave_cnn import RawWaveform, WaveCNN
 
 _SMALL = {"channels": (16, 32, 64, 64, 128, 128), "smoothness": 1.0}
-_RESNETS: dict[str, dict[str, Any]] = {
+RESNET_SIZES: dict[str, dict[str, Any]] = {
     "nano": {"channels": (16, 24, 32), "time_channels": (64, 64, 64)},
     "small": {"channels": (24, 48, 64), "time_channels": (128, 128, 128)},
     "base": {"channels": (32, 64, 96), "time_channels": (192, 192, 192)},
@@ -32,7 +32,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "audio_cnn_small_diffstride": ("audio_cnn", {"downsampling": "diffstride", **_SMALL}),
     **{
         f"audio_resnet_{size}_{kind}": ("audio_resnet", {"downsampling": kind, **widths})
-        for size, widths in _RESNETS.items()
+        for size, widths in RESNET_SIZES.items()
         for kind in get_args(Downsampling)
     },
     "resnet18_strided": ("resnet", {"downsampling": "strided"}),
