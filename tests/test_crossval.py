@@ -218,14 +218,14 @@ def test_the_interval_of_an_accuracy_is_that_of_its_groups() -> None:
 def test_the_interval_of_an_accuracy_is_that_of_a_difference_from_always_wrong() -> None:
     random = np.random.RandomState(SEED)
     groups = [f"s{number}" for number in random.randint(0, 30, 500)]
-    right = random.randint(0, 2, 500).astype(bool)
+    right = random.randint(0, 2, 500).astype(bool).tolist()
     clips = [str(i) for i in range(500)]
     found = paired_difference(
         [(0, dict(zip(clips, right, strict=True)))],
         [(0, dict.fromkeys(clips, False))],
         dict(zip(clips, groups, strict=True)),
     )
-    own = accuracy_interval(right.astype(float).tolist(), groups)
+    own = accuracy_interval(list(map(float, right)), groups)
     assert own["accuracy"] == pytest.approx(found["difference"])
     assert (own["low"], own["high"]) == pytest.approx((found["low"], found["high"]), abs=0.005)
 
@@ -275,6 +275,15 @@ def test_a_recipe_with_a_sweep_is_refused(recipe: str) -> None:
 def test_a_missing_column_is_answered_with_the_nearest(recipe: str) -> None:
     with pytest.raises(DataError, match=r"tasks\.label\.data: .*'folds'.*did you mean 'fold'"):
         plan_crossval(recipe, Path("nowhere"), "folds")
+
+
+def test_a_fold_that_one_of_two_data_sets_lacks_is_named(recipe: str, tmp_path: Path) -> None:
+    rows = [row for row in sounds(tmp_path / "others") if row[6] != "10"]
+    write_tables(tmp_path / "others", rows)
+    other = f"tasks.loud.data.path={tmp_path / 'others'}"
+    with pytest.raises(DataError, match=r"tasks\.loud\.data: there are no clips of the fold '10'"):
+        plan_crossval(recipe, Path("nowhere"), "fold", overrides=[other])
+    assert len(plan_crossval(recipe, Path("nowhere"), n_folds=4, overrides=[other])) == 4
 
 
 def test_a_clip_without_a_fold_is_named(tmp_path: Path, recipe: str) -> None:

@@ -41,8 +41,7 @@ COMMANDS: dict[str, list[str]] = {
     "docs/sweeps.md": [*NARROW, "train.steps=2", "tasks.rate.data.n_clips=250", "tasks.scale.data.n_clips=250"],
     "docs/images.md": [],
 }
-"""Pages whose ```sh blocks are run, with what is appended to their `train`, `sweep` and `crossval` commands to make them
-quick.
+"""Pages whose ```sh blocks are run, with what is appended to their trainings to make them quick.
 
 A block runs as it stands, in bash, in a folder with the sounds and runs that the pages speak of. A block
 that begins with ```sh skip is left out: it needs hours, a GPU or data that is not here.
