@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from small_training import SEED
 from typer.testing import CliRunner
 
 from audiostride.analysis.comparison import compare
 from audiostride.analysis.finished_runs import find_runs
 from audiostride.analysis.folds import summarise_folds
+from audiostride.analysis.significance import accuracy_interval, paired_difference
 from audiostride.cli import app
 from audiostride.data.folds import draw_folds
 from audiostride.errors import DataError, RecipeError, UsageError
@@ -102,7 +104,7 @@ def test_drawn_folds_hold_every_label_evenly_and_depend_on_the_seed_alone() -> N
 
 
 def test_drawn_folds_keep_groups_together_and_differ_by_no_more_than_one_of_them() -> None:
-    sizes = np.random.RandomState(0).randint(1, 12, 60)
+    sizes = np.random.RandomState(SEED).randint(1, 12, 60)
     groups = [f"s{number}" for number, size in enumerate(sizes) for _ in range(size)]
     folds = draw_folds(groups, ["a"] * len(groups), 4, seed=0)
     assert len(set(zip(groups, folds, strict=True))) == 60
@@ -201,6 +203,33 @@ def test_mean_and_sd_are_over_folds_and_pooled_is_over_clips(crossval: tuple) ->
         assert (pooled["clips"], pooled["groups"]) == (36, 12)
 
 
+def test_the_interval_of_an_accuracy_is_that_of_its_groups() -> None:
+    right, names = [1.0, 0.0] * 200, [f"{i}.wav" for i in range(400)]
+    clips = accuracy_interval(right, names)
+    half = 1.96 * (0.25 / 399) ** 0.5  # a mean of 400 independent clips, half of them correct
+    assert (clips["low"], clips["high"]) == pytest.approx((0.5 - half, 0.5 + half), abs=0.004)
+    pairs = accuracy_interval(np.repeat(right[::2] + right[1::2], 2).tolist(), np.repeat(names, 2).tolist())
+    assert (pairs["low"], pairs["high"]) == pytest.approx((clips["low"], clips["high"]), abs=0.004)
+    assert (pairs["clips"], pairs["groups"]) == (800, 400)
+    alone = accuracy_interval(right, ["ann"] * 400)
+    assert (alone["accuracy"], alone["low"], alone["high"]) == (0.5, None, None)
+
+
+def test_the_interval_of_an_accuracy_is_that_of_a_difference_from_always_wrong() -> None:
+    random = np.random.RandomState(SEED)
+    groups = [f"s{number}" for number in random.randint(0, 30, 500)]
+    right = random.randint(0, 2, 500).astype(bool).tolist()
+    clips = [str(i) for i in range(500)]
+    found = paired_difference(
+        [(0, dict(zip(clips, right, strict=True)))],
+        [(0, dict.fromkeys(clips, False))],
+        dict(zip(clips, groups, strict=True)),
+    )
+    own = accuracy_interval(list(map(float, right)), groups)
+    assert own["accuracy"] == pytest.approx(found["difference"])
+    assert (own["low"], own["high"]) == pytest.approx((found["low"], found["high"]), abs=0.005)
+
+
 def test_the_table_has_every_fold_the_mean_and_all_clips(crossval: tuple) -> None:
     recipe, out, found = crossval
     done = CliRunner().invoke(app, ["crossval", recipe, "--folds-column", "fold", "-o", str(out)])
@@ -246,6 +275,15 @@ def test_a_recipe_with_a_sweep_is_refused(recipe: str) -> None:
 def test_a_missing_column_is_answered_with_the_nearest(recipe: str) -> None:
     with pytest.raises(DataError, match=r"tasks\.label\.data: .*'folds'.*did you mean 'fold'"):
         plan_crossval(recipe, Path("nowhere"), "folds")
+
+
+def test_a_fold_that_one_of_two_data_sets_lacks_is_named(recipe: str, tmp_path: Path) -> None:
+    rows = [row for row in sounds(tmp_path / "others") if row[6] != "10"]
+    write_tables(tmp_path / "others", rows)
+    other = f"tasks.loud.data.path={tmp_path / 'others'}"
+    with pytest.raises(DataError, match=r"tasks\.loud\.data: there are no clips of the fold '10'"):
+        plan_crossval(recipe, Path("nowhere"), "fold", overrides=[other])
+    assert len(plan_crossval(recipe, Path("nowhere"), n_folds=4, overrides=[other])) == 4
 
 
 def test_a_clip_without_a_fold_is_named(tmp_path: Path, recipe: str) -> None:

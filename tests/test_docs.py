@@ -41,7 +41,7 @@ COMMANDS: dict[str, list[str]] = {
     "docs/sweeps.md": [*NARROW, "train.steps=2", "tasks.rate.data.n_clips=250", "tasks.scale.data.n_clips=250"],
     "docs/images.md": [],
 }
-"""Pages whose ```sh blocks are run, with what is appended to their `train` and `sweep` commands to make them quick.
+"""Pages whose ```sh blocks are run, with what is appended to their trainings to make them quick.
 
 A block runs as it stands, in bash, in a folder with the sounds and runs that the pages speak of. A block
 that begins with ```sh skip is left out: it needs hours, a GPU or data that is not here.
@@ -85,7 +85,7 @@ def programs(folder: Path, quick: list[str]) -> Path:
     folder.mkdir()
     quicker = shlex.join([*QUICK, *quick])
     (folder / "audiostride").write_text(
-        f'#!/bin/sh\nif [ "$1" = train ] || [ "$1" = sweep ]; then set -- "$@" {quicker}; fi\n'
+        f'#!/bin/sh\ncase "$1" in train|sweep|crossval) set -- "$@" {quicker};; esac\n'
         f'exec {shlex.quote(sys.executable)} -m audiostride "$@"\n'
     )
     samples = f"import sys; sys.stdout.buffer.write({(2**14 * tone(300, 2.0)).astype('<i2').tobytes()!r})"

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..data.clips import Clips
@@ -17,7 +16,7 @@ from ..models.classifier import load
 from ..training.directory import recipe_of
 from ..training.evaluation import share_correct
 from .run_directory import TaskPredictions, read_predictions, read_results
-from .significance import bootstrap_interval
+from .significance import accuracy_interval
 
 
 def summarise_folds(run_dirs: Sequence[Path]) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def summarise_folds(run_dirs: Sequence[Path]) -> dict[str, Any]:
         ModelFileError: if a run is not finished, or one of its files damaged.
     """
     tasks: dict[str, list[dict[str, Any]]] = {}
-    right: dict[str, list[tuple[str, float]]] = {}
+    right: dict[str, list[tuple[float, str]]] = {}
     for run_dir in run_dirs:
         recipe, results, labels = recipe_of(run_dir), read_results(run_dir), load(run_dir).labels
         for name, predictions in read_predictions(run_dir).items():
@@ -53,7 +52,7 @@ def summarise_folds(run_dirs: Sequence[Path]) -> dict[str, Any]:
             right.setdefault(name, []).extend(_right(predictions, labels[name], recipe.tasks[name].kind))
     return {
         "tasks": {
-            name: {"folds": rows} | _mean_and_sd(rows) | {"pooled": _pooled(right[name])}
+            name: {"folds": rows} | _mean_and_sd(rows) | {"pooled": accuracy_interval(*zip(*right[name], strict=True))}
             for name, rows in tasks.items()
         }
     }
@@ -64,8 +63,8 @@ def write_folds(file: Path, found: Mapping[str, Any]) -> None:
     replace_file(file, json.dumps(found, indent=1) + "\n")
 
 
-def _right(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> list[tuple[str, float]]:
-    """The group of each clip, or the clip itself, and how correct it is, from 0 to 1."""
+def _right(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> list[tuple[float, str]]:
+    """How correct each clip is, from 0 to 1, and its group, or its own name."""
     groups = predictions.groups or predictions.files
     if kind == "multiclass":
         shares = [float(true == said) for true, said in zip(predictions.truth, predictions.label, strict=True)]
@@ -73,7 +72,7 @@ def _right(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> li
         clips = Clips(predictions.files, {"truth": predictions.truth}, [""] * len(predictions.files))
         truth = torch.from_numpy(label_numbers(clips, "truth", labels, kind))
         shares = share_correct(torch.from_numpy(predictions.logits), truth, kind).tolist()
-    return list(zip(groups, shares, strict=True))
+    return list(zip(shares, groups, strict=True))
 
 
 def _mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
@@ -82,19 +81,4 @@ def _mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float
     return {
         "mean": {key: statistics.fmean(values[key]) for key in metrics},
         "sd": {key: statistics.stdev(values[key]) if len(rows) > 1 else None for key in metrics},
-    }
-
-
-def _pooled(right: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    numbers: dict[str, int] = {}
-    rows = [numbers.setdefault(group, len(numbers)) for group, _ in right]
-    total = np.bincount(rows, weights=[share for _, share in right])[None]
-    mean, low, high = bootstrap_interval(total, np.bincount(rows)[None])
-    known = len(numbers) > 1
-    return {
-        "accuracy": mean,
-        "low": low if known else None,
-        "high": high if known else None,
-        "clips": len(right),
-        "groups": len(numbers),
     }

@@ -106,6 +106,11 @@ def fold_names(
     Raises:
         DataError: if there is no such column, a fold is empty in one of several data sets, a group is in two
             folds, or a class is in one fold alone and could not be learned.
+
+    Example:
+        >>> task = TaskSection.model_validate({"data": {"source": "ripples", "n_clips": 250}, "column": "rate"})
+        >>> fold_names({"rate": task}, None, n_folds=3)
+        ['1', '2', '3']
     """
     tables = []
     for block, of_block, key in _blocks(tasks):
