@@ -30,6 +30,7 @@ from .image_frontend import ImageFrontend
 from .log_mel import LogMel
 from .model_card import model_card
 from .network import AudioNetwork, Frontend, Trunk
+from .pretrained import FOLDER, pretrained_names
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 from .weight_budget import WeightBudget
@@ -125,7 +126,8 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
 
     Args:
         folder: a run directory, or any with `config.json` and `model.safetensors`; or "hf-hub:"
-            and the id of a model on the Hugging Face hub, with "@REVISION" where it matters.
+            and the id of a model on the Hugging Face hub, with "@REVISION" where it matters; or one of
+            `pretrained_names()`, unless there is a folder of that name.
 
     A folder whose trunk or frontend is a class of the user's own has that class imported and called; see that it
     comes from somebody you trust. From the hub no such model is taken.
@@ -146,6 +148,8 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
     if str(folder).startswith(HUB_PREFIX):
         name, _, revision = str(folder).removeprefix(HUB_PREFIX).partition("@")
         return _load(download(name, revision=revision or None), own_classes=False)
+    if str(folder) in pretrained_names() and not Path(folder).exists():
+        return _load(FOLDER / folder, own_classes=False)
     return _load(Path(folder), own_classes=True)
 
 

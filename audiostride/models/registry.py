@@ -13,6 +13,7 @@ from .audio_cnn import Downsampling
 from .classifier import TRUNKS, AudioClassifier, load
 from .log_mel import LogMel
 from .network import Frontend
+from .pretrained import pretrained_names
 from .wave_cnn import RawWaveform, WaveCNN
 
 _SMALL = {"channels": (16, 32, 64, 64, 128, 128), "smoothness": 1.0}
@@ -68,9 +69,9 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        pretrained: False for fresh weights; or a run directory or "hf-hub:user/name" whose trunk and
-            frontend are taken, with new heads. No weights are published under the registered names
-            themselves, so True is an error.
+        pretrained: False for fresh weights; True for those that come with the package, see
+            `pretrained_names`; or a run directory or "hf-hub:user/name". Trunk and frontend are taken
+            from there, with new heads.
         heads: for each task its class labels in order, or their number.
         frontend: None for `LogMel()`, and for `RawWaveform(8000)` before a `WaveCNN`.
         window_s: length of the windows it classifies, in seconds.
@@ -97,9 +98,12 @@ def create_model(
     if pretrained is False:
         default = RawWaveform(8000) if isinstance(trunk, WaveCNN) else LogMel()
         return AudioClassifier(frontend or default, trunk, heads, window_s)
-    if pretrained is True:
-        raise ValueError(f"no weights are published for {name}; give pretrained=RUN_DIR or 'hf-hub:user/name'")
-    model = load(pretrained)
+    if pretrained is True and name not in pretrained_names():
+        raise ValueError(
+            f"no weights come with {name}, they do with {', '.join(pretrained_names())}; "
+            "give pretrained=RUN_DIR or 'hf-hub:user/name'"
+        )
+    model = load(name if pretrained is True else pretrained)
     if type(model.trunk) is not type(trunk) or model.trunk.settings != trunk.settings:
         raise ValueError(f"{pretrained} is not {name}: its trunk has {model.trunk.settings}, not {trunk.settings}")
     if frontend is not None and frontend.settings != model.frontend.settings:
