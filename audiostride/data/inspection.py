@@ -185,7 +185,7 @@ def make_recipe(
 ) -> str:
     """A recipe for a folder or table, as the text of a YAML file that `load_recipe` reads.
 
-    A narrow network at R = 1, as many epochs as make about a thousand steps.
+    The small `AudioResNet` with augmentation, as many epochs as make about 1,600 steps.
 
     Args:
         path: the folder or table, as it shall stand in the recipe.
@@ -223,12 +223,21 @@ def make_recipe(
         "seed": 0,
         **({} if rate == 16000 else {"frontend": frontend_for(rate)}),
         "tasks": {_plain(column): {"data": data, "column": column, "kind": kind}},
-        "model": {"downsampling": "diffstride", "channels": [16, 32, 64, 64, 128, 128], "smoothness": 1},
+        "model": {
+            "name": "audio_resnet",
+            "downsampling": "strided",
+            "channels": [24, 48, 64],
+            "time_channels": [128, 128, 128],
+        },
+        "augment": {
+            "time_shift_ms": 100,
+            "coloured_noise": {"snr_db": [10, 50]},
+            "spec_augment": {"time_masks": 2, "time_ms": 150, "mel_masks": 2, "mels": 6},
+        },
         "train": {
-            "epochs": max(4, min(60, round(1000 * batch_size / max(1, n_train)))),
+            "epochs": max(8, min(100, round(1600 * batch_size / max(1, n_train)))),
             "batch_size": batch_size,
             "learning_rate": 2.0e-3,
-            "stride_learning_rate": 0.06,
             "schedule": "one_cycle",
         },
     }
@@ -237,7 +246,9 @@ def make_recipe(
     comment = (
         f"# {found.clips} clips in {found.distinct[column]} classes ({column}), {seconds['total'] / 60:.1f} minutes, "
         f"{seconds['shortest']:.2f} to {seconds['longest']:.2f} s each\n"
-        f"# Command   audiostride train THIS_FILE\n\n"
+        "# Command   audiostride train THIS_FILE\n"
+        "# Try       model.downsampling=diffstride, which learns its strides (audiostride cutoffs says in Hz what they\n"
+        "#           keep); model.init=audio_resnet_small_strided, which starts from the weights of the package\n\n"
     )
     return comment + text
 
