@@ -109,6 +109,8 @@ class TrainSection(Section):
 class Recipe(Section):
     """A whole recipe; `load_recipe` reads one.
 
+    window_s: length of the windows that a network is trained on and a clip's scores are averaged over, in seconds;
+        with `model.init` that model's, unless it is named.
     cache: folder of the decoded cache; None: no cache.
     sweep: values of keys, all of whose combinations `audiostride sweep` trains.
     published: accuracies in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2"
@@ -118,6 +120,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0)
     cache: str | None = None
+    window_s: float = Field(1.0, gt=0)
     frontend: Annotated[
         Annotated[FrontendSection, Tag("log_mel")]
         | Annotated[WaveformSection, Tag("waveform")]
@@ -167,6 +170,8 @@ class Recipe(Section):
         for key, value in self.augment:
             if images and value is not None and key != "mixup":
                 raise ValueError(f"augment.{key} is for sounds; of these, images can be augmented by mixup alone")
+        if images and self.window_s != 1:
+            raise ValueError(f"window_s is for sounds, an image is one window; leave it out, got {self.window_s:g}")
         return self
 
     @model_validator(mode="after")
