@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from .augment import Augmentation, change_speed, mix_pairs
+from .augment import Augmentation, change_speed
 from .clips import Clips
 from .loading import load
+from .mixup import mix_pairs
 from .streaming import shuffled
 
 
@@ -210,9 +211,10 @@ class _TrainingWindows(Dataset):
         titles = [data.clips.title(i) for i in indexes]
         if self.augmentation is None:
             return TrainingBatch(waveform, labels, titles, share=share, left_out=left_out)
-        if self.augmentation.mixup:
+        alpha, between_class = self.augmentation.mixup, self.augmentation.between_class
+        if alpha:
             rng = self._generator(5, number, int(indexes[0]))
-            waveform, labels = mix_pairs(waveform, labels, data.n_classes, self.augmentation.mixup, rng)
+            waveform, labels = mix_pairs(waveform, labels, data.n_classes, alpha, rng, between_class)
         seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
         return TrainingBatch(waveform, labels, titles, seeds, share, left_out)
 

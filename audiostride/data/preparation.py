@@ -165,7 +165,7 @@ def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float |
     speed = None if section.speed is None else _range("augment.speed", section.speed)
     if not (waveform or log_mel or speed or section.mixup):
         return None
-    return Augmentation(speed, waveform, section.mixup or 0.0, log_mel)
+    return Augmentation(speed, waveform, section.mixup or 0.0, section.between_class, log_mel)
 
 
 def make_class_weights(

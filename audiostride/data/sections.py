@@ -248,4 +248,12 @@ class AugmentSection(Section):
     noise: NoiseSection | None = None
     coloured_noise: ColouredNoiseSection | None = None
     mixup: float | None = Field(None, gt=0)
+    between_class: bool = False
     spec_augment: SpecAugmentSection | None = None
+
+    @field_validator("between_class")
+    @classmethod
+    def _of_mixup(cls, between_class: bool, info: ValidationInfo) -> bool:
+        if between_class and not info.data.get("mixup"):
+            raise PydanticCustomError("mixup", "is a way of mixing; set augment.mixup too, to 1.0 as in its paper")
+        return between_class

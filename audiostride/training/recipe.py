@@ -168,7 +168,7 @@ class Recipe(Section):
             got = f"model.name {self.model.name} with {channels}"
             raise ValueError(f"frontend.name {self.frontend.name} needs {wanted}, got {got}")
         for key, value in self.augment:
-            if images and value is not None and key != "mixup":
+            if images and value and key != "mixup":
                 raise ValueError(f"augment.{key} is for sounds; of these, images can be augmented by mixup alone")
         if images and self.window_s != 1:
             raise ValueError(f"window_s is for sounds, an image is one window; leave it out, got {self.window_s:g}")
