@@ -23,11 +23,13 @@ WaveformTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 LogMelTransform = Callable[[Tensor, np.random.Generator], Tensor]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Augmentation:
     """Everything that is done to training batches, in this order.
 
     Attributes:
+        skip_quiet_db: draw a window again that lies further below the loudest one of its clip, in dB, see
+            `loud_windows.loud_window`; None: take it as it comes.
         speed: range of playback speed, e.g. (0.9, 1.1); pitch and tempo change together.
         waveform: transforms of a window.
         mixup: parameter alpha of the beta distribution that each two clips of a batch are mixed by, see
@@ -36,6 +38,7 @@ class Augmentation:
         log_mel: transforms of a window's log-mel spectrogram.
     """
 
+    skip_quiet_db: float | None = None
     speed: tuple[float, float] | None = None
     waveform: Sequence[WaveformTransform] = ()
     mixup: float = 0.0

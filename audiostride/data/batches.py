@@ -17,6 +17,7 @@ from ..errors import DataError
 from .augment import Augmentation, change_speed
 from .clips import Clips
 from .loading import load
+from .loud_windows import loud_window
 from .mixup import mix_pairs
 from .streaming import shuffled
 
@@ -233,20 +234,25 @@ class _TrainingWindows(Dataset):
         return windows, left_out
 
     def _window(self, number, index):
-        clips, length = self.sets[number].clips, self.window_length
-        place = self._generator(3, number, index)
         if self.augmentation is None:
-            return clips.random_window(index, self.sample_rate, length, place)
+            return self._crop(number, index, self.window_length)
         rng = self._generator(4, number, index)
         if self.augmentation.speed is None:
-            window = clips.random_window(index, self.sample_rate, length, place)
+            window = self._crop(number, index, self.window_length)
         else:
             speed = rng.uniform(*self.augmentation.speed)
-            window = clips.random_window(index, self.sample_rate, round(length * speed), place)
-            window = change_speed(window, speed, length)
+            window = self._crop(number, index, round(self.window_length * speed))
+            window = change_speed(window, speed, self.window_length)
         for transform in self.augmentation.waveform:
             window = transform(window, rng)
         return window
+
+    def _crop(self, number, index, length):
+        clips, place = self.sets[number].clips, self._generator(3, number, index)
+        skip_quiet_db = None if self.augmentation is None else self.augmentation.skip_quiet_db
+        if skip_quiet_db is None:
+            return clips.random_window(index, self.sample_rate, length, place)
+        return loud_window(clips, index, self.sample_rate, length, place, skip_quiet_db)
 
     def _generator(self, purpose, number, index):
         return np.random.default_rng([self.seed, purpose, number, self.epoch, index])
