@@ -1,12 +1,13 @@
 """Windows of training that leave out the quiet parts of a clip."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from small_training import small_model
+from small_training import SETTINGS, small_model
 
 from audiostride.data.augment import Augmentation, TimeShift
 from audiostride.data.batches import LabelledClips, training_batches
@@ -103,13 +104,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
     splits = ["validation" if i % 10 == 8 else "test" if i % 10 == 9 else "train" for i in range(20)]
     labels = {"loud": np.arange(20) % 2, "third": np.arange(20) // 2 % 3}
     data = [LabelledClips(sounds, labels, splits, {"loud": 2, "third": 3})]
-    settings = {
-        "epochs": 2,
-        "batch_size": 4,
-        "learning_rate": 1e-2,
-        "stride_learning_rate": 0.05,
-        "checkpoint_steps": 3,
-    }
+    settings: dict[str, Any] = SETTINGS | {"epochs": 2, "batch_size": 4, "checkpoint_steps": 3}
     ways = Augmentation(skip_quiet_db=10, mixup=0.5, between_class=True)
 
     class Killed(Exception):
@@ -125,8 +120,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
         out.mkdir()
         if name == "killed":
             with pytest.raises(Killed):
-                train(small_model(), data, out, **settings, augmentation=ways, on_step=kill)  # type: ignore[arg-type]
-        train(small_model(), data, out, **settings, augmentation=ways, resume=name == "killed", notify=lambda _: None)  # type: ignore[arg-type]
+                train(small_model(), data, out, **settings, augmentation=ways, on_step=kill)
+        train(small_model(), data, out, **settings, augmentation=ways, resume=name == "killed", notify=lambda _: None)
         lines[name] = (out / "steps.jsonl").read_text()
     assert lines["straight"] == lines["killed"]
     assert lines["straight"].count("\n") == 8

@@ -64,6 +64,7 @@ class TrainSection(Section):
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     stride_cost: float = Field(0.0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     gradient_clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
@@ -172,6 +173,16 @@ class Recipe(Section):
                 raise ValueError(f"augment.{key} is for sounds; of these, images can be augmented by mixup alone")
         if images and self.window_s != 1:
             raise ValueError(f"window_s is for sounds, an image is one window; leave it out, got {self.window_s:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_fits_tasks(self) -> "Recipe":
+        several = [name for name, task in self.tasks.items() if task.kind == "multilabel"]
+        if self.train.label_smoothing and several:
+            raise ValueError(
+                f"train.label_smoothing is for tasks of one class a clip, and tasks.{several[0]}.kind is multilabel; "
+                f"leave it out, got {self.train.label_smoothing:g}"
+            )
         return self
 
     @model_validator(mode="after")
