@@ -214,19 +214,24 @@ def _unpack(row: Mapping[str, str]) -> dict[str, bool]:
 
 
 def _layers(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> list[Any]:
-    """Cut-offs for an input of one second; they follow from strides and settings, not from the weights."""
+    """Cut-offs for an input of one window; they follow from strides and settings, not from the weights."""
     if recipe["model"]["name"] != "audio_cnn" or recipe["model"]["downsampling"] == "strided":
         return []
-    frame_rate = 1000 / recipe["frontend"]["hop_ms"]
-    return trunk_cutoffs(_trunk(recipe, strides), round(frame_rate), recipe["frontend"]["n_mels"], frame_rate)
+    frontend = recipe["frontend"]
+    return trunk_cutoffs(_trunk(recipe, strides), _frames(recipe), frontend["n_mels"], 1000 / frontend["hop_ms"])
 
 
 def _macs(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> int | None:
-    """Multiply-accumulates of one second of audio, counted by today's rule for every run alike."""
+    """Multiply-accumulates per second of audio, counted by today's rule for every run alike."""
     if recipe["model"]["name"] != "audio_cnn":
         return None
-    frontend = recipe["frontend"]
-    return trunk_cost(_trunk(recipe, strides), round(1000 / frontend["hop_ms"]), frontend["n_mels"]).macs
+    cost = trunk_cost(_trunk(recipe, strides), _frames(recipe), recipe["frontend"]["n_mels"])
+    return round(cost.macs / recipe.get("window_s", 1.0))
+
+
+def _frames(recipe: Mapping[str, Any]) -> int:
+    """Frames of a window; it had one second before recipes could say so."""
+    return round(1000 * recipe.get("window_s", 1.0) / recipe["frontend"]["hop_ms"])
 
 
 def _trunk(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> AudioCNN:

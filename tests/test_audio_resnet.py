@@ -7,7 +7,7 @@ from audiostride import AudioClassifier, AudioResNet, LogMel
 from audiostride.analysis.listening import trunk_gain
 from audiostride.analysis.measured_response import layer_responses
 from audiostride.models.audio_resnet import mel_regions
-from audiostride.models.cost import model_cost, trunk_cost_per_second
+from audiostride.models.cost import cost_per_second, model_cost
 from audiostride.models.cutoffs import model_cutoffs
 from audiostride.models.state import state_at
 
@@ -100,7 +100,10 @@ def test_the_cost_by_hand():
     mel_block = 3 * 4 * 6 * 50 * 32 + 3 * 6 * 6 * 50 * 16 + 4 * 6 * 50 * 16
     regions, squeeze = 6 * 50 * 16 * 8, 6 * 8 * 8 * 50
     time_block = 9 * 8 * 25 + 8 * 8 * 25
-    assert trunk_cost_per_second(net, LogMel()).macs == stem + mel_block + regions + squeeze + time_block
+    assert (
+        cost_per_second(AudioClassifier(LogMel(), net, {"word": 2})).macs
+        == stem + mel_block + regions + squeeze + time_block
+    )
 
 
 def test_the_cost_of_learned_strides_does_not_count_the_making_of_matrices():

@@ -17,7 +17,6 @@ from audiostride.data.augment import (
     TimeShift,
     augmented,
     change_speed,
-    mix_pairs,
     noise_files,
 )
 from audiostride.data.batches import LabelledClips, training_batches
@@ -115,20 +114,6 @@ def test_spec_augment_blanks_no_more_than_it_may_and_keeps_the_rest() -> None:
         assert bool((changed == (rows[:, None] | columns[None])).all())
         if changed.any():
             torch.testing.assert_close(masked[0][changed].unique(), log_mel.mean()[None])
-
-
-def test_mixup_mixes_sound_and_every_tasks_labels_in_one_proportion() -> None:
-    waveform = torch.eye(6)
-    several = (torch.arange(18).view(6, 3) % 2).float()
-    labels = {"family": torch.arange(6) % 3, "pitch": torch.arange(6), "tags": several}
-    mixed, soft = mix_pairs(waveform, labels, {"family": 3, "pitch": 6, "tags": 3}, 1.0, rng(3))
-    share = float(mixed.diagonal().min())
-    assert 0 < share < 1
-    torch.testing.assert_close(soft["pitch"], mixed)
-    assert soft["family"].shape == (6, 3)
-    torch.testing.assert_close(soft["family"].sum(1), torch.ones(6))
-    other = mixed - share * torch.eye(6)
-    torch.testing.assert_close(soft["tags"], share * several + other @ several)
 
 
 def sets(n: int = 24) -> list[LabelledClips]:

@@ -10,6 +10,7 @@ from small_training import SETTINGS, freeze_batch_norm, small_data, small_model,
 
 from audiostride import load
 from audiostride.errors import ModelFileError, RecipeError, TrainingError, UsageError
+from audiostride.training.evaluation import task_loss
 from audiostride.training.loop import train
 from audiostride.training.optimizers import make_optimizer
 from audiostride.training.recipe import load_recipe
@@ -167,10 +168,13 @@ def test_settings_that_do_not_go_together_are_refused_by_name(override: str, mes
 
 def test_a_run_of_an_earlier_version_resumes_unless_a_key_it_did_not_have_is_used() -> None:
     then = {"recipe": load_recipe("ripples").model_dump()}
-    for key in ("optimizer", "momentum", "keep", "drop_epochs"):
+    del then["recipe"]["window_s"]
+    for key in ("optimizer", "momentum", "keep", "drop_epochs", "label_smoothing"):
         del then["recipe"]["train"][key]
     now = load_recipe("ripples")
     check_conditions({"recipe": now.model_dump()}, then, False, print, assumed_conditions(now))
+    tuned = load_recipe("ripples", ["model.init=elsewhere", "window_s=2.5"])  # it took that model's window ever since
+    assert assumed_conditions(tuned)["recipe"]["window_s"] == 2.5
     other = load_recipe("ripples", ["train.keep=last"])
     with pytest.raises(ModelFileError, match=r"exactly: recipe\.train\.keep was 'best', is 'last';"):
         check_conditions({"recipe": other.model_dump()}, then, False, print, assumed_conditions(other))
@@ -191,6 +195,8 @@ def test_one_cycle_with_a_second_warm_up_is_refused_by_the_recipe() -> None:
         "train.keep_checkpoints=0",
         "train.checkpoint_steps=0",
         "train.warmup_steps=-1",
+        "train.label_smoothing=1.0",
+        "train.label_smoothing=-0.1",
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(override: str) -> None:
@@ -228,6 +234,46 @@ def test_bfloat16_training_stays_near_float32_and_keeps_float32_weights(tmp_path
     assert not torch.equal(first, half)
     # Of the same weights; a step later the two are different networks.
     torch.testing.assert_close(first[0], half[0], rtol=0.01, atol=0)
+
+
+def test_label_smoothing_is_a_share_of_the_truth_spread_over_all_classes() -> None:
+    logits, numbers = torch.randn(6, 4), torch.tensor([0, 3, 1, 1, 2, 0])
+    spread = 0.7 * torch.eye(4)[numbers] + 0.3 / 4
+    by_hand = -(spread * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(task_loss(logits, numbers, label_smoothing=0.3), by_hand)
+    mixed = torch.rand(6, 4).softmax(1)  # as mixup leaves them
+    by_hand = -((0.7 * mixed + 0.3 / 4) * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(task_loss(logits, mixed, "binary", label_smoothing=0.3), by_hand)
+
+
+def test_labels_are_smoothed_in_training_and_in_no_score(tmp_path: Path) -> None:
+    losses = {}
+    for share in (0.0, 0.5):
+        out = tmp_path / f"{share}"
+        settings = {"learning_rate": 1e-12, "stride_learning_rate": 1e-12, "batch_size": 32}
+        model = small_model()
+        freeze_batch_norm(model)
+        train_small(model, out, epochs=1, label_smoothing=share, **settings)
+        losses[share] = [record["tasks"]["third"]["loss"] for record in _metrics(out)]
+    assert losses[0.5][1] == pytest.approx(losses[0.0][1], rel=1e-6)  # validation
+    data, model = small_data()[0], small_model().eval()
+    rows = data.indexes("train")
+    logits = model(torch.from_numpy(data.clips.waveforms[rows]))["third"].detach()  # type: ignore[attr-defined]
+    by_hand = torch.nn.functional.cross_entropy(
+        logits, torch.from_numpy(data.labels["third"][rows]), label_smoothing=0.5
+    )
+    assert losses[0.5][0] == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_label_smoothing_is_refused_for_a_multilabel_task_which_is_named(tmp_path: Path) -> None:
+    message = r"train\.label_smoothing is for tasks of one class a clip, and tasks\.label\.kind is multilabel"
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("folder", ["tasks.label.kind=multilabel", "train.label_smoothing=0.1"])
+    assert load_recipe("folder", ["tasks.label.kind=binary", "train.label_smoothing=0.1"]).train.label_smoothing == 0.1
+    model = small_model()
+    model.reset_classifier({"loud": 2, "third": 3}, {"third": "multilabel"})
+    with pytest.raises(ValueError, match="'third' is multilabel"):
+        train_small(model, tmp_path, label_smoothing=0.1)
 
 
 def test_an_unknown_precision_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from ..data.clips import Clips, Progress
 from ..errors import DataError
 from ..models.classifier import AudioClassifier, load
-from ..models.cost import cost_per_second, trunk_cost_per_second
+from ..models.cost import cost_per_second
 from ..models.network import spectrogram_cnn
 from ..training.directory import RECIPE_FILE
 from .cutoff_plots import cutoff_figure, plane_figure
@@ -225,9 +225,9 @@ def _summary(
     remark = ""
     settings = model.trunk.settings
     if settings["downsampling"] != "strided" and all(s == int(s) for pair in settings["strides"] for s in pair):
-        frontend, trunk = spectrogram_cnn(model, "the report")
+        _, trunk = spectrogram_cnn(model, "the report")
         strided = type(trunk)(**(settings | {"downsampling": "strided", "aliasing": None}))
-        macs = trunk_cost_per_second(strided, frontend).macs
+        macs = cost_per_second(model, strided).macs
         remark = f"with strided convolutions {macs / 1e6:.3g} million"
     cost = cost_per_second(model).macs
     tiles.append(("multiply-accumulates per second of audio", f"{cost / 1e6:.3g} million", remark))

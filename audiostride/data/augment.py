@@ -23,21 +23,26 @@ WaveformTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 LogMelTransform = Callable[[Tensor, np.random.Generator], Tensor]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Augmentation:
     """Everything that is done to training batches, in this order.
 
     Attributes:
+        skip_quiet_db: draw a window again that lies further below the loudest one of its clip, in dB, see
+            `loud_windows.loud_window`; None: take it as it comes.
         speed: range of playback speed, e.g. (0.9, 1.1); pitch and tempo change together.
         waveform: transforms of a window.
-        mixup: parameter alpha of the beta distribution that two clips of a batch are mixed by
-            (Zhang et al. 2018); the labels of every task are mixed in the same proportion. 0: off.
+        mixup: parameter alpha of the beta distribution that each two clips of a batch are mixed by, see
+            `mixup.mix_pairs`; the labels of every task are mixed in the same proportion. 0: off.
+        between_class: mix them so that these proportions are what is heard.
         log_mel: transforms of a window's log-mel spectrogram.
     """
 
+    skip_quiet_db: float | None = None
     speed: tuple[float, float] | None = None
     waveform: Sequence[WaveformTransform] = ()
     mixup: float = 0.0
+    between_class: bool = False
     log_mel: Sequence[LogMelTransform] = ()
 
 
@@ -211,36 +216,6 @@ def change_speed(waveform: np.ndarray, factor: float, length: int) -> np.ndarray
     """
     changed = soxr.resample(waveform, factor, 1.0)[:length]
     return np.pad(changed, (0, length - len(changed)))
-
-
-def mix_pairs(
-    waveform: Tensor, labels: dict[str, Tensor], n_classes: dict[str, int], alpha: float, rng: np.random.Generator
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mixup: every clip of a batch and another one, weighted by one share for the whole batch.
-
-    Args:
-        waveform: shape ``(batch, samples)``.
-        labels: for each task class numbers ``(batch,)`` or shares of the classes ``(batch, n_classes)``.
-        n_classes: of each task.
-        alpha: the share is drawn from Beta(alpha, alpha).
-        rng: where the draws come from.
-
-    Returns:
-        The mixed waveforms, and for each task shares of the classes, float32 ``(batch, n_classes)``.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> mixed, labels = mix_pairs(torch.eye(2), {"a": torch.tensor([0, 1])}, {"a": 2}, 1.0, rng)
-        >>> torch.allclose(mixed.sum(1), torch.ones(2)) and torch.allclose(labels["a"].sum(1), torch.ones(2))
-        True
-    """
-    share = float(rng.beta(alpha, alpha))
-    other = torch.from_numpy(rng.permutation(len(waveform)))
-    mixed = {}
-    for task, numbers in labels.items():
-        soft = nn.functional.one_hot(numbers, n_classes[task]).float() if numbers.dim() == 1 else numbers
-        mixed[task] = share * soft + (1 - share) * soft[other]
-    return share * waveform + (1 - share) * waveform[other], mixed
 
 
 @contextlib.contextmanager

@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from .augment import Augmentation, change_speed, mix_pairs
+from .augment import Augmentation, change_speed
 from .clips import Clips
 from .loading import load
+from .loud_windows import loud_window
+from .mixup import mix_pairs
 from .streaming import shuffled
 
 
@@ -210,9 +212,10 @@ class _TrainingWindows(Dataset):
         titles = [data.clips.title(i) for i in indexes]
         if self.augmentation is None:
             return TrainingBatch(waveform, labels, titles, share=share, left_out=left_out)
-        if self.augmentation.mixup:
+        alpha, between_class = self.augmentation.mixup, self.augmentation.between_class
+        if alpha:
             rng = self._generator(5, number, int(indexes[0]))
-            waveform, labels = mix_pairs(waveform, labels, data.n_classes, self.augmentation.mixup, rng)
+            waveform, labels = mix_pairs(waveform, labels, data.n_classes, alpha, rng, between_class)
         seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
         return TrainingBatch(waveform, labels, titles, seeds, share, left_out)
 
@@ -231,20 +234,25 @@ class _TrainingWindows(Dataset):
         return windows, left_out
 
     def _window(self, number, index):
-        clips, length = self.sets[number].clips, self.window_length
-        place = self._generator(3, number, index)
         if self.augmentation is None:
-            return clips.random_window(index, self.sample_rate, length, place)
+            return self._crop(number, index, self.window_length)
         rng = self._generator(4, number, index)
         if self.augmentation.speed is None:
-            window = clips.random_window(index, self.sample_rate, length, place)
+            window = self._crop(number, index, self.window_length)
         else:
             speed = rng.uniform(*self.augmentation.speed)
-            window = clips.random_window(index, self.sample_rate, round(length * speed), place)
-            window = change_speed(window, speed, length)
+            window = self._crop(number, index, round(self.window_length * speed))
+            window = change_speed(window, speed, self.window_length)
         for transform in self.augmentation.waveform:
             window = transform(window, rng)
         return window
+
+    def _crop(self, number, index, length):
+        clips, place = self.sets[number].clips, self._generator(3, number, index)
+        skip_quiet_db = None if self.augmentation is None else self.augmentation.skip_quiet_db
+        if skip_quiet_db is None:
+            return clips.random_window(index, self.sample_rate, length, place)
+        return loud_window(clips, index, self.sample_rate, length, place, skip_quiet_db)
 
     def _generator(self, purpose, number, index):
         return np.random.default_rng([self.seed, purpose, number, self.epoch, index])

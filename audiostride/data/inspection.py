@@ -247,8 +247,8 @@ def make_recipe(
         f"# {found.clips} clips in {found.distinct[column]} classes ({column}), {seconds['total'] / 60:.1f} minutes, "
         f"{seconds['shortest']:.2f} to {seconds['longest']:.2f} s each\n"
         "# Command   audiostride train THIS_FILE\n"
-        "# Try       model.downsampling=diffstride, which learns its strides (audiostride cutoffs says in Hz what they\n"
-        "#           keep); model.init=audio_resnet_small_strided, which starts from the weights of the package\n\n"
+        "# Try       model.downsampling=diffstride, which learns its strides: audiostride cutoffs says what they keep\n"
+        "#           model.init=audio_resnet_small_strided, which starts from the weights of the package\n\n"
     )
     return comment + text
 

@@ -168,9 +168,16 @@ def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float |
         frames = max(1, round(masks.time_ms / hop_ms))
         log_mel.append(SpecAugment(masks.time_masks, frames, masks.mel_masks, masks.mels))
     speed = None if section.speed is None else _range("augment.speed", section.speed)
-    if not (waveform or log_mel or speed or section.mixup):
+    if not (section.skip_quiet_db or waveform or log_mel or speed or section.mixup):
         return None
-    return Augmentation(speed, waveform, section.mixup or 0.0, log_mel)
+    return Augmentation(
+        skip_quiet_db=section.skip_quiet_db,
+        speed=speed,
+        waveform=waveform,
+        mixup=section.mixup or 0.0,
+        between_class=section.between_class,
+        log_mel=log_mel,
+    )
 
 
 def make_class_weights(

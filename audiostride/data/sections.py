@@ -242,10 +242,19 @@ class SpecAugmentSection(Section):
 class AugmentSection(Section):
     """What is done to training clips; nothing by default. See `audiostride.data.augment`."""
 
+    skip_quiet_db: float | None = Field(None, gt=0)
     speed: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=2, max_length=2)] | None = None
     time_shift_ms: float | None = Field(None, gt=0)
     gain_db: float | None = Field(None, gt=0, le=60)
     noise: NoiseSection | None = None
     coloured_noise: ColouredNoiseSection | None = None
     mixup: float | None = Field(None, gt=0)
+    between_class: bool = False
     spec_augment: SpecAugmentSection | None = None
+
+    @field_validator("between_class")
+    @classmethod
+    def _of_mixup(cls, between_class: bool, info: ValidationInfo) -> bool:
+        if between_class and not info.data.get("mixup"):
+            raise PydanticCustomError("mixup", "is a way of mixing; set augment.mixup too, to 1.0 as in its paper")
+        return between_class

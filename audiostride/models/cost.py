@@ -12,8 +12,7 @@ from torch.utils.flop_counter import flop_registry
 from ..layers.conv_form import conv_macs, pools_first
 from ..layers.strides import diffstride_layers, freeze_strides
 from .audio_cnn import AudioCNN
-from .log_mel import LogMel
-from .network import AudioNetwork, Trunk
+from .network import AudioNetwork
 
 
 class Cost(NamedTuple):
@@ -156,28 +155,23 @@ class _Counter(TorchDispatchMode):
         return out
 
 
-def trunk_cost_per_second(trunk: Trunk, frontend: LogMel) -> Cost:
-    """Cost of a trunk on a second of log-mel spectrogram, at its current strides.
+def cost_per_second(model: AudioNetwork, trunk: nn.Module | None = None) -> Cost:
+    """Cost of a classifier's trunk for each second of audio, or for one image, at its current strides.
+
+    It is that of one window over the window's length. A pooling matrix grows with the square of what it pools, so
+    that a second costs more in a longer window.
+
+    Args:
+        model: the classifier.
+        trunk: count this one on the model's windows; None: the model's own.
 
     Example:
-        >>> from audiostride import AudioResNet
-        >>> round(trunk_cost_per_second(AudioResNet("strided"), LogMel()).macs / 1e6, 1)
-        6.4
-    """
-    time, mel = frontend.sample_rate // frontend.hop_length, frontend.n_mels
-    if isinstance(trunk, AudioCNN):
-        return trunk_cost(trunk, time, mel)
-    return model_cost(trunk, torch.zeros(1, 1, time, mel))
-
-
-def cost_per_second(model: AudioNetwork) -> Cost:
-    """Cost of a classifier's trunk on one second of audio, or on one image, at its current strides.
-
-    Example:
+        >>> from audiostride.models.log_mel import LogMel
         >>> model = AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2})
         >>> round(cost_per_second(model).macs / 1e6)
         428
     """
-    if isinstance(model.frontend, LogMel):
-        return trunk_cost_per_second(model.trunk, model.frontend)
-    return model_cost(model.trunk, model.frontend(model.silence()))
+    trunk = model.trunk if trunk is None else trunk
+    window = model.frontend(model.silence())
+    cost = trunk_cost(trunk, *window.shape[-2:]) if isinstance(trunk, AudioCNN) else model_cost(trunk, window)
+    return cost._replace(macs=round(cost.macs / model.window_s), activations=round(cost.activations / model.window_s))

@@ -163,11 +163,11 @@ class AudioNetwork(nn.Module):
         return round(self.window_s * self.resolution)
 
     def silence(self) -> Tensor:
-        """One second of silence, ``(1, samples)``; for images a black one, uint8 ``(1, size, size, 3)``."""
+        """A window of silence, ``(1, samples)``; for images a black one, uint8 ``(1, size, size, 3)``."""
         device = self.frontend.window.device
         if isinstance(self.frontend, ImageFrontend):
             return torch.zeros(1, self.resolution, self.resolution, 3, dtype=torch.uint8, device=device)
-        return torch.zeros(1, self.resolution, device=device)
+        return torch.zeros(1, self.window_length, device=device)
 
     def forward(self, waveform: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Map windows ``(batch, samples)`` to logits ``(batch, n_classes)`` of each task, or of those named."""

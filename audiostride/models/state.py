@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..layers.downsampling import DiffStride
-from .cost import trunk_cost_per_second
+from .cost import cost_per_second
 from .cutoffs import AXES, trunk_cutoffs
 from .network import AudioNetwork, spectrogram_cnn
 
@@ -48,5 +48,5 @@ def state_at(model: AudioNetwork, strides: Sequence[Sequence[float]]) -> dict[st
         "cutoffs": [list(pair) for pair in zip(*by_axis, strict=True)],
         "total_stride": [math.prod(stride[axis] for stride in strides) for axis in (0, 1)],
         "shrinkage": [n_frames / last[0], frontend.n_mels / last[1]],
-        "macs_per_second": trunk_cost_per_second(trunk, frontend).macs,
+        "macs_per_second": cost_per_second(model, trunk).macs,
     }

@@ -91,7 +91,13 @@ def clip_logits(
     return {task: head(embedding).float().cpu() for task, head in model.heads.items()}
 
 
-def task_loss(logits: Tensor, labels: Tensor, kind: str = "multiclass", class_weights: Tensor | None = None) -> Tensor:
+def task_loss(
+    logits: Tensor,
+    labels: Tensor,
+    kind: str = "multiclass",
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Mean loss of logits ``(n, n_classes)``, a scalar, in at least float32.
 
     Args:
@@ -100,6 +106,8 @@ def task_loss(logits: Tensor, labels: Tensor, kind: str = "multiclass", class_we
         kind: "multiclass" and "binary": cross-entropy; "multilabel": a binary cross-entropy for each
             class, averaged over classes.
         class_weights: weight of each class ``(n_classes,)``; for a multilabel task of its presence.
+        label_smoothing: share of the truth that is spread evenly over all classes (Szegedy et al. 2016), 0 to 1; for
+            cross-entropy only.
 
     Example:
         >>> task_loss(torch.zeros(2, 3), torch.tensor([0, 2])).item()
@@ -108,7 +116,7 @@ def task_loss(logits: Tensor, labels: Tensor, kind: str = "multiclass", class_we
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if kind == "multilabel":
         return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=class_weights)
-    return F.cross_entropy(logits, labels, weight=class_weights)
+    return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
 
 
 def share_correct(logits: Tensor, labels: Tensor, kind: str = "multiclass") -> Tensor:

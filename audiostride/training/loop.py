@@ -58,6 +58,7 @@ def train(
     warmup_steps: int = 0,
     weight_decay: float = 0.0,
     stride_cost: float = 0.0,
+    label_smoothing: float = 0.0,
     highest_stride: float | None = None,
     gradient_clip: float | None = None,
     accumulate: int = 1,
@@ -111,6 +112,8 @@ def train(
         warmup_steps: steps over which the rates rise to their peak, before the schedule begins.
         weight_decay: of the weights, never of strides.
         stride_cost: lambda of the regulariser `models.cost.stride_cost`.
+        label_smoothing: share of the truth that is spread evenly over all classes of a multiclass or binary task while
+            it trains, 0 to 1; scores and validation losses know nothing of it.
         highest_stride: what learned strides are held to besides half their map; None: no such limit.
         gradient_clip: largest norm of the gradient of all parameters together; None: no limit.
         accumulate: batches a step, whose gradients are averaged; the last step of an epoch may have fewer.
@@ -148,6 +151,7 @@ def train(
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be float32 or bfloat16, got {precision!r}")
+    _check_smoothing(label_smoothing, model)
     engine = start_processes(find_unused_parameters=len(sets) > 1)
     if sync_batch_norm:
         _synchronise_batch_norm(model)
@@ -161,7 +165,9 @@ def train(
     n_steps = min(epochs * steps_per_epoch, steps or epochs * steps_per_epoch)
     drop_steps = [epoch * steps_per_epoch for epoch in drop_epochs]
     log_mel_transforms = augmentation.log_mel if augmentation else ()
-    objective = Objective(stride_cost, precision, task_weights or {}, class_weights or {}, log_mel_transforms)
+    objective = Objective(
+        stride_cost, label_smoothing, precision, task_weights or {}, class_weights or {}, log_mel_transforms
+    )
     files = RunFiles(out, {**(conditions or {}), "processes": process_count()}, keep_checkpoints)
     run = RunState(model, None if ema_decay is None else copy.deepcopy(model), updates)
     if process_index():  # all have the same weights by now; what they draw from here on should differ
@@ -257,6 +263,12 @@ def _watched_split(sets: Sequence[LabelledClips], keep: str) -> str:
     if keep == "best":
         raise ValueError("there are no validation clips to choose the best epoch by; keep the last one")
     return "test"
+
+
+def _check_smoothing(label_smoothing: float, model: AudioClassifier) -> None:
+    several = [task for task, kind in model.kinds.items() if kind == "multilabel"]
+    if label_smoothing and several:
+        raise ValueError(f"label_smoothing is for tasks of one class a clip, and {several[0]!r} is multilabel")
 
 
 def _synchronise_batch_norm(model: AudioClassifier) -> None:

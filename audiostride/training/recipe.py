@@ -64,6 +64,7 @@ class TrainSection(Section):
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     stride_cost: float = Field(0.0, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     gradient_clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
@@ -109,6 +110,8 @@ class TrainSection(Section):
 class Recipe(Section):
     """A whole recipe; `load_recipe` reads one.
 
+    window_s: length of the windows that a network is trained on and a clip's scores are averaged over, in seconds;
+        with `model.init` that model's, unless it is named.
     cache: folder of the decoded cache; None: no cache.
     sweep: values of keys, all of whose combinations `audiostride sweep` trains.
     published: accuracies in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2"
@@ -118,6 +121,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = Field(0, ge=0)
     cache: str | None = None
+    window_s: float = Field(1.0, gt=0)
     frontend: Annotated[
         Annotated[FrontendSection, Tag("log_mel")]
         | Annotated[WaveformSection, Tag("waveform")]
@@ -165,8 +169,20 @@ class Recipe(Section):
             got = f"model.name {self.model.name} with {channels}"
             raise ValueError(f"frontend.name {self.frontend.name} needs {wanted}, got {got}")
         for key, value in self.augment:
-            if images and value is not None and key != "mixup":
+            if images and value and key != "mixup":
                 raise ValueError(f"augment.{key} is for sounds; of these, images can be augmented by mixup alone")
+        if images and self.window_s != 1:
+            raise ValueError(f"window_s is for sounds, an image is one window; leave it out, got {self.window_s:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_fits_tasks(self) -> "Recipe":
+        several = [name for name, task in self.tasks.items() if task.kind == "multilabel"]
+        if self.train.label_smoothing and several:
+            raise ValueError(
+                f"train.label_smoothing is for tasks of one class a clip, and tasks.{several[0]}.kind is multilabel; "
+                f"leave it out, got {self.train.label_smoothing:g}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -92,7 +92,7 @@ def run(
         frontend.normalise_by(*colours(sets[0].clips, sets[0].indexes("train"), frontend.size))
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
     try:
-        model = AudioClassifier(frontend, trunk, labels, 1.0 if start is None else start.window_s, kinds)
+        model = AudioClassifier(frontend, trunk, labels, recipe.window_s, kinds)
     except ValueError as error:
         raise RecipeError(f"tasks: {error}") from error
     if recipe.model.linear_probe:

@@ -21,7 +21,8 @@ from ..errors import DataError, RecipeError
 from ..layers.conversion import RandomStrides
 from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
 from ..models.custom import CustomFrontend, CustomTrunk, source_digest, try_out
-from ..models.network import Frontend, Trunk
+from ..models.image_frontend import ImageFrontend
+from ..models.network import MAX_WINDOW, Frontend, Trunk
 from ..models.weight_budget import WeightBudget
 from ..sections import defaults
 from .model_sections import CustomFrontendSection, CustomSection, FrontendSection, ImageFrontendSection
@@ -42,7 +43,9 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
         RecipeError: if settings contradict each other.
         DataError: if data is missing, cannot be used, or leaks from one split to another.
     """
-    make_network(recipe)
+    recipe, start = take_up(recipe)
+    if start is None:
+        make_network(recipe)
     make_transforms(recipe)
     # The cache would hide the files, whose contents are compared.
     sets, labels, bad_files = read_data(recipe.model_copy(update={"cache": None}), progress)
@@ -63,13 +66,13 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
 
 
 def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
-    """The trained model a recipe starts from, and the recipe with that model's frontend and trunk settings.
+    """The trained model a recipe starts from, and the recipe with that model's window, frontend and trunk settings.
 
     Returns:
         The recipe as it is and None, where `model.init` is not set.
 
     Raises:
-        RecipeError: if `model.linear_probe` is set without `model.init`.
+        RecipeError: if `model.linear_probe` is set without `model.init`, or the recipe names another window.
         ModelFileError: if the model cannot be read.
     """
     init, linear_probe = recipe.model.init, recipe.model.linear_probe
@@ -80,9 +83,15 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
             )
         return recipe, None
     start = load(init)
+    if "window_s" in recipe.model_fields_set and recipe.window_s != start.window_s:
+        raise RecipeError(
+            f"window_s: {recipe.window_s:g} s, but the model of model.init, {init}, takes windows of "
+            f"{start.window_s:g} s; leave window_s out, or train a new model without model.init"
+        )
     config = start.config()
+    taken = {key: config[key] for key in ("window_s", "frontend")}
     model = config["model"] | {"init": init, "linear_probe": linear_probe}
-    return Recipe.model_validate(recipe.model_dump() | {"model": model, "frontend": config["frontend"]}), start
+    return Recipe.model_validate(recipe.model_dump() | taken | {"model": model}), start
 
 
 def read_data(
@@ -119,10 +128,17 @@ def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
         RecipeError: if their settings contradict each other, or one of the user's own does not do what it must.
     """
     frontend, trunk = make_frontend(recipe), make_trunk(recipe)
+    if isinstance(frontend, ImageFrontend):
+        silence = torch.zeros(2, frontend.size, frontend.size, 3, dtype=torch.uint8)
+    else:
+        window, shortest = round(recipe.window_s * frontend.sample_rate), frontend.hop_length or 1
+        if not shortest <= window <= MAX_WINDOW:
+            raise RecipeError(
+                f"window_s: {recipe.window_s:g} s are {window:,} samples; at least one frame of {shortest} samples is "
+                f"needed, and at most {MAX_WINDOW:,} samples are allowed"
+            )
+        silence = torch.zeros(2, window)
     if isinstance(frontend, CustomFrontend) or isinstance(trunk, CustomTrunk):
-        size = recipe.frontend.resolution
-        images = isinstance(recipe.frontend, ImageFrontendSection)
-        silence = torch.zeros(2, size, size, 3, dtype=torch.uint8) if images else torch.zeros(2, size)
         try:
             try_out(frontend, trunk, silence)
         except ValueError as error:
@@ -181,8 +197,9 @@ def environment() -> dict[str, Any]:
 
 
 def assumed_conditions(recipe: Recipe) -> dict[str, Any]:
-    """What a key was before this version knew it: its default did then what was always done."""
-    return {"recipe": defaults(recipe)}
+    """What a key was before this version knew it: its default, or `model.init`, did then what was always done."""
+    window = {"window_s": recipe.window_s} if recipe.model.init else {}
+    return {"recipe": defaults(recipe) | window}
 
 
 def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Objective:
 
     Attributes:
         stride_cost: lambda of the regulariser `cost.stride_cost`.
+        label_smoothing: of the tasks of one class a clip, see `evaluation.task_loss`.
         precision: "float32", or "bfloat16" for convolutions and matrix products in half precision (autocast).
         task_weights: weight of each task's loss, 1 where missing.
         class_weights: for a task the weight of each of its classes, on the model's device.
@@ -35,6 +36,7 @@ class Objective:
     """
 
     stride_cost: float = 0.0
+    label_smoothing: float = 0.0
     precision: str = "float32"
     task_weights: Mapping[str, float] = field(default_factory=dict)
     class_weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -78,7 +80,9 @@ class Objective:
         ):
             logits = parallel(batch.waveform.to(device), tuple(labels))
         losses = {
-            task: task_loss(logits[task], numbers, model.kinds[task], self.class_weights.get(task))
+            task: task_loss(
+                logits[task], numbers, model.kinds[task], self.class_weights.get(task), self.label_smoothing
+            )
             for task, numbers in labels.items()
         }
         # The exchange averages over processes, whose shares of the clips may differ.

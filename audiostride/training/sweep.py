@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import AudiostrideError, Interrupted, UsageError
 from .directory import RECIPE_FILE, RESULTS_FILE
+from .model_sections import TrunkSection
 from .recipe import Recipe, load_recipe
 
 Train = Callable[[Recipe, Path], object]
@@ -162,8 +163,7 @@ def check_belongs(run: Planned) -> None:
         raise UsageError(f"{run.path}: is in the way, and is no run of this sweep; give another --out, or move it")
     if _is_old_image_run(run.path):
         raise UsageError(f"{run.path}: holds a finished run of an earlier version; give another --out, or move it")
-    before = load_recipe(str(run.path / RECIPE_FILE)).model_dump()
-    changed = list(_differences(before, run.recipe.model_dump()))
+    changed = list(_differences(_asked(load_recipe(str(run.path / RECIPE_FILE))), _asked(run.recipe)))
     if changed:
         raise UsageError(
             f"{run.path}: was made with another recipe ({'; '.join(changed[:3])}); give another --out, or move it"
@@ -211,6 +211,15 @@ def _is_old_image_run(run_dir: Path) -> bool:
         return "test_accuracy" in json.loads((run_dir / RESULTS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+
+
+def _asked(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe decides itself: with `model.init` neither window nor frontend nor trunk."""
+    tree = recipe.model_dump()
+    if recipe.model.init is None:
+        return tree
+    model = {key: tree["model"][key] for key in TrunkSection.model_fields}
+    return {key: value for key, value in tree.items() if key not in ("window_s", "frontend")} | {"model": model}
 
 
 def _differences(before: object, now: object, key: str = "") -> Iterator[str]:
