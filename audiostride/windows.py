@@ -5,40 +5,63 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def split_windows(waveform: Tensor, window_length: int, pad_last: bool = False) -> Tensor:
-    """Split a clip into non-overlapping windows, as evaluation does.
+def window_hop(window_length: int, overlap: float) -> int:
+    """Samples from one window to the next, at least 1.
 
-    A last window shorter than half a window is dropped unless it is the only one; a longer one is
-    filled up with silence. A clip shorter than one window lies in its centre.
+    Args:
+        window_length: in samples.
+        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+
+    Raises:
+        ValueError: if the overlap is out of range.
+
+    Example:
+        >>> window_hop(16000, 0.0), window_hop(16000, 0.75)
+        (16000, 4000)
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be at least 0 and less than 1, got {overlap}")
+    return max(1, round((1 - overlap) * window_length))
+
+
+def split_windows(waveform: Tensor, window_length: int, pad_last: bool = False, overlap: float = 0.0) -> Tensor:
+    """Split a clip into windows, as evaluation does.
+
+    A window begins every `window_hop` samples. A last one that is not full is filled up with silence, but dropped if
+    less than half a hop of it is in no other window. A clip shorter than one window lies in its centre.
 
     Args:
         waveform: shape ``(samples,)``.
         window_length: in samples.
-        pad_last: keep the last window however short it is.
+        pad_last: keep the last window however little is new in it.
+        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
     Returns:
-        Shape ``(n_windows, window_length)``, at least one window.
+        Shape ``(n_windows, window_length)``, at least one window; overlapping ones share memory.
 
     Raises:
-        ValueError: if the waveform is empty or has more than one axis.
+        ValueError: if the waveform is empty or has more than one axis, or the overlap is out of range.
 
     Example:
         >>> split_windows(torch.ones(25), 10).shape, split_windows(torch.ones(24), 10).shape
         (torch.Size([3, 10]), torch.Size([2, 10]))
         >>> split_windows(torch.ones(2), 6)
         tensor([[0., 0., 1., 1., 0., 0.]])
+        >>> split_windows(torch.arange(8), 4, overlap=0.5)
+        tensor([[0, 1, 2, 3],
+                [2, 3, 4, 5],
+                [4, 5, 6, 7]])
     """
     if waveform.dim() != 1 or len(waveform) == 0:
         raise ValueError(f"a waveform of shape (samples,) is needed, got {tuple(waveform.shape)}")
-    n = len(waveform)
+    n, hop = len(waveform), window_hop(window_length, overlap)
     if n < window_length:
         before = (window_length - n) // 2
         return F.pad(waveform, (before, window_length - n - before)).unsqueeze(0)
-    n_windows, rest = divmod(n, window_length)
-    if rest and (pad_last or 2 * rest >= window_length):
-        n_windows += 1
-        waveform = F.pad(waveform, (0, window_length - rest))
-    return waveform[: n_windows * window_length].view(n_windows, window_length)
+    new = (n - window_length) % hop
+    if new and (pad_last or 2 * new >= hop):
+        waveform = F.pad(waveform, (0, hop - new))
+    return waveform.unfold(0, window_length, hop)
 
 
 def mean_over_windows(values: Tensor, clip: Tensor, n_clips: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from audiostride.data.augment import (
     Augmentation,
     ColouredNoise,
+    Equalizer,
     Gain,
     Noise,
     OnTensor,
@@ -21,10 +22,11 @@ from audiostride.data.augment import (
 )
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import ArrayClips
-from audiostride.errors import DataError
+from audiostride.errors import DataError, RecipeError
 from audiostride.models.log_mel import LogMel
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
+from audiostride.training.setup import make_transforms
 from conftest import tone
 
 RATE = 16000
@@ -101,6 +103,50 @@ def test_speed_raises_the_pitch_by_its_factor() -> None:
     faster = change_speed(tone(400, 1.25), 1.25, RATE)
     assert len(faster) == RATE
     assert np.abs(np.fft.rfft(faster)).argmax() == 500
+
+
+def test_an_equalizer_is_a_smooth_gain_of_the_stated_size_at_all_times() -> None:
+    log_mel = 8 + torch.randn(1, 100, 64)  # far above the floor
+    curves = []
+    for seed in range(400):
+        gain_db = 10 * np.log10(np.e) * (Equalizer(5.0)(log_mel, rng(seed)) - log_mel)[0].double()
+        torch.testing.assert_close(gain_db, gain_db[:1].expand_as(gain_db), atol=1e-3, rtol=0)
+        curves.append(gain_db[0])
+    gains = torch.stack(curves)
+    torch.testing.assert_close(gains.mean(1), torch.zeros(400, dtype=torch.double), atol=1e-4, rtol=0)
+    assert gains.square().mean().sqrt().item() == pytest.approx(5.0, rel=0.05)
+    spectrum = torch.fft.rfft(torch.cat([gains, gains.flip(1)], 1)).abs()  # a cosine of k half cycles is bin k
+    assert spectrum[:, 5:].max() < 1e-2
+    assert len(gains[:, 0].unique()) == 400
+
+
+def test_an_equalizer_is_that_gain_on_the_sounds_power_and_leaves_silence_alone() -> None:
+    silence = LogMel()(torch.zeros(1, RATE))
+    torch.testing.assert_close(Equalizer(10.0)(silence, rng()), silence)
+    frontend, soft = LogMel(), 0.003 * torch.randn(1, RATE)  # in part below the floor
+    curve = Equalizer(10.0)(torch.full((1, 1, 64), 8.0), rng(3)) - 8
+    power = (frontend(soft).double().exp() - 1e-5) * curve.double().exp()
+    torch.testing.assert_close(Equalizer(10.0)(frontend(soft)[0], rng(3)), (power + 1e-5).log().float()[0])
+
+
+@pytest.mark.parametrize(
+    ("frontend", "message"),
+    [
+        ("{name: waveform}", r"augment\.equalize_db: is for spectrograms, which a raw waveform is not"),
+        ("{name: custom, frontend: 'a:B'}", r"augment\.equalize_db: is for frontend\.name log_mel"),
+        ("{name: log_mel}", ""),
+    ],
+)
+def test_an_equalizer_is_for_log_mel_spectrograms(frontend: str, message: str) -> None:
+    model = "{name: wave_cnn}" if "waveform" in frontend else "{}"
+    recipe = load_recipe("folder", [f"frontend={frontend}", f"model={model}", "augment.equalize_db=4"])
+    if not message:
+        made = make_transforms(recipe)
+        assert made is not None
+        assert made.log_mel == [Equalizer(4.0)]
+        return
+    with pytest.raises(RecipeError, match=message):
+        make_transforms(recipe)
 
 
 def test_spec_augment_blanks_no_more_than_it_may_and_keeps_the_rest() -> None:

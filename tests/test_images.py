@@ -367,6 +367,8 @@ def test_a_saved_model_gives_the_answers_that_were_reported(image_folder, tmp_pa
     results = run(recipe_for(image_folder, "train.epochs=1"), tmp_path)
     assert evaluate_run(tmp_path)["label"].accuracy == results["tasks"]["label"]["accuracy"]
     assert evaluate_run(tmp_path, str(image_folder))["label"].n == 32
+    with pytest.raises(UsageError, match="each is one window; leave the overlap out"):
+        evaluate_run(tmp_path, overlap=0.5)
     test = read_images(image_folder).loaded(16).pixels[64:]
     logits = load(tmp_path)(torch.from_numpy(test))["label"]
     np.testing.assert_allclose(logits.detach().numpy(), read_predictions(tmp_path)["label"].logits, rtol=1e-4)

@@ -99,12 +99,13 @@ def test_a_batch_answers_as_predict_does_for_each_file_alone(model, sounds, batc
             assert answer.rows[0].score == pytest.approx(expected.score, abs=2e-6)
 
 
-def test_the_windows_of_blocks_are_the_windows_of_the_whole():
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.9])
+def test_the_windows_of_blocks_are_the_windows_of_the_whole(overlap):
     waveform = np.random.RandomState(0).standard_normal(57).astype(np.float32)
     for n in (1, 4, 5, 9, 10, 11, 14, 15, 19, 20, 57):
         for block in (1, 3, 10, 25, 100):
-            parts = list(windows_of((waveform[i : min(i + block, n)] for i in range(0, n, block)), 10))
-            whole = split_windows(torch.from_numpy(waveform[:n]), 10).numpy()
+            parts = list(windows_of((waveform[i : min(i + block, n)] for i in range(0, n, block)), 10, overlap))
+            whole = split_windows(torch.from_numpy(waveform[:n]), 10, overlap=overlap).numpy()
             assert np.array_equal(np.concatenate([part.windows for part in parts]), whole)
             assert parts[-1].samples == n
 
@@ -212,6 +213,46 @@ def test_a_stream_answers_each_window_as_offline_and_before_the_pipe_ends(run_di
             assert row["label"] == expected["label"]
             assert (row["start_s"], row["end_s"]) == (expected["start_s"], expected["end_s"])
             assert float(row["score"]) == pytest.approx(float(expected["score"]), abs=2e-6)
+
+
+def test_overlapping_windows_are_averaged_and_have_rows_of_their_own(model, run_dir, tmp_path):
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, 0.1 * np.random.RandomState(1).standard_normal(16000 * 3), 16000)
+    waveform = read_audio(path, 16000)
+    windows = torch.from_numpy(np.stack([waveform[start : start + 16000] for start in range(0, 32001, 4000)]))
+    embedding = model.embed_windows(windows).mean(0)
+    torch.testing.assert_close(model.embed(waveform, 16000, overlap=0.75), embedding)
+    score = model.probabilities("word", model.heads["word"](embedding)).max().item()
+    (row,) = rows_of(cli("predict", run_dir, path, "--csv", "--overlap", 0.75).stdout)
+    assert float(row["score"]) == pytest.approx(score, abs=2e-6)
+    assert model.predict(waveform, 16000, overlap=0.75)["word"].score == pytest.approx(score, abs=2e-6)
+    timeline = cli("predict", run_dir, path, "--windows", "--csv", "--overlap", 0.75).stdout
+    assert [(row["start_s"], row["end_s"]) for row in rows_of(timeline)[:3]] == [
+        ("0.0", "1.0"), ("0.25", "1.25"), ("0.5", "1.5"),
+    ]  # fmt: skip
+    assert len(rows_of(timeline)) == 9
+    streamed = cli("predict", run_dir, "-", "--stream", "--csv", "--overlap", 0.75, stdin=path.read_bytes())
+    assert b"a prediction each 0.25 s" in streamed.stderr
+    for live, offline in zip(rows_of(streamed.stdout), rows_of(timeline), strict=True):
+        assert all(live[key] == offline[key] for key in ("start_s", "end_s", "label"))
+    plain, at_zero = (cli("predict", run_dir, path, "--csv", *way).stdout for way in ((), ("--overlap", 0)))
+    assert plain == at_zero
+
+
+def test_an_overlap_that_cannot_be_is_a_usage_error_and_a_batch_keeps_its_own(run_dir, sounds, tmp_path):
+    for share in ("1", "-0.5", "nan"):
+        said = cli("predict", run_dir, sounds, "--overlap", share)
+        assert said.returncode == 2
+        assert b"it must be at least 0 and less than 1" in said.stderr
+    said = cli("predict", run_dir, sounds, "--overlap", 0.5, "--format", "raven", "--out", tmp_path / "labels")
+    assert said.returncode == 2
+    assert b"leave it out with --format" in said.stderr
+    for first, then in ((0.5, 0.0), (0.0, 0.5)):
+        out = tmp_path / f"{first}.csv"
+        cli("predict", run_dir, sounds, "--out", out, "--overlap", first)
+        said = cli("predict", run_dir, sounds, "--out", out, "--overlap", then, "--resume")
+        assert said.returncode == 2
+        assert b"was begun with another overlap" in said.stderr
 
 
 def test_a_batch_killed_at_any_byte_is_continued_to_the_same_file(model, sounds, tmp_path):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from small_training import SEED
+from typer.testing import CliRunner
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, load, read_audio
+from audiostride.cli import app
 from audiostride.data.batches import LabelledClips
 from audiostride.data.clips import ArrayClips
 from audiostride.errors import DataError, RecipeError, TrainingError, UsageError
@@ -78,6 +80,21 @@ def test_the_saved_model_scores_what_results_say(tone_run: Path) -> None:
     written = json.loads((tone_run / "results.json").read_text())["tasks"]["label"]
     score = evaluate_run(tone_run)["label"]._asdict()
     assert {"split": "test"} | {name: value for name, value in score.items() if value is not None} == written
+
+
+def test_overlapping_windows_are_scored_by_their_mean(tone_run: Path, tone_folder: Path) -> None:
+    model, losses = load(tone_run), []
+    for file in sorted(tone_folder.rglob("*.wav")):
+        found = model.predict(read_audio(file, 16000), 16000, overlap=0.9)["label"]
+        losses.append(-math.log(found.probabilities[file.parent.name]))
+    said = CliRunner().invoke(
+        app, ["evaluate", str(tone_run), "--data", str(tone_folder), "--overlap", "0.9", "--json"]
+    )
+    overlapping = json.loads(said.stdout)["tasks"]["label"]
+    assert overlapping["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    plain, at_zero = (evaluate_run(tone_run, str(tone_folder), **way)["label"] for way in ({}, {"overlap": 0.0}))
+    assert plain == at_zero
+    assert plain.loss != overlapping["loss"]
 
 
 def test_a_run_scores_any_other_folder(tone_run: Path, tone_folder: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audiostride.windows import mean_over_windows, split_windows
+from audiostride.windows import mean_over_windows, split_windows, window_hop
 
 
 @pytest.mark.parametrize(("samples", "windows"), [(1, 1), (99, 1), (100, 1), (149, 1), (150, 2), (249, 2), (250, 3)])
@@ -39,3 +39,29 @@ def test_the_mean_is_over_each_clips_own_windows() -> None:
     means = mean_over_windows(values, clip, 3)
     for i in range(3):
         assert torch.allclose(means[i], values[clip == i].mean(0))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("samples", [100, 101, 149, 150, 333, 1000])
+def test_windows_begin_every_hop_and_leave_out_less_than_half_a_hop(samples: int, overlap: float) -> None:
+    clip, hop = torch.arange(1.0, samples + 1), round(100 * (1 - overlap))
+    assert window_hop(100, overlap) == hop
+    windows = split_windows(clip, 100, overlap=overlap)
+    for i, window in enumerate(windows):
+        heard = clip[i * hop : i * hop + 100]
+        assert torch.equal(window[: len(heard)], heard)
+        assert not window[len(heard) :].any()
+    left_out, filled = samples - int(windows.max()), int((windows[-1] == 0).sum())
+    assert 2 * left_out < hop
+    assert 2 * filled <= hop
+    assert int(split_windows(clip, 100, pad_last=True, overlap=overlap).max()) == samples
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, float("nan")])
+def test_an_overlap_out_of_range_is_refused(overlap: float) -> None:
+    with pytest.raises(ValueError, match="overlap must be at least 0 and less than 1"):
+        split_windows(torch.ones(20), 10, overlap=overlap)
+
+
+def test_the_smallest_hop_is_a_sample() -> None:
+    assert len(split_windows(torch.ones(12), 10, overlap=0.999)) == 3

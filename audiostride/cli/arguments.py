@@ -5,6 +5,15 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
+
+
+def _share(overlap: float) -> float:
+    if not 0 <= overlap < 1:
+        raise UsageError(f"--overlap {overlap:g}: it must be at least 0 and less than 1")
+    return overlap
+
+
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override any key of the recipe.")
@@ -16,4 +25,7 @@ Inputs = Annotated[
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that decode audio.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows the model sees at once.")]
+Overlap = Annotated[
+    float, typer.Option(metavar="SHARE", callback=_share, help="Of a window that the next one holds too, 0 to below 1.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

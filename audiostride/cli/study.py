@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Json, RunDir
+from .arguments import Json, Overlap, RunDir
 from .output import print_json, print_table
 
 
@@ -19,6 +19,7 @@ def evaluate(
     by_class: Annotated[
         bool, typer.Option("--by-class", help="Accuracy by class and a confusion matrix, too.")
     ] = False,
+    overlap: Overlap = 0.0,
     as_json: Json = False,
 ) -> None:
     """Score a trained model on whole clips.
@@ -30,13 +31,15 @@ def evaluate(
       audiostride evaluate runs/mine --data other_sounds --task label --json
 
       audiostride evaluate runs/mine --by-class
+
+      audiostride evaluate runs/mine --overlap 0.5
     """
     from ..models.classifier import load
     from ..training.run_testing import evaluate_run_by_class
     from .display import ProgressDisplay, confusion_table, scores_table
 
     with ProgressDisplay() as display:
-        scores, counts = evaluate_run_by_class(run_dir, data, task, display.progress)
+        scores, counts = evaluate_run_by_class(run_dir, data, task, display.progress, overlap)
     labels = load(run_dir).labels if by_class else {}
     matrices = {name: {"labels": labels[name], "confusion": counts[name].tolist()} for name in counts if by_class}
     if as_json:

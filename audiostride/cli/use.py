@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import BatchSize, Inputs, Json, Model, Workers
+from .arguments import BatchSize, Inputs, Json, Model, Overlap, Workers
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def predict(
     pcm_rate: Annotated[
         int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, no WAV.")
     ] = None,
+    overlap: Overlap = 0.0,
     workers: Workers = 2,
     batch_size: BatchSize = 64,
 ) -> None:
@@ -60,21 +61,13 @@ def predict(
 
       arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
     """
-    from ..errors import UsageError
-
-    if as_csv and as_json:
-        raise UsageError("--csv and --json: choose one")
-    if label_format and (out is None or as_csv or as_json or resume or stream or top_k > 1):
-        raise UsageError("--format writes label files into a folder: it needs --out DIR, and goes with no other format")
-    if resume and out is None:
-        raise UsageError("--resume continues a file; name it with --out")
-    if stream and (inputs != ["-"] or out):
-        raise UsageError("--stream reads stdin and prints: its only input is -, without --out")
+    _check_options(inputs, top_k, as_csv, as_json, out, label_format, resume, stream, overlap)
     from ..data.sounds import STDIN, find_sounds
     from ..inference.embedding import open_sounds
     from ..inference.predict import predict_sounds, stream_latency_ms
     from ..inference.row_file import CSV_HEADER, RowFile, fingerprint, format_rows
     from ..models.classifier import load
+    from ..windows import window_hop
     from .display import ProgressDisplay, predictions_table, stream_line
 
     names = find_sounds(inputs)
@@ -85,12 +78,14 @@ def predict(
         sounds = list(open_sounds(names, model.frontend.sample_rate, pcm_rate))
         return _write_label_files(model, sounds, out, label_format, batch_size, workers)
     made_by: dict[str, object] = {"model": fingerprint(model), "top_k": top_k, "windows": windows}
+    made_by |= {"overlap": overlap} if overlap else {}  # earlier versions did not write it down
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr] # a file's name may be no UTF-8
     rows = []
     with ProgressDisplay() as display, RowFile(out, made_by, resume) if out else nullcontext() as file:
         done = file.done if file else {}
         if stream:
-            display.print(f"a prediction each {model.window_s:g} s, latency {stream_latency_ms(model):.0f} ms")
+            hop_s = window_hop(model.window_length, overlap) / model.frontend.sample_rate
+            display.print(f"a prediction each {hop_s:g} s, latency {stream_latency_ms(model):.0f} ms")
         if as_csv and not file:
             typer.echo(CSV_HEADER, nl=False)
         remaining = [name for name in names if name not in done]
@@ -101,6 +96,7 @@ def predict(
             per_window=windows or stream,
             batch_size=1 if stream else batch_size,
             workers=workers,
+            overlap=overlap,
         )
         for part in predicted:
             if file:
@@ -117,6 +113,32 @@ def predict(
     if rows:
         print_table(predictions_table(rows))
     _report_failed(sum(done.values()), len(done))
+
+
+def _check_options(
+    inputs: list[str],
+    top_k: int,
+    as_csv: bool,
+    as_json: bool,
+    out: Path | None,
+    label_format: LabelFormat | None,
+    resume: bool,
+    stream: bool,
+    overlap: float,
+) -> None:
+    """Refuse options of `predict` that do not go together."""
+    from ..errors import UsageError
+
+    if as_csv and as_json:
+        raise UsageError("--csv and --json: choose one")
+    if label_format and (out is None or as_csv or as_json or resume or stream or top_k > 1):
+        raise UsageError("--format writes label files into a folder: it needs --out DIR, and goes with no other format")
+    if label_format and overlap:
+        raise UsageError("--overlap: label files join windows that follow each other; leave it out with --format")
+    if resume and out is None:
+        raise UsageError("--resume continues a file; name it with --out")
+    if stream and (inputs != ["-"] or out):
+        raise UsageError("--stream reads stdin and prints: its only input is -, without --out")
 
 
 def _write_label_files(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
+from ..models.log_mel import LOG_OFFSET
 from .decoding import EXTENSIONS, audio_info, read_audio
 
 WaveformTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -169,6 +170,37 @@ class SpecAugment:
                 width = int(rng.integers(0, min(widest, n) + 1))
                 masked.narrow(axis, int(rng.integers(0, n - width + 1)), width).fill_(mean)
         return masked
+
+
+@dataclass(frozen=True)
+class Equalizer:
+    """Make mel bands louder or softer by a random smooth curve, the same at all times: another microphone or room.
+
+    The curve, in dB, is a sum of `cosines` cosines of half a cycle, one cycle, ... over the mel axis, with normal
+    amplitudes. Its mean over the bands is 0 dB: how loud the whole is, is `Gain`'s. It acts on the power of a `LogMel`,
+    so that its floor stays where it is.
+
+    Attributes:
+        sd_db: standard deviation of the curve, root mean square over the bands, in dB.
+        cosines: how many.
+
+    Example:
+        >>> log_mel = torch.zeros(1, 100, 64)
+        >>> equalized = Equalizer(sd_db=6.0)(log_mel, np.random.default_rng(0))
+        >>> equalized.shape, bool((equalized == equalized[:, :1]).all()), bool((equalized != log_mel).any())
+        (torch.Size([1, 100, 64]), True, True)
+    """
+
+    sd_db: float
+    cosines: int = 4
+
+    def __call__(self, log_mel: Tensor, rng: np.random.Generator) -> Tensor:
+        n_mels = log_mel.shape[-1]
+        phase = np.pi * (np.arange(n_mels) + 0.5) / n_mels
+        amplitudes = rng.normal(0, self.sd_db * np.sqrt(2 / self.cosines), self.cosines)
+        gain_db = amplitudes @ np.cos(np.outer(np.arange(1, self.cosines + 1), phase))
+        gain = torch.from_numpy(10 ** (gain_db / 10)).to(log_mel)
+        return ((log_mel.exp() - LOG_OFFSET).clamp(min=0) * gain + LOG_OFFSET).log()
 
 
 @dataclass(frozen=True)

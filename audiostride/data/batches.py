@@ -174,14 +174,17 @@ def evaluation_batches(
     window_length: int,
     workers: int,
     clips_per_batch: int = 32,
+    overlap: float = 0.0,
 ) -> Iterator[EvaluationBatch]:
     """All windows of the clips at `indexes`; `EvaluationBatch.clip` counts positions in `indexes`.
+
+    Windows overlap by a share from 0 up to but not including 1.
 
     Raises:
         DataError: if a file cannot be read.
     """
     jobs = [list(range(i, min(i + clips_per_batch, len(indexes)))) for i in range(0, len(indexes), clips_per_batch)]
-    return load(_EvaluationWindows(clips, indexes, sample_rate, window_length, jobs), workers)
+    return load(_EvaluationWindows(clips, indexes, sample_rate, window_length, jobs, overlap), workers)
 
 
 def _batches_of_each(per_set: Sequence[int], mixing: str | float) -> list[int]:
@@ -259,14 +262,14 @@ class _TrainingWindows(Dataset):
 
 
 class _EvaluationWindows(Dataset):
-    def __init__(self, clips, indexes, sample_rate, window_length, jobs):
+    def __init__(self, clips, indexes, sample_rate, window_length, jobs, overlap):
         self.clips, self.indexes, self.jobs = clips, indexes, jobs
-        self.sample_rate, self.window_length = sample_rate, window_length
+        self.how = sample_rate, window_length, overlap
 
     def __len__(self):
         return len(self.jobs)
 
     def __getitem__(self, job):
-        windows = [self.clips.windows(self.indexes[i], self.sample_rate, self.window_length) for i in self.jobs[job]]
+        windows = [self.clips.windows(self.indexes[i], *self.how) for i in self.jobs[job]]
         owner = torch.tensor(self.jobs[job]).repeat_interleave(torch.tensor([len(w) for w in windows]))
         return EvaluationBatch(torch.cat(windows), owner)

@@ -68,9 +68,9 @@ class Clips:
         window[at : at + len(part)] = part
         return window
 
-    def windows(self, index: int, sample_rate: int, length: int) -> Tensor:
+    def windows(self, index: int, sample_rate: int, length: int, overlap: float = 0.0) -> Tensor:
         """All windows of a clip for evaluation, ``(n_windows, length)``, see `windows.split_windows`."""
-        return split_windows(torch.from_numpy(self.read(index, sample_rate)), length)
+        return split_windows(torch.from_numpy(self.read(index, sample_rate)), length, overlap=overlap)
 
     def title(self, index: int) -> str:
         """What to call a clip in a message or a table: its name, with the seconds of a segment."""

@@ -95,8 +95,8 @@ class ImageClips(Clips):
             return shift_and_flip(self.read(index, resolution), rng)
         return random_part(self.decode(index), resolution, rng)
 
-    def windows(self, index: int, resolution: int, length: int) -> Tensor:
-        """The one view of testing, ``(1, size, size, 3)``."""
+    def windows(self, index: int, resolution: int, length: int, overlap: float = 0.0) -> Tensor:
+        """The one view of testing, ``(1, size, size, 3)``, whatever the overlap."""
         return torch.from_numpy(np.array(self.read(index, resolution)))[None]
 
     def select(self, indexes: Iterable[int]) -> "ImageClips":

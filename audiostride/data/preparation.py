@@ -11,6 +11,7 @@ from ..errors import DataError, RecipeError
 from .augment import (
     Augmentation,
     ColouredNoise,
+    Equalizer,
     Gain,
     LogMelTransform,
     Noise,
@@ -26,6 +27,9 @@ from .folds import draw_folds, fold_column, hold_out
 from .labels import label_numbers, task_labels
 from .sections import AugmentSection, DataSection, EncodedData, TaskSection
 from .splits import assign_splits, resplit, shared_groups
+
+SPECTROGRAM_KEYS = ("equalize_db", "spec_augment")
+"""Keys of `augment` for log-mel spectrograms alone."""
 
 
 def prepare_data(
@@ -161,10 +165,13 @@ def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float |
         snr_db = _range("augment.coloured_noise.snr_db", section.coloured_noise.snr_db)
         waveform.append(ColouredNoise(snr_db, section.coloured_noise.probability))
     log_mel: list[LogMelTransform] = []
-    if section.spec_augment is not None:
+    for key in SPECTROGRAM_KEYS if hop_ms is None else ():
+        if getattr(section, key) is not None:
+            raise RecipeError(f"augment.{key}: is for spectrograms, which a raw waveform is not; leave it out")
+    if section.equalize_db is not None:
+        log_mel.append(Equalizer(section.equalize_db))
+    if section.spec_augment is not None and hop_ms is not None:
         masks = section.spec_augment
-        if hop_ms is None:
-            raise RecipeError("augment.spec_augment: a raw waveform has no spectrogram to mask; leave it out")
         frames = max(1, round(masks.time_ms / hop_ms))
         log_mel.append(SpecAugment(masks.time_masks, frames, masks.mel_masks, masks.mels))
     speed = None if section.speed is None else _range("augment.speed", section.speed)

@@ -250,6 +250,7 @@ class AugmentSection(Section):
     coloured_noise: ColouredNoiseSection | None = None
     mixup: float | None = Field(None, gt=0)
     between_class: bool = False
+    equalize_db: float | None = Field(None, gt=0, le=30)
     spec_augment: SpecAugmentSection | None = None
 
     @field_validator("between_class")

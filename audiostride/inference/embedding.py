@@ -65,7 +65,7 @@ def open_sounds(names: Iterable[str], sample_rate: int, pcm_rate: int | None = N
 
 
 def embed_sounds(
-    model: AudioClassifier, sounds: Iterable[Sound], batch_size: int = 64, workers: int = 2
+    model: AudioClassifier, sounds: Iterable[Sound], batch_size: int = 64, workers: int = 2, overlap: float = 0.0
 ) -> Iterator[Piece]:
     """Embeddings of all windows of many sounds, in the order of the sounds.
 
@@ -76,6 +76,7 @@ def embed_sounds(
         sounds: from `open_sounds`.
         batch_size: windows that are gathered before the model runs; 1 runs it as soon as a window is there.
         workers: threads that decode; 0 decodes in between.
+        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
     Example:
         >>> from audiostride import create_model
@@ -97,7 +98,7 @@ def embed_sounds(
             yield Piece(read.name, part, read.samples, read.last, read.error)
         held.clear()
 
-    with closing(_read_ahead(sounds, model.window_length, workers)) as reads:
+    with closing(_read_ahead(sounds, model.window_length, workers, overlap)) as reads:
         for read in reads:
             held.append(read)
             if sum(len(read.windows) for read in held) >= batch_size or len(held) > 2 * batch_size:
@@ -114,11 +115,11 @@ class _Read(NamedTuple):
     error: str | None
 
 
-def _read(sound: Sound, window_length: int) -> Iterator[_Read]:
+def _read(sound: Sound, window_length: int, overlap: float) -> Iterator[_Read]:
     """Windows of one sound; an error becomes the last item instead of an exception."""
     samples, error = 0, None
     try:
-        for part in windows_of(sound.blocks(), window_length):
+        for part in windows_of(sound.blocks(), window_length, overlap):
             samples = part.samples
             yield _Read(sound.name, part.windows, samples, False, None)
     except DataError as problem:
@@ -126,18 +127,20 @@ def _read(sound: Sound, window_length: int) -> Iterator[_Read]:
     yield _Read(sound.name, np.zeros((0, window_length), np.float32), samples, True, error)
 
 
-def _read_ahead(sounds: Iterable[Sound], window_length: int, workers: int) -> Generator[_Read, None, None]:
+def _read_ahead(
+    sounds: Iterable[Sound], window_length: int, workers: int, overlap: float
+) -> Generator[_Read, None, None]:
     """Windows of all sounds in order, while threads read the first block of the next sounds."""
     if workers == 0:
         for sound in sounds:
-            yield from _read(sound, window_length)
+            yield from _read(sound, window_length, overlap)
         return
     coming = iter(sounds)
     ahead: deque[tuple[Iterator[_Read], Future[_Read]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         while True:
             for sound in islice(coming, 2 * workers - len(ahead)):
-                reads = _read(sound, window_length)
+                reads = _read(sound, window_length, overlap)
                 ahead.append((reads, pool.submit(next, reads)))
             if not ahead:
                 return

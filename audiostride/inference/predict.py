@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models.classifier import AudioClassifier
+from ..windows import window_hop
 from .embedding import Sound, embed_sounds
 
 
@@ -60,6 +61,7 @@ def predict_sounds(
     per_window: bool = False,
     batch_size: int = 64,
     workers: int = 2,
+    overlap: float = 0.0,
 ) -> Iterator[SoundRows]:
     """Classify many sounds, in their order.
 
@@ -70,9 +72,10 @@ def predict_sounds(
         per_window: a row for each window instead of one for the sound.
         batch_size: see `embedding.embed_sounds`.
         workers: see `embedding.embed_sounds`.
+        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
     Raises:
-        ValueError: if `top_k` is below 1.
+        ValueError: if `top_k` is below 1 or the overlap out of range.
 
     Example:
         >>> from audiostride import create_model
@@ -84,12 +87,12 @@ def predict_sounds(
     """
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
-    rate = model.frontend.sample_rate
+    rate, hop = model.frontend.sample_rate, window_hop(model.window_length, overlap)
     total, n_windows = torch.zeros(model.trunk.num_features, dtype=torch.float64), 0
-    for piece in embed_sounds(model, sounds, batch_size, workers):
+    for piece in embed_sounds(model, sounds, batch_size, workers, overlap):
         rows: list[Row] = []
         if per_window:
-            starts = [(n_windows + i) * model.window_length for i in range(len(piece.embeddings))]
+            starts = [(n_windows + i) * hop for i in range(len(piece.embeddings))]
             ends = [min(start + model.window_length, piece.samples) for start in starts]
             times = [(start / rate, end / rate) for start, end in zip(starts, ends, strict=True)]
             rows = _rows(model, piece.name, piece.embeddings, times, top_k)

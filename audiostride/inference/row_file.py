@@ -92,7 +92,7 @@ class RowFile:
         except (ValueError, IndexError, KeyError, TypeError) as error:
             raise UsageError(f"{self.journal_path}: is not a journal of {path}") from error
         if began != made_by:
-            changed = sorted(key for key in made_by if began.get(key) != made_by[key])
+            changed = sorted(key for key in began | made_by if began.get(key) != made_by.get(key))
             raise UsageError(f"{path}: was begun with another {', '.join(changed)}; give another --out")
         kept = 1
         for name, end, failed in done:

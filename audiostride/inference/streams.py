@@ -10,7 +10,7 @@ import soxr
 import torch
 
 from ..errors import DataError
-from ..windows import split_windows
+from ..windows import split_windows, window_hop
 
 _READ_BYTES = 2**18
 _UNKNOWN_LENGTH = 0x7FFFF000  # what programs that write WAV to a pipe declare, or more
@@ -90,36 +90,42 @@ def pipe_blocks(stream: BufferedIOBase, sample_rate: int, pcm_rate: int | None =
         raise DataError(f"standard input: cut short, {left} of {n_bytes} declared bytes are missing")
 
 
-def windows_of(blocks: Iterable[np.ndarray], window_length: int) -> Iterator[Part]:
+def windows_of(blocks: Iterable[np.ndarray], window_length: int, overlap: float = 0.0) -> Iterator[Part]:
     """The windows of `windows.split_windows`, each as soon as its samples are there.
 
     Args:
         blocks: the waveform in pieces.
         window_length: in samples.
+        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
     Yields:
         The windows that a block completed. The last part counts the whole sound.
 
     Raises:
         DataError: if there is no sample at all.
+        ValueError: if the overlap is out of range.
 
     Example:
         >>> blocks = [np.ones(7, np.float32), np.ones(18, np.float32)]
         >>> [(part.windows.shape, part.samples) for part in windows_of(blocks, 10)]
         [((0, 10), 7), ((2, 10), 25), ((1, 10), 25)]
     """
+    hop = window_hop(window_length, overlap)
     rest, samples, n_windows = np.zeros(0, np.float32), 0, 0
     for block in blocks:
         samples += len(block)
         rest = np.concatenate([rest, block])
-        n, used = len(rest) // window_length, len(rest) // window_length * window_length
-        yield Part(rest[:used].reshape(n, window_length), samples)
-        rest, n_windows = rest[used:], n_windows + n
+        n = max(0, (len(rest) - window_length) // hop + 1)
+        windows = np.stack([rest[i * hop :][:window_length] for i in range(n)]) if n else np.zeros((0, window_length))
+        yield Part(windows.astype(np.float32), samples)
+        rest, n_windows = rest[n * hop :], n_windows + n
     if samples == 0:
         raise DataError("holds no samples")
     if n_windows == 0:
         yield Part(split_windows(torch.from_numpy(rest), window_length).numpy(), samples)
-    elif 2 * len(rest) >= window_length:
+        return
+    new = len(rest) - (window_length - hop)
+    if 2 * new >= hop:
         yield Part(np.pad(rest, (0, window_length - len(rest)))[None], samples)
 
 

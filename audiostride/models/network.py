@@ -202,7 +202,7 @@ class AudioNetwork(nn.Module):
         return maps
 
     @torch.inference_mode()
-    def embed(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
+    def embed(self, waveform: Tensor | np.ndarray, sample_rate: int, overlap: float = 0.0) -> Tensor:
         """Embedding of a clip: the trunk's output, averaged over the clip's windows.
 
         The heads are linear, so a head applied to it gives the clip's averaged logits. Runs in eval
@@ -211,19 +211,21 @@ class AudioNetwork(nn.Module):
         Args:
             waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
             sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
+            overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
         Returns:
             Shape ``(num_features,)``.
 
         Raises:
-            ValueError: if the waveform is empty, of another shape, or holds NaN or infinity.
+            ValueError: if the waveform is empty, of another shape, or holds NaN or infinity; or of the overlap.
 
         Example:
             >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8, 16), strides=((2, 2), (2, 2))), {"word": 2})
             >>> model.embed(np.zeros(44100, np.float32), sample_rate=44100).shape
             torch.Size([16])
         """
-        return self.embed_windows(split_windows(self._prepare(waveform, sample_rate), self.window_length)).mean(0)
+        samples = self._prepare(waveform, sample_rate)
+        return self.embed_windows(split_windows(samples, self.window_length, overlap=overlap)).mean(0)
 
     @torch.inference_mode()
     def embed_windows(self, windows: Tensor) -> Tensor:
@@ -274,12 +276,13 @@ class AudioNetwork(nn.Module):
         return torch.cat(parts), centres_ms.float()
 
     @torch.inference_mode()
-    def predict(self, waveform: Tensor | np.ndarray, sample_rate: int) -> dict[str, Prediction]:
+    def predict(self, waveform: Tensor | np.ndarray, sample_rate: int, overlap: float = 0.0) -> dict[str, Prediction]:
         """Classify a clip of any length: the logits of its windows are averaged.
 
         Args:
             waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
             sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
+            overlap: as in `embed`.
 
         Returns:
             A `Prediction` for each task.
@@ -287,7 +290,7 @@ class AudioNetwork(nn.Module):
         Raises:
             ValueError: if the waveform is empty, of another shape, or holds NaN or infinity.
         """
-        embedding = self.embed(waveform, sample_rate)
+        embedding = self.embed(waveform, sample_rate, overlap)
         predictions = {}
         for task, head in self.heads.items():
             scores = self.probabilities(task, head(embedding)).tolist()

@@ -59,6 +59,7 @@ def clip_logits(
     indexes: Sequence[int] | np.ndarray,
     workers: int = 0,
     progress: Progress | None = None,
+    overlap: float = 0.0,
 ) -> dict[str, Tensor]:
     """Logits of whole clips, averaged over each clip's windows. The model is left in eval mode.
 
@@ -68,6 +69,7 @@ def clip_logits(
         indexes: which of its rows.
         workers: processes that decode audio; 0 decodes in this one.
         progress: called after each batch.
+        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
     Returns:
         For each task float32 logits of shape ``(len(indexes), n_classes)``, on the CPU.
@@ -79,7 +81,7 @@ def clip_logits(
     device = model.frontend.window.device
     parts: list[Tensor] = []
     owners: list[Tensor] = []
-    batches = evaluation_batches(clips, list(indexes), model.resolution, model.window_length, workers)
+    batches = evaluation_batches(clips, list(indexes), model.resolution, model.window_length, workers, overlap=overlap)
     for batch in batches:
         # Memory is bounded by the number of windows, not of clips: one clip may last an hour.
         for windows in batch.waveform.split(256):
@@ -223,14 +225,15 @@ def evaluate(
     indexes: Sequence[int] | np.ndarray,
     workers: int = 0,
     progress: Progress | None = None,
+    overlap: float = 0.0,
 ) -> tuple[dict[str, Score], dict[str, Tensor]]:
     """Score of every task that `labels` names on the clips at `indexes`, and the logits behind them.
 
     Where several processes work together each computes the logits of its share of the clips, and
-    every one has all of them in the end.
+    every one has all of them in the end. Progress and overlap are those of `clip_logits`.
     """
     mine = share_of(indexes)
-    logits = clip_logits(model, clips, mine, workers, progress) if len(mine) else {}
+    logits = clip_logits(model, clips, mine, workers, progress, overlap) if len(mine) else {}
     logits = gather_rows(logits, len(indexes))
     scores = {
         task: score(logits[task], numbers[indexes], model.kinds[task], model.thresholds.get(task))

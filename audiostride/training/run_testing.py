@@ -23,6 +23,7 @@ from ..errors import DataError, UsageError
 from ..files import replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
+from ..models.image_frontend import ImageFrontend
 from ..models.prediction import probabilities
 from ..windows import split_windows
 from .directory import recipe_of
@@ -31,7 +32,11 @@ from .setup import read_data
 
 
 def evaluate_run(
-    run_dir: Path, data: str | None = None, task: str | None = None, progress: Progress | None = None
+    run_dir: Path,
+    data: str | None = None,
+    task: str | None = None,
+    progress: Progress | None = None,
+    overlap: float = 0.0,
 ) -> dict[str, Score]:
     """Test a trained run on its own test set, or on another folder.
 
@@ -41,15 +46,20 @@ def evaluate_run(
             split is used if it has one, else all of it. None: the data of the run's recipe.
         task: the task to score; None: all, with `data` those whose columns it has.
         progress: called while data is read and evaluated.
+        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
     Raises:
         ModelFileError, DataError, UsageError: each names the file or task.
     """
-    return evaluate_run_by_class(run_dir, data, task, progress)[0]
+    return evaluate_run_by_class(run_dir, data, task, progress, overlap)[0]
 
 
 def evaluate_run_by_class(
-    run_dir: Path, data: str | None = None, task: str | None = None, progress: Progress | None = None
+    run_dir: Path,
+    data: str | None = None,
+    task: str | None = None,
+    progress: Progress | None = None,
+    overlap: float = 0.0,
 ) -> tuple[dict[str, Score], dict[str, np.ndarray]]:
     """`evaluate_run`, and the confusion matrix of each task whose clips have one class each.
 
@@ -60,6 +70,8 @@ def evaluate_run_by_class(
     recipe = recipe_of(run_dir)
     if task is not None and task not in model.labels:
         raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
+    if overlap and isinstance(model.frontend, ImageFrontend):
+        raise UsageError(f"{run_dir}: classifies images, of which each is one window; leave the overlap out")
     asked = list(model.labels) if task is None else [task]
     if data is None:
         sets = [(s.clips, s.labels, s.indexes("test")) for s in read_data(recipe, progress, model.labels)[0]]
@@ -86,7 +98,7 @@ def evaluate_run_by_class(
         wanted_labels = {name: numbers for name, numbers in labels.items() if name in asked}
         if not wanted_labels:
             continue
-        found, logits = evaluate(model, clips, wanted_labels, indexes, 2, progress)
+        found, logits = evaluate(model, clips, wanted_labels, indexes, 2, progress, overlap)
         scores |= found
         for name in found:
             if model.kinds[name] != "multilabel":

@@ -15,7 +15,7 @@ from ..data.augment import Augmentation
 from ..data.batches import LabelledClips
 from ..data.clips import Progress
 from ..data.inspection import leaks
-from ..data.preparation import make_augmentation, make_class_weights, prepare_data
+from ..data.preparation import SPECTROGRAM_KEYS, make_augmentation, make_class_weights, prepare_data
 from ..data.sections import EncodedData
 from ..errors import DataError, RecipeError
 from ..layers.conversion import RandomStrides
@@ -113,10 +113,9 @@ def make_transforms(recipe: Recipe) -> Augmentation | None:
     """`make_augmentation` of a recipe."""
     if isinstance(recipe.frontend, ImageFrontendSection):
         return Augmentation(mixup=recipe.augment.mixup) if recipe.augment.mixup else None
-    if isinstance(recipe.frontend, CustomFrontendSection) and recipe.augment.spec_augment is not None:
-        raise RecipeError(
-            "augment.spec_augment: masks the spectrograms of frontend.name log_mel, whose axes are known; leave it out"
-        )
+    for key in SPECTROGRAM_KEYS if isinstance(recipe.frontend, CustomFrontendSection) else ():
+        if getattr(recipe.augment, key) is not None:
+            raise RecipeError(f"augment.{key}: is for frontend.name log_mel, whose axes are known; leave it out")
     hop_ms = recipe.frontend.hop_ms if isinstance(recipe.frontend, FrontendSection) else None
     return make_augmentation(recipe.augment, recipe.frontend.sample_rate, hop_ms)
 
