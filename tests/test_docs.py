@@ -29,6 +29,7 @@ NARROW = ["model.channels=[4,4,4,4,4,4]"]
 COMMANDS: dict[str, list[str]] = {
     "README.md": NARROW,
     "docs/training.md": NARROW,
+    "docs/models.md": [],
     "docs/data.md": NARROW,
     "docs/predict.md": [],
     "docs/features.md": [],

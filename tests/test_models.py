@@ -124,7 +124,7 @@ def test_a_wrong_name_or_setting_says_what_is_right():
         create_model("audio_cnn_strides", heads={"word": 2})
     with pytest.raises(ValueError, match="unexpected keyword argument 'stride'"):
         create_model("audio_cnn_strided", heads={"word": 2}, stride=2)
-    with pytest.raises(ValueError, match="no weights are published"):
+    with pytest.raises(ValueError, match="no weights come with audio_cnn_strided"):
         create_model("audio_cnn_strided", pretrained=True, heads={"word": 2})
     with pytest.raises(ValueError, match="belong together, got LogMel and WaveCNN"):
         create_model("wave_cnn_strided", heads={"word": 2}, frontend=LogMel())

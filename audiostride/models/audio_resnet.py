@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .audio_cnn import Downsampling, check_aliasing
 from .audio_resnet_blocks import MelTimeBlock, Stem, TimeBlock
@@ -114,8 +115,9 @@ class AudioResNet(nn.Module):
         x = self.stem(self.input_norm(log_mel).contiguous(memory_format=torch.channels_last))
         for block in self.mel_blocks:
             x = block(x)
-        regions = x @ mel_regions(x.shape[-1], self.settings["mel_regions"]).to(x).T
-        x = regions.transpose(2, 3).flatten(1, 2).unsqueeze(3)
+        if x.shape[-1] != self.settings["mel_regions"]:
+            x = functional.linear(x, mel_regions(x.shape[-1], self.settings["mel_regions"]).to(x))
+        x = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)
         x = self.squeeze(x.contiguous(memory_format=torch.channels_last))
         for block in self.time_blocks:
             x = block(x)
