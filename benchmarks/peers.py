@@ -6,12 +6,12 @@
     python benchmarks/peers.py figure [--out peers] [--plot peers.png]
 
 `train` trains every network by the recipe `folder` (same loop, augmentation, split and number of epochs; `--set`
-overrides any key for all of them) and adds a row to `results.csv`; a model and seed that have a row are left out, so
-the same command goes on. The floor, `svm`, is a support vector machine on log-mel: mean and sd over time, or the
-whole spectrogram of the centre of the clip, whichever scores better on the validation clips. `time` writes
-`latency.csv`: one second, batch 1, one thread, the trunk alone without frontend and head, all networks in turn, learned
-strides frozen where they start. MACs of
-all networks are counted by `models/cost.py`.
+overrides any key for all of them) and adds a row to `peers.csv`; a model and seed that have a row are left out, so the
+same command goes on. The floor, `svm`, is a support vector machine on log-mel: mean and sd over time, or the whole
+spectrogram of the centre of the clip, whichever scores better on the validation clips. `time` writes
+`peers_latency.csv`: one second, batch 1, one thread, the trunk alone without frontend and head, all networks in turn,
+learned strides frozen where they start. MACs of all networks are counted by `models/cost.py`. The committed figures
+are those of `--out benchmarks`.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def train(args: argparse.Namespace) -> None:
     settings = [f"tasks.label.data.path={args.data}", f"tasks.label.column={args.column}"]
     settings += [f"tasks.label.data.group={args.group}"] if args.group else []
     settings += [f"train.epochs={args.epochs}", *args.settings]
-    task, table = f"{args.data.resolve().name} {args.column}", args.out / "results.csv"
+    task, table = f"{args.data.resolve().name} {args.column}", args.out / "peers.csv"
     args.out.mkdir(parents=True, exist_ok=True)
     done = {(row["task"], row["model"], row["seed"]) for row in read(table)}
     for seed in args.seeds:
@@ -170,7 +170,7 @@ def latency(args: argparse.Namespace) -> None:
             if i:
                 times[model].append(1000 * (time.perf_counter() - began))
     args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "latency.csv").open("w", newline="", encoding="utf-8") as file:
+    with (args.out / "peers_latency.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "ms", "ms_low_quartile", "ms_high_quartile", "repeats"])
         for model, values in times.items():
@@ -297,10 +297,10 @@ def main() -> None:
     elif args.command == "time":
         latency(args)
     else:
-        rows = summary(read(args.out / "results.csv"), read(args.out / "latency.csv"))
+        rows = summary(read(args.out / "peers.csv"), read(args.out / "peers_latency.csv"))
         rows = [row for row in rows if row["model"] in args.models]
         if not rows:
-            parser.error(f"{args.out / 'results.csv'}: has no rows of these models; train them first")
+            parser.error(f"{args.out / 'peers.csv'}: has no rows of these models; train them first")
         save(figure(rows), args.plot)
         print(f"{table(rows)}\n\nwrote {args.plot}")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / "docs" / name for name in ("cost.md", "data.md")]
+PAGES = [HERE.parent / "docs" / name for name in ("cost.md", "data.md", "models.md")]
 
 FORMS = {
     "spectral": ("spectral", ""),
@@ -86,6 +86,20 @@ def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join([first, f"|{'---|' * len(head)}", *others])
 
 
+def peers() -> str:
+    """Accuracy and cost of networks of other people beside this package's."""
+    from peers import summary, table
+
+    return table(summary(read("peers.csv"), read("peers_latency.csv"))) + "\n"
+
+
+def few_shot() -> str:
+    """Accuracy with a few clips a class, by three ways."""
+    from few_shot import table
+
+    return table(read("few_shot.csv")) + "\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
     "inference": lambda: step_time("inference"),
@@ -96,6 +110,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "one_hour": lambda: plain("one_hour.csv"),
     "compile": lambda: plain("compile.csv"),
     "input_wait": input_wait,
+    "peers": peers,
+    "few_shot": few_shot,
     "bfloat16": lambda: plain(
         "step_bfloat16.csv", ["what", "method", "R", "ms", "time / strided", "peak MB", "memory / strided"]
     ),

@@ -99,9 +99,9 @@ def test_the_command_trains_once_times_and_draws(tone_folder, tmp_path):
     models = "--models=strided,tc_resnet_8,svm"
     training = ["train", tone_folder, models, "--seeds=0", "--epochs=1", "--set", "train.workers=0"]
     peers(*training)
-    before = (tmp_path / "peers" / "results.csv").read_bytes()
+    before = (tmp_path / "peers" / "peers.csv").read_bytes()
     assert peers(*training) == ""
-    assert (tmp_path / "peers" / "results.csv").read_bytes() == before
+    assert (tmp_path / "peers" / "peers.csv").read_bytes() == before
     rows = list(csv.DictReader(before.decode().splitlines()))
     assert [row["model"] for row in rows] == ["strided", "tc_resnet_8", "svm"]
     assert float(rows[2]["accuracy"]) == 1.0  # low and high tones
