@@ -90,14 +90,14 @@ def peers() -> str:
     """Accuracy and cost of networks of other people beside this package's."""
     from peers import summary, table
 
-    return table(summary(read("peers.csv"), read("peers_latency.csv"))) + "\n"
+    return table(summary(read("peers.csv"), read("peers_latency.csv")))
 
 
 def few_shot() -> str:
     """Accuracy with a few clips a class, by three ways."""
     from few_shot import table
 
-    return table(read("few_shot.csv")) + "\n"
+    return table(read("few_shot.csv"))
 
 
 TABLES: dict[str, Callable[[], str]] = {

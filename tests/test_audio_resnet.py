@@ -7,6 +7,7 @@ from audiostride import AudioClassifier, AudioResNet, LogMel
 from audiostride.analysis.listening import trunk_gain
 from audiostride.analysis.measured_response import layer_responses
 from audiostride.models.audio_resnet import mel_regions
+from audiostride.models.audio_resnet_blocks import Stem
 from audiostride.models.cost import cost_per_second, model_cost
 from audiostride.models.cutoffs import model_cutoffs
 from audiostride.models.state import state_at
@@ -146,3 +147,17 @@ def test_cutoffs_state_gain_and_measured_response_of_learned_strides_agree():
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         AudioResNet(**(SMALL | settings))
+
+
+@pytest.mark.parametrize("stride", [(1, 2), (2, 1), (2, 2), (1.5, 3)])
+@pytest.mark.parametrize("aliasing", [None, 0.3])
+def test_the_stem_convolves_on_pooled_copies_as_it_would_before_pooling(stride, aliasing):
+    stem = Stem(5, "diffstride", stride, aliasing=aliasing).eval()
+    x = torch.randn(2, 1, 40, 64, requires_grad=True)
+    for frozen in (False, True):
+        if frozen:
+            stem.pool.freeze_strides()
+        expected = stem.norm(stem.pooled(stem.conv(x))).relu()
+        assert torch.allclose(stem(x), expected, atol=1e-5)
+        gradients = [torch.autograd.grad(y.square().sum(), x, retain_graph=True)[0] for y in (stem(x), expected)]
+        assert torch.allclose(*gradients, rtol=1e-3, atol=1e-4)

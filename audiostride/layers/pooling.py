@@ -1,5 +1,7 @@
 """`SpectralDownsampling`: what the pooling layers share, pooling one axis at a time, after a convolution or in it."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -117,7 +119,7 @@ class SpectralDownsampling(nn.Module):
         raise NotImplementedError
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
-        """``pool_axis(conv(x), axis)`` for a convolution along that axis, in the cheapest of three forms.
+        """``pool_axis(conv(x), axis)`` for a convolution, in the cheapest of three forms.
 
         Pooling and convolution are both linear, so the shifted copies of the input that the
         convolution adds up can be pooled first and the convolution run on what is left. That costs
@@ -125,32 +127,37 @@ class SpectralDownsampling(nn.Module):
         `pools_first`. Or both are done bin by bin in the cropped spectrum, see `convolves_in_spectrum`.
 
         Args:
-            conv: `StridedConv` of stride 1 whose kernel is longer than 1 along `axis` only.
-            x: shape ``(batch, in_channels, *axes)``.
+            conv: `StridedConv` of stride 1. The third form is for a kernel that is longer than 1 along `axis` only.
+            x: shape ``(batch, in_channels, *axes)``; it may have more axes in front than are pooled.
             axis: the axis to convolve and pool.
             host_stride: see `pool_axis`.
         """
         kernel = conv.conv
         dim = x.dim() - self.n_axes + axis
-        taps = kernel.kernel_size[axis]
+        place = len(kernel.kernel_size) - self.n_axes + axis
+        taps = kernel.kernel_size[place]
+        others = math.prod(kernel.kernel_size) // taps
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
         if taps == 1 or self.is_identity(crop):
             return self.pool_axis(conv(x), axis, host_stride)
         columns = x.numel() // (kernel.in_channels * crop.n)
         if (
-            self.aliasing is None
+            others == 1
+            and self.aliasing is None
             and _on_cpu(x)
             and convolves_in_spectrum(columns, kernel.in_channels, kernel.out_channels, taps, crop)
         ):
             assert kernel.bias is not None  # `StridedConv` always has one
             return conv_crop_spectrum(x, kernel.weight.flatten(2), kernel.bias, self.axis_mask(crop, axis), crop, dim)
-        if not pools_first(kernel.in_channels, kernel.out_channels, taps, crop):
+        if not pools_first(kernel.in_channels, kernel.out_channels, taps, crop, others):
             return self.pool_axis(conv(x), axis, host_stride)
         copies = self.pool_axis(x, axis, host_stride, taps)
         if make := recipe(x):
             with_recipe(copies, lambda: self.pool_axis(make(), axis, host_stride, taps))
         with keep_recipe(copies):
-            return _FUNCTIONAL[self.n_axes](copies, kernel.weight, kernel.bias, stride=kernel.kernel_size)
+            stride, padding = [1] * len(kernel.kernel_size), [k // 2 for k in kernel.kernel_size]
+            stride[place], padding[place] = taps, 0
+            return _FUNCTIONAL[len(stride)](copies, kernel.weight, kernel.bias, stride=stride, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool the last axes of ``(..., *axes)``, one after the other."""

@@ -59,10 +59,10 @@ class DownsamplingBlock(nn.Module):
         return self.pool_axis(self.pool_axis(x, 0), 1)
 
     def conv_axis(self, conv: StridedConv, x: Tensor, axis: int) -> Tensor:
-        """Convolve along one axis and pool it."""
-        if self.pool is not None and len(self.pooled_axes) == 2:
-            return self.pool.pool_conv(conv, x, axis)
-        return self.pool_axis(conv(x), axis)
+        """Convolve, and pool one axis if it is pooled."""
+        if self.pool is None or self.pooled_axes == [0] or axis not in self.pooled_axes:
+            return self.pool_axis(conv(x), axis)
+        return self.pool.pool_conv(conv, x, self.pooled_axes.index(axis))
 
     def by_axis(self, values: Sequence[float], other: float) -> list[float]:
         """(time, mel) values of which the pooling layer has those of its axes."""
@@ -111,7 +111,7 @@ class Stem(DownsamplingBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, 1, time, mel)`` to ``(batch, channels, time', mel')``."""
-        return self.norm(self.pooled(self.conv(x))).relu()
+        return self.norm(self.pool_axis(self.conv_axis(self.conv, x, 1), 0)).relu()
 
 
 class MelTimeBlock(DownsamplingBlock):
