@@ -1,6 +1,6 @@
 """One process of a training job for tests/test_scale.py; run it alone or under torchrun.
 
-torchrun --standalone --nproc-per-node 2 tests/scale_worker.py OUT [--frozen] [--steps 50] [--resume]
+torchrun --standalone --nproc-per-node 2 tests/scale_worker.py OUT [--frozen] [--taught] [--steps 50] [--resume]
 """
 
 import argparse
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_training import freeze_batch_norm, small_model, train_small
+from small_training import SEED, freeze_batch_norm, small_model, train_small
 
+from audiostride.training.distillation import Teacher
 from audiostride.training.processes import gather, process_count, process_index
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--frozen", action="store_true", help="batch norm keeps its statistics")
+    parser.add_argument("--taught", action="store_true", help="a teacher's answers are learned, too")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--kill-at", type=int, default=0, help="process 1 kills itself at this step of the first start")
     parser.add_argument("--resume", action="store_true")
@@ -28,6 +30,7 @@ def main() -> None:
     model = small_model()
     if arguments.frozen:
         freeze_batch_norm(model)
+    teacher = Teacher(small_model(SEED + 1), weight=0.7, temperature=2.0) if arguments.taught else None
 
     def on_step(step: int, *_: Any) -> None:
         first_start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
@@ -44,6 +47,7 @@ def main() -> None:
         stride_cost=0.01,
         ema_decay=0.9,
         class_weights={"third": torch.tensor([0.5, 1.0, 3.0])},
+        teacher=teacher,
         resume=arguments.resume,
         checkpoint_steps=3,
         on_step=on_step,

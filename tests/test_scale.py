@@ -80,6 +80,15 @@ def test_two_processes_follow_the_course_of_one(alone: Path, pair: Path) -> None
 
 
 @pytest.mark.slow
+def test_two_processes_are_taught_as_one_is(alone: Path, tmp_path: Path) -> None:
+    for name, processes in (("alone", 1), ("pair", 2)):
+        done = _launch(tmp_path / name, processes, "--frozen", "--taught")
+        assert done.returncode == 0, done.stderr
+    _assert_same_course(tmp_path / "alone", tmp_path / "pair")
+    assert abs(_curve(tmp_path / "alone")[0] - _curve(alone)[0]) > 1e-4
+
+
+@pytest.mark.slow
 def test_four_processes_follow_the_course_of_one(alone: Path, tmp_path: Path) -> None:
     done = _launch(tmp_path / "run", 4, "--frozen")
     assert done.returncode == 0, done.stderr

@@ -21,6 +21,7 @@ from ..layers.strides import clamp_strides_
 from ..models.classifier import AudioClassifier
 from .checkpoints import Checkpoint, Notify
 from .directory import METRICS_FILE, STEPS_FILE
+from .distillation import Teacher
 from .evaluation import evaluate
 from .interrupt import StopSignals, interrupted
 from .keeping import RunFiles
@@ -73,6 +74,7 @@ def train(
     task_weights: Mapping[str, float] | None = None,
     class_weights: Mapping[str, Tensor] | None = None,
     augmentation: Augmentation | None = None,
+    teacher: Teacher | None = None,
     seed: int = 0,
     workers: int = 0,
     resume: bool = False,
@@ -129,6 +131,7 @@ def train(
         task_weights: weight of each task's loss, 1 where missing.
         class_weights: for a task the weight of each of its classes in the loss, on the model's device.
         augmentation: what is done to training batches; None: nothing.
+        teacher: a trained classifier that is learned from beside the labels, on the model's device; None: nobody.
         seed: decides order and windows.
         workers: processes that decode audio.
         resume: go on from the newest unharmed checkpoint in `out`; from the beginning if there is none.
@@ -166,7 +169,7 @@ def train(
     drop_steps = [epoch * steps_per_epoch for epoch in drop_epochs]
     log_mel_transforms = augmentation.log_mel if augmentation else ()
     objective = Objective(
-        stride_cost, label_smoothing, precision, task_weights or {}, class_weights or {}, log_mel_transforms
+        stride_cost, label_smoothing, precision, task_weights or {}, class_weights or {}, log_mel_transforms, teacher
     )
     files = RunFiles(out, {**(conditions or {}), "processes": process_count()}, keep_checkpoints)
     run = RunState(model, None if ema_decay is None else copy.deepcopy(model), updates)

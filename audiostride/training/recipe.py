@@ -48,7 +48,11 @@ def _named(default: str) -> Discriminator:
 
 
 class TrainSection(Section):
-    """Settings of the training loop, see `loop.train`."""
+    """Settings of the training loop, see `loop.train`.
+
+    teacher: what `load` takes: a run directory, "hf-hub:user/name" or the name of a model that comes with the package.
+    teacher_weight, teacher_temperature: see `distillation.Teacher`; with a teacher 0.5 and 2.0 where nothing is said.
+    """
 
     epochs: int = Field(20, ge=1)
     steps: int | None = Field(None, ge=1)
@@ -65,6 +69,9 @@ class TrainSection(Section):
     weight_decay: float = Field(0.0, ge=0)
     stride_cost: float = Field(0.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    teacher: str | None = None
+    teacher_weight: float | None = Field(None, gt=0, le=1, validate_default=True)
+    teacher_temperature: float | None = Field(None, gt=0, validate_default=True)
     gradient_clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
@@ -98,6 +105,15 @@ class TrainSection(Section):
         if bool(epochs) != (info.data.get("schedule") == "step"):
             raise ValueError("belongs to train.schedule=step; set both, or leave this []")
         return epochs
+
+    @field_validator("teacher_weight", "teacher_temperature")
+    @classmethod
+    def _of_a_teacher(cls, value: float | None, info: ValidationInfo) -> float | None:
+        taught = info.data.get("teacher") is not None
+        if value is not None and not taught:
+            raise ValueError("belongs to train.teacher; set train.teacher=RUN_DIR, or leave this out")
+        default = 0.5 if info.field_name == "teacher_weight" else 2.0
+        return default if taught and value is None else value
 
     @field_validator("validation_fraction")
     @classmethod

@@ -32,6 +32,7 @@ from .setup import (
     assumed_conditions,
     conditions,
     environment,
+    load_teacher,
     make_network,
     make_transforms,
     read_data,
@@ -87,7 +88,11 @@ def run(
     recipe, start = take_up(recipe)
     augmentation = augmentation or make_transforms(recipe)
     frontend, trunk = make_network(recipe) if start is None else (start.frontend, start.trunk)
+    teacher = load_teacher(recipe)
     sets, labels, bad_files = read_data(recipe, progress)
+    if teacher:
+        teacher.match_classes(labels)
+        teacher.model.to(device)
     if start is None and isinstance(frontend, ImageFrontend):
         frontend.normalise_by(*colours(sets[0].clips, sets[0].indexes("train"), frontend.size))
     kinds = {name: task.kind for name, task in recipe.tasks.items()}
@@ -114,7 +119,8 @@ def run(
             on_epoch(record)
 
     class_weights = {name: w.to(device) for name, w in make_class_weights(recipe.tasks, sets, labels).items()}
-    settings = recipe.train.model_dump(exclude={"validation_fraction"})
+    elsewhere = {"validation_fraction", "teacher", "teacher_weight", "teacher_temperature"}
+    settings = recipe.train.model_dump(exclude=elsewhere)
     train(
         model,
         sets,
@@ -123,10 +129,11 @@ def run(
         task_weights={name: task.weight for name, task in recipe.tasks.items()},
         class_weights=class_weights,
         augmentation=augmentation,
+        teacher=teacher,
         seed=recipe.seed,
         resume=resume,
         allow_inexact=allow_inexact,
-        conditions=conditions(recipe, sets),
+        conditions=conditions(recipe, sets, teacher),
         assumed=assumed_conditions(recipe),
         on_step=on_step,
         on_epoch=log_epoch,

@@ -25,6 +25,7 @@ from ..models.image_frontend import ImageFrontend
 from ..models.network import MAX_WINDOW, Frontend, Trunk
 from ..models.weight_budget import WeightBudget
 from ..sections import defaults
+from .distillation import Teacher
 from .model_sections import CustomFrontendSection, CustomSection, FrontendSection, ImageFrontendSection
 from .processes import process_count
 from .recipe import Recipe
@@ -46,10 +47,13 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
     recipe, start = take_up(recipe)
     if start is None:
         make_network(recipe)
+    teacher = load_teacher(recipe)
     make_transforms(recipe)
     # The cache would hide the files, whose contents are compared.
     sets, labels, bad_files = read_data(recipe.model_copy(update={"cache": None}), progress)
     make_class_weights(recipe.tasks, sets, labels)
+    if teacher:
+        teacher.match_classes(labels)
     tasks: dict[str, Any] = {}
     for data in sets:
         names = list(data.labels)
@@ -92,6 +96,35 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
     taken = {key: config[key] for key in ("window_s", "frontend")}
     model = config["model"] | {"init": init, "linear_probe": linear_probe}
     return Recipe.model_validate(recipe.model_dump() | taken | {"model": model}), start
+
+
+def load_teacher(recipe: Recipe) -> Teacher | None:
+    """The teacher of `train.teacher`, whose tasks and windows are the recipe's; None where it is not set.
+
+    Args:
+        recipe: as `take_up` returns it.
+
+    Raises:
+        RecipeError: if the teacher lacks a task, or takes other windows.
+        ModelFileError: if it cannot be read.
+    """
+    settings = recipe.train
+    if settings.teacher is None:
+        return None
+    assert settings.teacher_weight is not None
+    assert settings.teacher_temperature is not None
+    with torch.random.fork_rng(devices=[]):  # what it draws as it is built is not taken from the student
+        model = load(settings.teacher)
+    teacher = Teacher(model, settings.teacher_weight, settings.teacher_temperature, settings.teacher)
+    teacher.check_tasks({name: task.kind for name, task in recipe.tasks.items()})
+    theirs = _what_it_hears(isinstance(model.frontend, ImageFrontend), model.resolution, model.window_s)
+    ours = _what_it_hears(recipe.frontend.name == "images", recipe.frontend.resolution, recipe.window_s)
+    if ours != theirs:
+        raise RecipeError(
+            f"train.teacher: {settings.teacher} takes {theirs}, and the recipe's model {ours}; a teacher is given the "
+            "student's own windows, so set frontend.sample_rate and window_s as it has them, or take another one"
+        )
+    return teacher
 
 
 def read_data(
@@ -201,13 +234,13 @@ def assumed_conditions(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": defaults(recipe) | window}
 
 
-def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
-    """What the result of a training depends on: recipe, environment, the table of clips and classes of the user's own.
+def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher | None = None) -> dict[str, Any]:
+    """What the result of a training depends on: recipe, environment, clips, teacher and classes of the user's own.
 
-    Settings that only say how to get there (decoding processes, when to save) are left out.
+    Settings that only say how to get there (decoding processes, when to save, where the teacher lies) are left out.
     """
     settings = recipe.model_dump(exclude={"cache", "published"})
-    for key in ("workers", "checkpoint_steps", "keep_checkpoints"):
+    for key in ("workers", "checkpoint_steps", "keep_checkpoints", "teacher"):
         del settings["train"][key]
     table = hashlib.sha256()
     for data in sets:
@@ -220,9 +253,15 @@ def conditions(recipe: Recipe, sets: Sequence[LabelledClips]) -> dict[str, Any]:
         "environment": environment(),
         "data": {"sha256_of_names_and_labels": table.hexdigest()},
     }
+    if teacher:
+        found["teacher"] = {"sha256": teacher.digest()}
     code = {}
     if isinstance(recipe.frontend, CustomFrontendSection):
         code["sha256_of_frontend"] = source_digest(recipe.frontend.frontend)
     if isinstance(recipe.model, CustomSection):
         code["sha256_of_trunk"] = source_digest(recipe.model.trunk)
     return found | ({"code": code} if code else {})
+
+
+def _what_it_hears(images: bool, resolution: int, window_s: float) -> str:
+    return f"images of {resolution} x {resolution}" if images else f"windows of {window_s:g} s at {resolution} Hz"

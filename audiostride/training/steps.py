@@ -14,6 +14,7 @@ from ..data.batches import TrainingBatch
 from ..errors import TrainingError
 from ..models.classifier import AudioClassifier
 from ..models.cost import stride_cost as stride_cost_of
+from .distillation import Teacher, distillation_loss
 from .evaluation import share_correct, task_loss
 from .processes import gather, gather_numbers, process_count
 from .resuming import Totals
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Objective:
-    """What a step minimises: the weighted sum of the tasks' losses and of what the strides cost.
+    """What a step minimises: the weighted sum of the tasks' losses (by labels and a teacher), and what strides cost.
 
     Attributes:
         stride_cost: lambda of the regulariser `cost.stride_cost`.
@@ -33,6 +34,7 @@ class Objective:
         task_weights: weight of each task's loss, 1 where missing.
         class_weights: for a task the weight of each of its classes, on the model's device.
         log_mel_transforms: augmentation of the frontend's output.
+        teacher: whose answers are learned, too, see `Teacher`; the scores of training are by the labels alone.
     """
 
     stride_cost: float = 0.0
@@ -41,6 +43,7 @@ class Objective:
     task_weights: Mapping[str, float] = field(default_factory=dict)
     class_weights: Mapping[str, Tensor] = field(default_factory=dict)
     log_mel_transforms: Sequence[LogMelTransform] = ()
+    teacher: Teacher | None = None
 
     def gradients(
         self,
@@ -78,7 +81,9 @@ class Objective:
             augmented(model.frontend, self.log_mel_transforms, batch.seeds),
             torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
         ):
-            logits = parallel(batch.waveform.to(device), tuple(labels))
+            waveform = batch.waveform.to(device)
+            logits = parallel(waveform, tuple(labels))
+            taught = self.teacher.logits(waveform, tuple(labels)) if self.teacher else {}
         losses = {
             task: task_loss(
                 logits[task], numbers, model.kinds[task], self.class_weights.get(task), self.label_smoothing
@@ -97,6 +102,14 @@ class Objective:
                 n_whole = len(right) / batch.share
                 _count(totals, task, value.item() * n_whole * shares[task] / process_count(), right)
         loss = torch.stack([self.task_weights.get(t, 1.0) * x * shares[t] for t, x in losses.items()]).sum()
+        if self.teacher:
+            distances = {
+                task: distillation_loss(logits[task], theirs, model.kinds[task], self.teacher.temperature)
+                for task, theirs in taught.items()
+            }
+            distance = torch.stack([self.task_weights.get(t, 1.0) * x for t, x in distances.items()]).sum()
+            share = process_count() * batch.share  # of the clips: classes have no weights here
+            loss = (1 - self.teacher.weight) * loss + self.teacher.weight * share * distance
         return loss + self.stride_cost * stride_cost_of(model) if self.stride_cost else loss
 
 
