@@ -140,7 +140,7 @@ def test_the_commands_find_it_in_the_working_directory(nets, tone_folder, tmp_pa
     audiostride("predict", "mine", tone_folder / "low")
     audiostride("embed", "mine", tone_folder / "low", "-o", "embeddings.npz")
     assert f"{nets}:Net" in audiostride("cutoffs", "mine", code=2)
-    assert "AudioCNN on LogMel" in audiostride("report", "mine", code=2)
+    assert "AudioCNN or AudioResNet on LogMel" in audiostride("report", "mine", code=2)
     audiostride("train", "folder", *settings, "model.name=audio_cnn", "--out", "other", code=3)
     audiostride("train", "folder", settings[0], *settings[2:], "model.channels=[4,4,4,4,4,4]", "--out", "other")
     assert f"trunk={nets}:Net" in audiostride("compare", "mine", "other")

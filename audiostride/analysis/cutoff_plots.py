@@ -40,7 +40,7 @@ def cutoff_figure(
         limit = _nyquist(layers, axis)
         _pass_bands(grid[0][column], axis, layers, references, limit, fastest.get(axis))
         if responses:
-            _measured(grid[1][column], axis, responses, limit)
+            _measured(grid[1][column], axis, responses, limit, max(row["layer"] for row in layers))
     return figure
 
 
@@ -139,12 +139,11 @@ def _ends(reference: Mapping[str, Any]) -> str:
     return f"{low:g}-{high:g} {reference['unit']}" if low else f"to {high:g} {reference['unit']}"
 
 
-def _measured(ax: "Axes", axis: str, responses: Sequence[LayerResponse], limit: float) -> None:
-    numbers = sorted({response.layer for response in responses})
-    colours = dict(zip(numbers, ramp(len(numbers)), strict=True))
+def _measured(ax: "Axes", axis: str, responses: Sequence[LayerResponse], limit: float, n_layers: int) -> None:
+    colours = ramp(n_layers)
     for response in responses:
         if response.axis == axis:
-            colour = colours[response.layer]
+            colour = colours[response.layer - 1]
             ax.plot(response.modulation, response.mask, color=colour, lw=1)
             points = [(x, y) for x, y in zip(response.modulation, response.measured, strict=True) if y is not None]
             ax.plot(*zip(*points, strict=True), "o", ms=2.6, color=colour, label=f"layer {response.layer}")
