@@ -126,8 +126,8 @@ class AudioResNet(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         """Map ``(batch, 1, time, mel)`` to an embedding ``(batch, num_features)``."""
         frames = self.forward_features(log_mel).flatten(2)
-        parts = {"mean": frames.mean(-1), "max": frames.amax(-1)}
-        return self.dropout(torch.cat([parts[name] for name in self.settings["pooling"].split("_")], dim=1))
+        parts = [frames.mean(-1) if name == "mean" else frames.amax(-1) for name in self.settings["pooling"].split("_")]
+        return self.dropout(torch.cat(parts, dim=1))
 
     def strides(self) -> list[list[float]]:
         """Current (time, mel) stride of each block, learned or fixed."""
