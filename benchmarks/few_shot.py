@@ -28,11 +28,15 @@ from audiostride.training.setup import read_data
 NAME = "audio_resnet_small_strided"
 COLUMNS = ("data", "shots", "way", "seed", "accuracy", "clips")
 WAYS = ("fine-tuned", "scratch", "svm")
-BATCH_SIZE = 32
+BATCH_SIZE, EPOCHS = 32, 3
 
 
-def choose(folder: Path, shots: int, seed: int, out: Path) -> int:
-    """Write a table of `shots` training clips a class and all test clips; returns the number of training clips."""
+def choose(folder: Path, shots: int, seed: int, out: Path, steps: int = 0) -> int:
+    """Write a table of `shots` training clips a class and all test clips; returns the number of training clips.
+
+    Each training clip has as many rows as make a third of `steps` batches, at least one: the test clips, which are
+    scored after every epoch, take the longest otherwise.
+    """
     rows: list[dict[str, str]] = []
     for split in ("train", "test"):
         with (folder / split / "metadata.csv").open(newline="", encoding="utf-8") as file:
@@ -45,24 +49,25 @@ def choose(folder: Path, shots: int, seed: int, out: Path) -> int:
             for row in found:
                 by_class[row["label"]].append(row)
             found = [members[i] for members in by_class.values() for i in rng.permutation(len(members))[:shots]]
+            n_clips = len(found)
+            found *= max(1, round(steps * BATCH_SIZE / EPOCHS / n_clips))
         rows += found
     write_manifest(out, rows)
-    return sum(row["split"] == "train" for row in rows)
+    return n_clips
 
 
-def recipe_of(table: Path, root: Path, n_clips: int, steps: int, seed: int, way: str) -> Recipe:
+def recipe_of(table: Path, root: Path, seed: int, way: str) -> Recipe:
     """The recipe of a network: fresh weights, or those of the package."""
     widths = ", ".join(
         f"{key}: {list(value) if isinstance(value, tuple) else value}" for key, value in MODELS[NAME][1].items()
     )
     init = f", init: {NAME}" if way == "fine-tuned" else ""
-    batch_size = min(BATCH_SIZE, n_clips)
     return load_recipe(
         "folder",
         [
             f"tasks.label.data={{source: manifest, path: '{table}', root: '{root}'}}",
             f"model={{name: audio_resnet, {widths}{init}}}",
-            f"train={{epochs: {max(1, round(steps / (n_clips // batch_size)))}, batch_size: {batch_size}}}",
+            f"train={{epochs: {EPOCHS}, batch_size: {BATCH_SIZE}}}",
             *("train.learning_rate=1.0e-3", "train.schedule=one_cycle", "train.keep=last", "train.workers=1"),
             *("train.validation_fraction=0", "augment.coloured_noise={}", f"seed={seed}"),
             "augment.spec_augment={time_masks: 2, time_ms: 150, mel_masks: 2, mels: 6}",
@@ -118,8 +123,8 @@ def main() -> None:
         if any(row.items() >= key.items() for row in read(results)):
             continue
         manifest = args.out / f"{key['data']}-{shots}-{seed}.csv"
-        n_clips = choose(folder.resolve(), shots, seed, manifest)
-        recipe = recipe_of(manifest.resolve(), folder.resolve(), n_clips, args.steps, seed, way)
+        n_clips = choose(folder.resolve(), shots, seed, manifest, args.steps if way != "svm" else 0)
+        recipe = recipe_of(manifest.resolve(), folder.resolve(), seed, way)
         if way == "svm":
             accuracy = machine(recipe)
         else:

@@ -89,12 +89,15 @@ def test_few_clips_are_drawn_of_each_class_and_all_are_tested(tone_folder, tmp_p
         assert drawn.setdefault(seed, rows) == rows
     assert drawn[0] != drawn[1]
     assert choose(data, 100, 0, tmp_path / "few.csv") == 40
+    assert choose(data, 4, 0, tmp_path / "few.csv", steps=6) == 8
+    rows = list(csv.DictReader((tmp_path / "few.csv").read_text().splitlines()))
+    assert Counter(row["file"] for row in rows if row["split"] == "train").most_common(1)[0][1] == 8  # 2 x 32 / 8
 
 
 @pytest.mark.slow
 def test_the_benchmark_compares_three_ways_and_goes_on_where_it_stopped(tone_folder, tmp_path):
     data = make_set(tone_folder, tmp_path / "tones")
-    command = [sys.executable, ROOT / "benchmarks" / "few_shot.py", data, "--shots", "4", "--steps", "2", "--out"]
+    command = [sys.executable, ROOT / "benchmarks" / "few_shot.py", data, "--shots", "4", "--steps", "6", "--out"]
     done = [
         subprocess.run([*command, tmp_path / "out", "--seeds", seeds], capture_output=True, text=True, check=True)
         for seeds in ("0", "0,1")
