@@ -222,25 +222,36 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 @styled
 def figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Accuracy against MACs, latency and parameters, one row of panels a task; the line is the Pareto front."""
+    """Error against MACs, latency and parameters, one row of panels a task; the line is the Pareto front."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     models = list(dict.fromkeys(row["model"] for row in rows))
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     drawn = new_figure(10.5, 3.4 * len(tasks) + 0.4)
     for axes, task in zip(drawn.subplots(len(tasks), len(PANELS), squeeze=False), tasks, strict=True):
         for ax, (key, title) in zip(axes, PANELS.items(), strict=True):
             shown = [row for row in rows if row["task"] == task and row[key]]
             if edge := front([(row[key], row["accuracy"]) for row in shown]):
-                ax.plot(*zip(*edge, strict=True), color=FAINT, lw=1.4, zorder=0)
+                ax.plot(
+                    *zip(*((cost, 100 - accuracy) for cost, accuracy in edge), strict=True),
+                    color=FAINT,
+                    lw=1.4,
+                    zorder=0,
+                )
             for row in shown:
                 ax.errorbar(
-                    row[key], row["accuracy"], yerr=row["sd"], color=_colour(row["model"]), capsize=2, ls="none",
+                    row[key], 100 - row["accuracy"], yerr=row["sd"], color=_colour(row["model"]), capsize=2, ls="none",
                     marker=MARKERS[models.index(row["model"]) % len(MARKERS)], label=row["model"],
                 )  # fmt: skip
-            ax.set_xscale("log")
-            ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}" if value < 1e4 else f"{value / 1e6:g} M")
+            ax.loglog()
+            for scale in (ax.xaxis, ax.yaxis):
+                decades = scale is ax.xaxis and key == "parameters"
+                scale.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5)))
+                scale.set_major_formatter(lambda value, _: f"{value:,g}" if value < 1e4 else f"{value / 1e6:g} M")
+                scale.set_minor_formatter(NullFormatter())
             ax.set_xlabel(title)
             ax.margins(0.1)
-        axes[0].set_ylabel("test accuracy in %")
+        axes[0].set_ylabel("test error in %")
         axes[0].set_title(task)
     shared_legend(drawn)
     return drawn
