@@ -30,7 +30,7 @@ COMMANDS: dict[str, list[str]] = {
     "README.md": [],
     "docs/training.md": NARROW,
     "docs/models.md": [],
-    "docs/data.md": NARROW,
+    "docs/data.md": [],
     "docs/predict.md": [],
     "docs/features.md": [],
     "docs/finetune.md": [],
