@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / "docs" / name for name in ("cost.md", "data.md", "models.md")]
+PAGES = [HERE.parent / "docs" / name for name in ("cost.md", "data.md", "models.md", "finetune.md")]
 
 FORMS = {
     "spectral": ("spectral", ""),
