@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from audiostride import create_model, load
+from audiostride.errors import ModelFileError
 from audiostride.models.pretrained import FOLDER, pretrained_names
 from audiostride.models.registry import MODELS
 
@@ -59,6 +60,8 @@ def test_a_folder_of_the_same_name_goes_first(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     create_model(name, heads={"mine": 2}).save(name)
     assert list(load(name).labels) == ["mine"]
+    with pytest.raises(ModelFileError, match=f"no such folder; did you mean {name}, which comes with the package"):
+        load(f"{name}s")
 
 
 def make_set(tone_folder: Path, folder: Path) -> Path:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,11 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
     if str(folder).startswith(HUB_PREFIX):
         name, _, revision = str(folder).removeprefix(HUB_PREFIX).partition("@")
         return _load(download(name, revision=revision or None), own_classes=False)
-    if str(folder) in pretrained_names() and not Path(folder).exists():
-        return _load(FOLDER / folder, own_classes=False)
+    if not Path(folder).exists():
+        if str(folder) in pretrained_names():
+            return _load(FOLDER / folder, own_classes=False)
+        if near := get_close_matches(str(folder), pretrained_names(), n=1):
+            raise ModelFileError(f"{folder}: no such folder; did you mean {near[0]}, which comes with the package?")
     return _load(Path(folder), own_classes=True)
 
 
