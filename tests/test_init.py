@@ -9,10 +9,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from audiostride import create_model
 from audiostride.cli import app
 from audiostride.data.manifest import write_manifest
 from audiostride.errors import DataError, RecipeError, UsageError
 from audiostride.training.recipe import load_recipe
+from audiostride.training.setup import make_trunk
 
 
 def call(*arguments: str) -> str:
@@ -102,3 +104,11 @@ def test_recipes_are_listed_and_copied_out_whole(at: Path) -> None:
         call("recipes", "ripples", "--out", "mine.yaml")
     with pytest.raises(RecipeError, match="did you mean 'ripples'"):
         call("recipes", "riples")
+
+
+def test_init_chooses_the_registered_small_model(tone_folder: Path, at: Path) -> None:
+    call("init", str(tone_folder))
+    registered = create_model("audio_resnet_small_strided", heads={"label": 2})
+    trunk = make_trunk(load_recipe("recipe.yaml"))
+    assert type(trunk) is type(registered.trunk)
+    assert trunk.settings == registered.trunk.settings

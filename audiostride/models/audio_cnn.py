@@ -37,8 +37,6 @@ class SeparableBlock(nn.Module):
         torch.Size([4, 8, 50, 32])
     """
 
-    pool: SpectralPool | DiffStride | None
-
     def __init__(
         self,
         in_channels: int,
@@ -56,12 +54,7 @@ class SeparableBlock(nn.Module):
         self.mel_conv = StridedConv(out_channels, out_channels, (1, 3), (1, conv_stride[1]))
         self.mel_norm = nn.BatchNorm2d(out_channels)
         self.pooled_axes = [] if downsampling == "strided" else [0, 1]
-        if downsampling == "strided":
-            self.pool = None
-        elif downsampling == "spectral":
-            self.pool = SpectralPool(stride, aliasing)
-        else:
-            self.pool = DiffStride(stride, smoothness, shared_stride, aliasing=aliasing)
+        self.pool = make_pool(downsampling, stride, smoothness, shared_stride, aliasing)
 
     def forward(self, x: Tensor, host_strides: Tensor | None = None) -> Tensor:
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
@@ -209,6 +202,36 @@ class AudioCNN(nn.Module):
         for block in self.separable_blocks:
             sizes.append(block.output_lengths(*sizes[-1]))
         return sizes
+
+
+def make_pool(
+    downsampling: str,
+    stride: float | Sequence[float] | None,
+    smoothness: float,
+    shared_stride: bool = False,
+    aliasing: float | None = None,
+    as_published: bool = False,
+) -> SpectralPool | DiffStride | None:
+    """The pooling layer behind a convolution of any trunk; None where that is strided, or nothing is pooled.
+
+    Args:
+        downsampling: "strided", "spectral" or "diffstride".
+        stride: of each axis, for diffstride the initial one; a number is one axis; None: nothing is pooled.
+        smoothness: DiffStride's ramp width R, in DFT bins.
+        shared_stride: one learned stride for all axes.
+        aliasing: where the learned aliasing starts, see `DiffStride`; None: no aliasing.
+        as_published: pool as the code published with DiffStride does, see `layers.published`.
+
+    Example:
+        >>> make_pool("diffstride", (2, 2), 1.0, aliasing=0.25)
+        DiffStride(stride=[2.0, 2.0], smoothness=1.0, crop=True, aliasing=[0.25, 0.25])
+        >>> make_pool("strided", (2, 2), 1.0)
+    """
+    if downsampling == "strided" or stride is None:
+        return None
+    if downsampling == "spectral":
+        return SpectralPool(stride, aliasing, as_published)
+    return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing, as_published=as_published)
 
 
 def check_aliasing(downsampling: str, aliasing: float | None) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.downsampling import DiffStride
 from ..layers.strided_conv import StridedConv
-from .audio_cnn import Downsampling
+from .audio_cnn import Downsampling, make_pool
 from .residual_block import whole_strides
 
 
@@ -32,19 +32,12 @@ class DownsamplingBlock(nn.Module):
         conv_stride: (time, mel) stride of the convolutions, 1 where there is a pooling layer.
     """
 
-    pool: DiffStride | SpectralPool | None
-
     def __init__(self, downsampling: Downsampling, stride: Sequence[float], smoothness: float, aliasing: float | None):
         super().__init__()
         self.conv_stride = whole_strides(downsampling, (stride[0], stride[1]))
         self.pooled_axes = [axis for axis in (0, 1) if stride[axis] != 1 and downsampling != "strided"]
-        pooled = tuple(stride[axis] for axis in self.pooled_axes)
-        if not pooled:
-            self.pool = None
-        elif downsampling == "spectral":
-            self.pool = SpectralPool(pooled, aliasing)
-        else:
-            self.pool = DiffStride(pooled, smoothness, aliasing=aliasing)
+        pooled = [stride[axis] for axis in self.pooled_axes]
+        self.pool = make_pool(downsampling, pooled or None, smoothness, aliasing=aliasing)
 
     def pool_axis(self, x: Tensor, axis: int) -> Tensor:
         """Pool one axis of ``(batch, channel, time, mel)``, if it is pooled."""

@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool
-from .audio_cnn import Downsampling
+from .audio_cnn import Downsampling, make_pool
 
 Stride = tuple[float, float]
 
@@ -52,7 +51,8 @@ class ResidualBlock(nn.Module):
         aliasing: float | None = None,
     ):
         super().__init__()
-        self.pool = make_pool(downsampling, stride, smoothness, shared_stride, aliasing, as_published)
+        pool = make_pool(downsampling, stride, smoothness, shared_stride, aliasing, as_published)
+        self.pool = nn.Identity() if pool is None else pool
         conv_stride = whole_strides(downsampling, stride)
         self.pre_activation = pre_activation
         self.activated_shortcut = activated_shortcut
@@ -91,19 +91,3 @@ def whole_strides(downsampling: str, stride: Stride | None) -> tuple[int, int]:
     if any(s < 1 or s != int(s) for s in stride):
         raise ValueError(f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}")
     return int(stride[0]), int(stride[1])
-
-
-def make_pool(
-    downsampling: str,
-    stride: Stride | None,
-    smoothness: float,
-    shared_stride: bool,
-    aliasing: float | None,
-    as_published: bool,
-) -> DiffStride | SpectralPool | nn.Identity:
-    """The pooling layer that follows a convolution; the identity where the convolution is strided, or nothing pools."""
-    if downsampling == "strided" or stride is None:
-        return nn.Identity()
-    if downsampling == "spectral":
-        return SpectralPool(stride, aliasing, as_published)
-    return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing, as_published=as_published)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride, SpectralPool
 from ..layers.strides import model_aliasing
-from .audio_cnn import Downsampling, check_aliasing
-from .residual_block import ResidualBlock, make_conv, make_pool, whole_strides
+from .audio_cnn import Downsampling, check_aliasing, make_pool
+from .residual_block import ResidualBlock, make_conv, whole_strides
 
 Stem = Literal["small", "imagenet"]
 
@@ -108,12 +108,12 @@ class ResNet(nn.Module):
             "as_published": as_published,
             "aliasing": aliasing,
         }
-        stem_pool = make_pool(stride=stem_stride, **common)  # type: ignore[arg-type]
+        stem_pool = make_pool(stride=stem_stride, **common)
         self.stem = _Stem(
             in_channels,
             channels[0],
             stem,
-            stem_pool,
+            nn.Identity() if stem_pool is None else stem_pool,
             whole_strides(downsampling, stem_stride),  # type: ignore[arg-type]
             pre_activation,
         )

@@ -15,10 +15,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.downsampling import DiffStride
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing
-from .audio_cnn import Downsampling, check_aliasing
+from .audio_cnn import Downsampling, check_aliasing, make_pool
 
 
 class RawWaveform(nn.Module):
@@ -88,15 +88,8 @@ class WaveBlock(nn.Module):
         conv_stride = stride if downsampling == "strided" else 1
         self.conv = StridedConv(in_channels, out_channels, (kernel_size,), (conv_stride,))
         self.norm = nn.BatchNorm1d(out_channels)
-        self.pool: DiffStride | SpectralPool | nn.Identity
-        if downsampling == "strided":
-            self.pool = nn.Identity()
-        else:
-            self.pool = (
-                SpectralPool(stride, aliasing)
-                if downsampling == "spectral"
-                else DiffStride(stride, smoothness, aliasing=aliasing)
-            )
+        pool = make_pool(downsampling, stride, smoothness, aliasing=aliasing)
+        self.pool = nn.Identity() if pool is None else pool
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, in_channels, time)`` to ``(batch, out_channels, time')``."""
