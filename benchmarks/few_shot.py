@@ -97,13 +97,13 @@ def table(rows: list[dict[str, str]]) -> str:
         found[row["data"], int(row["shots"])][row["way"]].append(100 * float(row["accuracy"]))
     lines = [f"| data | clips a class | {' | '.join(WAYS)} |", "|---|---|" + "---|" * len(WAYS)]
     for (data, shots), ways in sorted(found.items()):
-        cells = [
-            f"{statistics.fmean(ways[way]):.1f}"
-            + (f" ± {statistics.stdev(ways[way]):.1f}" if len(ways[way]) > 1 else "")
-            for way in WAYS if ways[way]
-        ]  # fmt: skip
+        cells = [f"{statistics.fmean(ways[way]):.1f}{_spread(ways[way])}" if ways[way] else "-" for way in WAYS]
         lines.append(f"| {data} | {shots} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    return f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
 
 
 def main() -> None:

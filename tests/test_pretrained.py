@@ -97,6 +97,13 @@ def test_few_clips_are_drawn_of_each_class_and_all_are_tested(tone_folder, tmp_p
     assert Counter(row["file"] for row in rows if row["split"] == "train").most_common(1)[0][1] == 8  # 2 x 32 / 8
 
 
+def test_a_way_that_was_not_tried_leaves_its_column_empty():
+    rows = [
+        {"data": "a", "shots": "5", "way": "svm", "seed": str(i), "accuracy": str(x)} for i, x in ((0, 0.5), (1, 0.7))
+    ]
+    assert "| a | 5 | - | - | 60.0 ± 14.1 |" in table(rows)
+
+
 @pytest.mark.slow
 def test_the_benchmark_compares_three_ways_and_goes_on_where_it_stopped(tone_folder, tmp_path):
     data = make_set(tone_folder, tmp_path / "tones")
