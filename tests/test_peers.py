@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from audiostride.models.cost import count_parameters, model_cost
+from audiostride.training.setup import make_network
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # where peers.py finds it, too
 
 from peer_models import BCResNet, MatchboxNet, TCResNet, TimmTrunk  # noqa: E402
-from peers import front, summary, table  # noqa: E402
+from peers import front, recipe_of, summary, table  # noqa: E402
 
 
 def with_head(trunk, classes):
@@ -71,6 +72,18 @@ def test_a_network_of_timm_is_a_trunk():
     trunk = TimmTrunk("mobilenetv3_small_100").eval()
     assert trunk(torch.zeros(2, 1, 100, 64)).shape == (2, trunk.num_features)
     assert count_parameters(trunk) == 1_517_568  # without colours and classes
+
+
+@pytest.mark.parametrize("model", ["nano", "small", "base", "matchboxnet_3x1x64", "bc_resnet_1", "tc_resnet_8"])
+def test_the_committed_costs_are_those_that_are_counted(model):
+    frontend, trunk = make_network(recipe_of(model, 0, []))
+    counted = model_cost(trunk, frontend(torch.zeros(1, 16000)))
+    with (ROOT / "benchmarks" / "peers.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == model]
+    assert rows
+    for row in rows:
+        assert float(row["mmac_per_s"]) * 1e6 == pytest.approx(counted.macs)
+        assert int(row["parameters"]) == with_head(trunk, 9)
 
 
 def test_the_pareto_front_leaves_out_what_is_beaten():
