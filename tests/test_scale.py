@@ -209,8 +209,8 @@ def test_processes_and_their_workers_share_every_batch_without_overlap(workers: 
 
     whole, shares = batches(), [batches((index, 4)) for index in range(4)]
     for batch, *parts in zip(whole, *shares, strict=True):
-        assert sorted(name for part in parts if part.share for name in part.names) == sorted(batch.names)
-        assert sum(part.share for part in parts) == 1.0
+        assert sorted(name for part in parts if part.shares["loud"] for name in part.names) == sorted(batch.names)
+        assert sum(part.shares["loud"] for part in parts) == 1.0
         assert all(len(part.names) >= 1 for part in parts)
 
 

@@ -4,7 +4,7 @@ Every random choice of training is a pure function of (seed, epoch, clip), never
 history, so the number of workers does not matter and a run can be taken up again at any step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -47,24 +47,26 @@ class LabelledClips:
 
 
 class TrainingBatch(NamedTuple):
-    """One batch of training, all of one data set.
+    """One batch of training: clips of one data set, or of several one after another.
 
     Attributes:
         waveform: shape ``(batch, samples)``; views of images ``(batch, size, size, 3)``.
-        labels: for each task the class numbers, shape ``(batch,)``; of a multilabel task, and after
-            mixup, shares of the classes, shape ``(batch, n_classes)``.
+        labels: for each task the class numbers of its clips, shape ``(n,)``; of a multilabel task, and after
+            mixup, shares of the classes, shape ``(n, n_classes)``.
         names: name of each clip.
+        rows: for each task which clips of the batch are its own.
+        shares: for each task these clips as a share of its clips in the whole batch, which several processes may have
+            split among them; 0 for a stand-in where there are fewer clips than processes.
         seeds: a number for each clip to draw the augmentation of its spectrogram from, int64.
-        share: these clips as a share of the whole batch, which several processes may have split
-            among them; 0 for a stand-in where there are fewer clips than processes.
         left_out: a line for each clip that could not be read, of a set with `skip_bad`.
     """
 
     waveform: Tensor
     labels: dict[str, Tensor]
     names: list[str]
+    rows: Mapping[str, slice]
+    shares: Mapping[str, float]
     seeds: Tensor | None = None
-    share: float = 1.0
     left_out: Sequence[str] = ()
 
 
@@ -131,6 +133,46 @@ def plan_epoch(
     return [batches[i] for i in order]
 
 
+def plan_joint_epoch(
+    sizes: Sequence[int], batch_size: int, seed: int, epoch: int, blocks: Sequence[np.ndarray | None] = ()
+) -> list[list[tuple[int, np.ndarray]]]:
+    """The batches of one epoch whose every batch has clips of all sets, in proportion to their sizes.
+
+    Every clip of every set comes once. A set with fewer clips than there are batches is missing in some. Arguments as
+    of `plan_epoch`.
+
+    Returns:
+        For each batch its parts, as `plan_epoch` has whole batches.
+
+    Example:
+        >>> [[(d, len(rows)) for d, rows in parts] for parts in plan_joint_epoch([6, 2], 4, seed=0, epoch=0)]
+        [[(0, 3), (1, 1)], [(0, 3), (1, 1)]]
+    """
+    n_batches = max(1, -(-sum(sizes) // batch_size))
+    parts: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(n_batches)]
+    for number, size in enumerate(sizes):
+        rng = np.random.default_rng([seed, 1, number, epoch])
+        order = shuffled(size, rng, blocks[number] if blocks else None)
+        for batch, rows in zip(parts, np.array_split(order, n_batches), strict=True):
+            if len(rows):
+                batch.append((number, rows))
+    return parts
+
+
+def plan_batches(
+    sizes: Sequence[int],
+    batch_size: int,
+    mixing: str | float,
+    seed: int,
+    epoch: int,
+    blocks: Sequence[np.ndarray | None] = (),
+) -> list[list[tuple[int, np.ndarray]]]:
+    """The parts of each batch of one epoch: of `plan_joint_epoch` for the mixing "joint", else of `plan_epoch`."""
+    if mixing == "joint":
+        return plan_joint_epoch(sizes, batch_size, seed, epoch, blocks)
+    return [[part] for part in plan_epoch(sizes, batch_size, mixing, seed, epoch, blocks)]
+
+
 def training_batches(
     sets: Sequence[LabelledClips],
     sample_rate: int,
@@ -157,13 +199,16 @@ def training_batches(
     blocks = [
         None if b is None else b[t] for b, t in zip((data.clips.block_numbers() for data in sets), train, strict=True)
     ]
-    plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch, blocks)[first:]
+    plan = plan_batches([len(t) for t in train], batch_size, mixing, seed, epoch, blocks)[first:]
     index, count = process
     jobs = []
-    for number, rows in plan:
-        mine = train[number][rows][index::count]
-        # A process without a clip of its own takes part with weight 0: the others wait for it.
-        jobs.append((number, mine if len(mine) else train[number][rows[:1]], len(mine) / len(rows)))
+    for parts in plan:
+        job = []
+        for number, rows in parts:
+            mine = train[number][rows][index::count]
+            # A process without a clip of its own takes part with weight 0: the others wait for it.
+            job.append((number, mine if len(mine) else train[number][rows[:1]], len(mine) / len(rows)))
+        jobs.append(job)
     return load(_TrainingWindows(sets, sample_rate, window_length, seed, epoch, jobs, augmentation), workers)
 
 
@@ -196,6 +241,27 @@ def _batches_of_each(per_set: Sequence[int], mixing: str | float) -> list[int]:
     return [max(1, round(sum(per_set) * share / sum(shares))) for share in shares]
 
 
+def joined(parts: Sequence[TrainingBatch]) -> TrainingBatch:
+    """One batch of parts that have no task in common, the clips of one after those of the other."""
+    if len(parts) == 1:
+        return parts[0]
+    rows, first = {}, 0
+    for part in parts:
+        n = len(part.names)
+        rows |= dict.fromkeys(part.labels, slice(first, first + n))
+        first += n
+    seeds = [part.seeds for part in parts if part.seeds is not None]
+    return TrainingBatch(
+        torch.cat([part.waveform for part in parts]),
+        {task: labels for part in parts for task, labels in part.labels.items()},
+        [name for part in parts for name in part.names],
+        rows,
+        {task: share for part in parts for task, share in part.shares.items()},
+        torch.cat(seeds) if seeds else None,
+        [line for part in parts for line in part.left_out],
+    )
+
+
 class _TrainingWindows(Dataset):
     def __init__(self, sets, sample_rate, window_length, seed, epoch, jobs, augmentation):
         self.sets, self.sample_rate, self.window_length = sets, sample_rate, window_length
@@ -206,21 +272,24 @@ class _TrainingWindows(Dataset):
         return len(self.jobs)
 
     def __getitem__(self, job):
-        number, indexes, share = self.jobs[job]
+        return joined([self._part(*part) for part in self.jobs[job]])
+
+    def _part(self, number, indexes, share):
         data = self.sets[number]
         windows, left_out = self._windows(number, indexes)
         indexes = np.array([index for index in indexes if int(index) in windows])
         waveform = torch.from_numpy(np.stack(list(windows.values())))
         labels = {task: torch.from_numpy(numbers[indexes]) for task, numbers in data.labels.items()}
         titles = [data.clips.title(i) for i in indexes]
+        rows, shares = dict.fromkeys(labels, slice(0, len(indexes))), dict.fromkeys(labels, share)
         if self.augmentation is None:
-            return TrainingBatch(waveform, labels, titles, share=share, left_out=left_out)
+            return TrainingBatch(waveform, labels, titles, rows, shares, left_out=left_out)
         alpha, between_class = self.augmentation.mixup, self.augmentation.between_class
         if alpha:
             rng = self._generator(5, number, int(indexes[0]))
             waveform, labels = mix_pairs(waveform, labels, data.n_classes, alpha, rng, between_class)
         seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
-        return TrainingBatch(waveform, labels, titles, seeds, share, left_out)
+        return TrainingBatch(waveform, labels, titles, rows, shares, seeds, left_out)
 
     def _windows(self, number, indexes):
         """A window of each clip by its number, and a line for each clip that is left out."""

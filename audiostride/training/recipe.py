@@ -77,7 +77,7 @@ class TrainSection(Section):
     ema_decay: float | None = Field(None, gt=0, lt=1)
     early_stopping: int | None = Field(None, ge=1)
     keep: Literal["best", "last"] = "best"
-    mixing: Literal["uniform", "proportional"] | Annotated[float, Field(ge=1)] = "uniform"
+    mixing: Literal["uniform", "proportional", "joint"] | Annotated[float, Field(ge=1)] = "uniform"
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     sync_batch_norm: bool = False

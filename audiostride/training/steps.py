@@ -84,6 +84,7 @@ class Objective:
             waveform = batch.waveform.to(device)
             logits = parallel(waveform, tuple(labels))
             taught = self.teacher.logits(waveform, tuple(labels)) if self.teacher else {}
+        logits, taught = ({task: x[batch.rows[task]] for task, x in answers.items()} for answers in (logits, taught))
         losses = {
             task: task_loss(
                 logits[task], numbers, model.kinds[task], self.class_weights.get(task), self.label_smoothing
@@ -92,24 +93,25 @@ class Objective:
         }
         # The exchange averages over processes, whose shares of the clips may differ.
         shares = {
-            task: process_count() * share_of_mean(numbers, batch.share, self.class_weights.get(task))
+            task: process_count() * share_of_mean(numbers, batch.shares[task], self.class_weights.get(task))
             for task, numbers in labels.items()
         }
-        if batch.share:
-            for task, value in losses.items():
+        for task, value in losses.items():
+            if batch.shares[task]:
                 right = share_correct(logits[task].detach(), labels[task], model.kinds[task])
                 # Sums over the processes are those of one: a clip's part in its batch is its weight's.
-                n_whole = len(right) / batch.share
+                n_whole = len(right) / batch.shares[task]
                 _count(totals, task, value.item() * n_whole * shares[task] / process_count(), right)
         loss = torch.stack([self.task_weights.get(t, 1.0) * x * shares[t] for t, x in losses.items()]).sum()
         if self.teacher:
-            distances = {
-                task: distillation_loss(logits[task], theirs, model.kinds[task], self.teacher.temperature)
+            distances = {  # by share of the clips: classes have no weights here
+                task: process_count()
+                * batch.shares[task]
+                * distillation_loss(logits[task], theirs, model.kinds[task], self.teacher.temperature)
                 for task, theirs in taught.items()
             }
             distance = torch.stack([self.task_weights.get(t, 1.0) * x for t, x in distances.items()]).sum()
-            share = process_count() * batch.share  # of the clips: classes have no weights here
-            loss = (1 - self.teacher.weight) * loss + self.teacher.weight * share * distance
+            loss = (1 - self.teacher.weight) * loss + self.teacher.weight * distance
         return loss + self.stride_cost * stride_cost_of(model) if self.stride_cost else loss
 
 
