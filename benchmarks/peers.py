@@ -16,6 +16,7 @@ are those of `--out benchmarks`.
 
 import argparse
 import csv
+import json
 import statistics
 import time
 from collections import defaultdict
@@ -38,12 +39,15 @@ from audiostride.training.setup import make_network, read_data
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KINDS = {
+    "": "downsampling: strided",
+    " diffstride": "downsampling: diffstride",
+    " aliasing": "downsampling: diffstride, aliasing: 0.1",
+}
 RESNETS = {
-    f"{size}{' ' * bool(kind)}{kind}": "{name: audio_resnet, "
-    f"downsampling: {'diffstride, aliasing: 0.1' if kind == 'aliasing' else kind or 'strided'}, "
-    f"channels: {list(widths['channels'])}, time_channels: {list(widths['time_channels'])}}}"
+    f"{size}{kind}": f"{{name: audio_resnet, {downsampling}, {json.dumps(widths)[1:-1]}}}"
     for size, widths in RESNET_SIZES.items()
-    for kind in ("", "diffstride", "aliasing")
+    for kind, downsampling in KINDS.items()
 }
 NARROW = "channels: [16, 32, 64, 64, 128, 128], smoothness: 1"
 OURS = RESNETS | {
@@ -154,7 +158,7 @@ def centres(data: LabelledClips, sample_rate: int) -> np.ndarray:
 
 @torch.inference_mode()
 def latency(args: argparse.Namespace) -> None:
-    """Time every network on one second of noise, all in turn after a round that warms up."""
+    """Time every network on one second of noise, all in turn; a call before the timed one fills the caches."""
     torch.set_num_threads(1)
     networks = {}
     for model in args.models:
@@ -163,12 +167,12 @@ def latency(args: argparse.Namespace) -> None:
             freeze_strides(trunk)
             networks[model] = (trunk.eval(), frontend(torch.randn(1, 16000)))
     times: dict[str, list[float]] = defaultdict(list)
-    for i in range(args.repeats + 1):
+    for _ in range(args.repeats):
         for model, (trunk, log_mel) in networks.items():
+            trunk(log_mel)
             began = time.perf_counter()
             trunk(log_mel)
-            if i:
-                times[model].append(1000 * (time.perf_counter() - began))
+            times[model].append(1000 * (time.perf_counter() - began))
     args.out.mkdir(parents=True, exist_ok=True)
     with (args.out / "peers_latency.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

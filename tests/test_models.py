@@ -21,12 +21,13 @@ from conftest import tone
 
 NARROW = {"channels": (4, 4, 8, 8, 8, 8), "smoothness": 1.0}
 NARROW_RESNET = {"channels": (4, 4, 8), "time_channels": (8, 8, 8)}
+NARROW_PICO = {"channels": (4, 8), "time_channels": (8, 8, 8)}
 NARROW_FOUR = {"channels": (4, 4, 8, 8), "smoothness": 1.0}
 
 
 @pytest.fixture(params=sorted(MODELS))
 def model(request: pytest.FixtureRequest) -> AudioClassifier:
-    kinds = {"audio_cnn": NARROW, "audio_resnet": NARROW_RESNET}
+    kinds = {"audio_cnn": NARROW, "audio_resnet_pico": NARROW_PICO, "audio_resnet": NARROW_RESNET}
     narrow = next((own for kind, own in kinds.items() if request.param.startswith(kind)), NARROW_FOUR)
     return create_model(request.param, heads={"word": ["no", "yes"], "speaker": 3}, **narrow)
 
@@ -130,7 +131,7 @@ def test_a_wrong_name_or_setting_says_what_is_right():
         create_model("wave_cnn_strided", heads={"word": 2}, frontend=LogMel())
     assert list_models("audio_*diffstride*") == [
         *("audio_cnn_diffstride", "audio_cnn_small_diffstride"),
-        *(f"audio_resnet_{size}_diffstride" for size in ("base", "nano", "small")),
+        *(f"audio_resnet_{size}_diffstride" for size in ("base", "nano", "pico", "small")),
     ]
 
 

@@ -74,7 +74,7 @@ def test_a_network_of_timm_is_a_trunk():
     assert count_parameters(trunk) == 1_517_568  # without colours and classes
 
 
-@pytest.mark.parametrize("model", ["nano", "small", "base", "matchboxnet_3x1x64", "bc_resnet_1", "tc_resnet_8"])
+@pytest.mark.parametrize("model", ["pico", "nano", "small", "base", "matchboxnet_3x1x64", "bc_resnet_1", "tc_resnet_8"])
 def test_the_committed_costs_are_those_that_are_counted(model):
     frontend, trunk = make_network(recipe_of(model, 0, []))
     counted = model_cost(trunk, frontend(torch.zeros(1, 16000)))

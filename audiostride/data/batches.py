@@ -245,7 +245,8 @@ def joined(parts: Sequence[TrainingBatch]) -> TrainingBatch:
     """One batch of parts that have no task in common, the clips of one after those of the other."""
     if len(parts) == 1:
         return parts[0]
-    rows, first = {}, 0
+    rows: dict[str, slice] = {}
+    first = 0
     for part in parts:
         n = len(part.names)
         rows |= dict.fromkeys(part.labels, slice(first, first + n))

@@ -18,6 +18,11 @@ from .wave_cnn import RawWaveform, WaveCNN
 
 _SMALL = {"channels": (16, 32, 64, 64, 128, 128), "smoothness": 1.0}
 RESNET_SIZES: dict[str, dict[str, Any]] = {
+    "pico": {
+        "channels": (16, 24),
+        "time_channels": (48, 48, 48),
+        "strides": ((2, 2), (2, 4), (1, 1), (1, 1), (1, 1)),
+    },
     "nano": {"channels": (16, 24, 32), "time_channels": (64, 64, 64)},
     "small": {"channels": (24, 48, 64), "time_channels": (128, 128, 128)},
     "base": {"channels": (32, 64, 96), "time_channels": (192, 192, 192)},
