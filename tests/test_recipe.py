@@ -1,5 +1,6 @@
 """Recipes are strict, and say what is wrong with what to do."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,11 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
 def test_an_unknown_recipe_is_answered_with_the_nearest_and_the_list() -> None:
     with pytest.raises(RecipeError, match=r"did you mean 'ripples'\?.*folder"):
         load_recipe("riples")
+
+
+@pytest.mark.parametrize("name", ["audio_cnn", "audio_resnet", "resnet"])
+def test_the_defaults_of_every_trunk_are_written_without_a_warning(name: str) -> None:
+    section = load_recipe("folder", ["tasks.label.data.path=DIR", f"model={{name: {name}}}"]).model
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert type(section).model_validate(section.model_dump()) == section

@@ -141,7 +141,7 @@ class ResNetSection(TrunkSection):
     downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
     channels: list[Width] = [64, 128, 256, 512]
     blocks: list[Width] = [2, 2, 2, 2]
-    strides: list[Stride | None] = [2, 1, 2, 2, 2]
+    strides: list[Stride | None] = [2.0, 1.0, 2.0, 2.0, 2.0]
     random_strides: RandomRange | None = None
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
