@@ -64,6 +64,14 @@ def test_a_batch_carries_the_labels_of_each_set_for_its_own_clips() -> None:
                 assert data.labels[task][list(data.clips.names).index(name)] == label
 
 
+def test_an_epoch_that_is_taken_up_again_goes_on_with_the_same_batches() -> None:
+    whole, rest = joint_batches(), joint_batches(first=2)
+    assert len(rest) == len(whole) - 2 > 0
+    for expected, batch in zip(whole[2:], rest, strict=True):
+        assert (batch.names, batch.rows, batch.shares) == (expected.names, expected.rows, expected.shares)
+        assert torch.equal(batch.waveform, expected.waveform)
+
+
 def test_processes_share_the_clips_of_every_set() -> None:
     whole, shares = joint_batches(), [joint_batches(process=(index, 4)) for index in range(4)]
     for batch, *parts in zip(whole, *shares, strict=True):

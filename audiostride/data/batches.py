@@ -167,7 +167,12 @@ def plan_batches(
     epoch: int,
     blocks: Sequence[np.ndarray | None] = (),
 ) -> list[list[tuple[int, np.ndarray]]]:
-    """The parts of each batch of one epoch: of `plan_joint_epoch` for the mixing "joint", else of `plan_epoch`."""
+    """The parts of each batch of one epoch: of `plan_joint_epoch` for the mixing "joint", else of `plan_epoch`.
+
+    Example:
+        >>> [len(plan_batches([6, 2], 4, mixing, seed=0, epoch=0)) for mixing in ("joint", "proportional")]
+        [2, 3]
+    """
     if mixing == "joint":
         return plan_joint_epoch(sizes, batch_size, seed, epoch, blocks)
     return [[part] for part in plan_epoch(sizes, batch_size, mixing, seed, epoch, blocks)]
@@ -241,7 +246,7 @@ def _batches_of_each(per_set: Sequence[int], mixing: str | float) -> list[int]:
     return [max(1, round(sum(per_set) * share / sum(shares))) for share in shares]
 
 
-def joined(parts: Sequence[TrainingBatch]) -> TrainingBatch:
+def _joined(parts: Sequence[TrainingBatch]) -> TrainingBatch:
     """One batch of parts that have no task in common, the clips of one after those of the other."""
     if len(parts) == 1:
         return parts[0]
@@ -273,7 +278,7 @@ class _TrainingWindows(Dataset):
         return len(self.jobs)
 
     def __getitem__(self, job):
-        return joined([self._part(*part) for part in self.jobs[job]])
+        return _joined([self._part(*part) for part in self.jobs[job]])
 
     def _part(self, number, indexes, share):
         data = self.sets[number]

@@ -84,7 +84,8 @@ class Objective:
             waveform = batch.waveform.to(device)
             logits = parallel(waveform, tuple(labels))
             taught = self.teacher.logits(waveform, tuple(labels)) if self.teacher else {}
-        logits, taught = ({task: x[batch.rows[task]] for task, x in answers.items()} for answers in (logits, taught))
+        logits = {task: answers[batch.rows[task]] for task, answers in logits.items()}
+        taught = {task: answers[batch.rows[task]] for task, answers in taught.items()}
         losses = {
             task: task_loss(
                 logits[task], numbers, model.kinds[task], self.class_weights.get(task), self.label_smoothing
