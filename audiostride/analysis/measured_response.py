@@ -118,9 +118,13 @@ def _cnn_poolings(trunk: AudioCNN, x: Tensor) -> Iterator[Step]:
             continue
         layers = ((block.time_conv, block.time_norm), (block.mel_conv, block.mel_norm))
         for axis, (conv, norm) in enumerate(layers):
-            after = block.pool.pool_conv(conv, x, axis)
-            yield layer, block.pool, axis, axis, conv(x), after
-            x = norm(after.relu())
+            if block.pool_after_relu:
+                before = conv(x).relu()
+                after = block.pool.pool_axis(before, axis)
+            else:
+                before, after = conv(x), block.pool.pool_conv(conv, x, axis)
+            yield layer, block.pool, axis, axis, before, after
+            x = norm(after if block.pool_after_relu else after.relu())
 
 
 def _shortcut_poolings(trunk: AudioResNet, log_mel: Tensor) -> Iterator[Step]:

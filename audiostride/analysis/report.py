@@ -226,7 +226,8 @@ def _summary(
     settings = model.trunk.settings
     if settings["downsampling"] != "strided" and all(s == int(s) for pair in settings["strides"] for s in pair):
         _, trunk = spectrogram_cnn(model, "the report")
-        strided = type(trunk)(**(settings | {"downsampling": "strided", "aliasing": None}))
+        plain = {"downsampling": "strided", "aliasing": None, "pool_after_relu": False}
+        strided = type(trunk)(**(settings | {key: plain[key] for key in plain.keys() & settings.keys()}))
         macs = cost_per_second(model, strided).macs
         remark = f"with strided convolutions {macs / 1e6:.3g} million"
     cost = cost_per_second(model).macs

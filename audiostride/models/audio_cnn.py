@@ -31,6 +31,7 @@ class SeparableBlock(nn.Module):
         smoothness: DiffStride's ramp width R, in DFT bins.
         shared_stride: one learned stride for both axes.
         aliasing: where the pooling layer's learned aliasing starts, see `DiffStride`; None: no aliasing.
+        pool_after_relu: pool what has passed the ReLU, see `AudioCNN`.
 
     Example:
         >>> SeparableBlock(1, 8, "spectral", (2, 2), 4.0, False)(torch.zeros(4, 1, 100, 64)).shape
@@ -46,6 +47,7 @@ class SeparableBlock(nn.Module):
         smoothness: float,
         shared_stride: bool,
         aliasing: float | None = None,
+        pool_after_relu: bool = False,
     ):
         super().__init__()
         conv_stride = stride if downsampling == "strided" else (1, 1)
@@ -55,6 +57,7 @@ class SeparableBlock(nn.Module):
         self.mel_norm = nn.BatchNorm2d(out_channels)
         self.pooled_axes = [] if downsampling == "strided" else [0, 1]
         self.pool = make_pool(downsampling, stride, smoothness, shared_stride, aliasing)
+        self.pool_after_relu = pool_after_relu
 
     def forward(self, x: Tensor, host_strides: Tensor | None = None) -> Tensor:
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
@@ -64,8 +67,11 @@ class SeparableBlock(nn.Module):
                 x = norm(conv(x).relu())
             else:
                 with keep_recipe(x):
-                    x = self.pool.pool_conv(conv, x, axis, host_stride)
-                x = norm_recomputably(norm, x.relu())
+                    if self.pool_after_relu:
+                        x = self.pool.pool_axis(conv(x).relu(), axis, host_stride)
+                    else:
+                        x = self.pool.pool_conv(conv, x, axis, host_stride).relu()
+                x = norm_recomputably(norm, x)
         return x
 
     def strides(self) -> list[float]:
@@ -100,6 +106,8 @@ class AudioCNN(nn.Module):
         shared_stride: each block learns one stride for both axes.
         aliasing: where the aliasing of each block and axis, which is learned, starts in [0, 1], see
             `DiffStride`; None: no aliasing. Not for strided convolutions, which alias in full.
+        pool_after_relu: ``conv -> ReLU -> downsample -> BN``, so that a ReLU sees what pooling removes. Costs
+            convolutions at full resolution. Not for strided convolutions, which downsample first.
 
     Attributes:
         num_features: channels of the last block, the length of an embedding.
@@ -127,6 +135,7 @@ class AudioCNN(nn.Module):
         smoothness: float = 4.0,
         shared_stride: bool = False,
         aliasing: float | None = None,
+        pool_after_relu: bool = False,
     ):
         super().__init__()
         if downsampling not in get_args(Downsampling):
@@ -134,6 +143,11 @@ class AudioCNN(nn.Module):
         if not channels or len(channels) != len(strides):
             raise ValueError(f"channels and strides need one entry a block, got {len(channels)} and {len(strides)}")
         check_aliasing(downsampling, aliasing)
+        if downsampling == "strided" and pool_after_relu:
+            raise ValueError(
+                "strided convolutions downsample before any ReLU; got pool_after_relu=True, "
+                "which spectral and diffstride downsampling take"
+            )
         if any(len(stride) != 2 for stride in strides):
             raise ValueError(f"each block takes a (time, mel) pair of strides, got {strides}")
         self.settings: dict[str, Any] = {
@@ -143,11 +157,12 @@ class AudioCNN(nn.Module):
             "smoothness": smoothness,
             "shared_stride": shared_stride,
             "aliasing": aliasing,
+            "pool_after_relu": pool_after_relu,
         }
         self.num_features = channels[-1]
         inputs = (1, *channels[:-1])
         self.blocks = nn.ModuleList(
-            SeparableBlock(i, o, downsampling, stride, smoothness, shared_stride, aliasing)
+            SeparableBlock(i, o, downsampling, stride, smoothness, shared_stride, aliasing, pool_after_relu)
             for i, o, stride in zip(inputs, channels, strides, strict=True)
         )
         # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.

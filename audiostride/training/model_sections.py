@@ -105,6 +105,7 @@ class ModelSection(TrunkSection):
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
     aliasing: Aliasing = None
+    pool_after_relu: bool = False
 
 
 class AudioResNetSection(TrunkSection):
