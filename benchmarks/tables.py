@@ -4,6 +4,7 @@ A table follows each line `<!-- table: NAME -->` of a page and is replaced; the 
 """
 
 import csv
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,13 @@ FORMS = {
     "R = 2": ("diffstride", "2"),
     "R = 4": ("diffstride", "4"),
     "FFT form, R = 4": ("fft", "4"),
+}
+ALIASING = {
+    "strided": ("strided", ""),
+    "strided, widened": ("widened", ""),
+    "R = 1": ("diffstride", "1"),
+    "learned aliasing": ("aliasing", "1"),
+    "after the ReLU": ("after", "1"),
 }
 
 
@@ -36,6 +44,19 @@ def with_tables(text: str) -> str:
 def step_time(what: str) -> str:
     """Time of training or inference of all forms, by network and batch, as multiples of the strided twin's."""
     return _forms(what, "ms", "time / strided", batches=("1", "8", "64"), per_mac=what == "training")
+
+
+def step_aliasing(name: str, batches: Sequence[str]) -> str:
+    """Training and inference with learned aliasing, by network and batch: milliseconds, and multiples of strided's."""
+    found = {(r["what"], r["network"], r["batch"], r["method"], r["R"]): r for r in read(name)}
+    body = []
+    for network, batch in itertools.product(("paper", "narrow"), batches):
+        for what, column in (("training", "ms"), ("inference", "ms"), ("inference", "MMAC")):
+            rows = [found[what, network, batch, *form] for form in ALIASING.values()]
+            ratio = "MAC ratio" if column == "MMAC" else "time / strided"
+            label = "MMAC" if column == "MMAC" else f"{what}, ms"
+            body.append([network, batch, label, *(f"{row[column]} ({row[ratio]})" for row in rows)])
+    return _markdown(["network", "batch", "", *ALIASING], body)
 
 
 def step_memory() -> str:
@@ -102,6 +123,8 @@ def few_shot() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
+    "aliasing": lambda: step_aliasing("step_aliasing.csv", ("1", "8", "64")),
+    "aliasing, one thread": lambda: step_aliasing("step_aliasing_one_thread.csv", ("1",)),
     "inference": lambda: step_time("inference"),
     "memory": step_memory,
     "operators": lambda: plain("operators.csv"),

@@ -17,6 +17,8 @@ from audiostride.layers.downsampling import DiffStride
 from audiostride.models.audio_cnn import CHANNELS, AudioCNN, Downsampling, SeparableBlock
 
 NETWORKS = {"paper": CHANNELS, "narrow": (16, 32, 64, 64, 128, 128)}
+WIDENED = {"paper": (92, 184, 368, 368, 736, 736), "narrow": (24, 48, 100, 100, 200, 200)}
+"""Channels with which strided convolutions have the multiply-accumulates of R = 1 that pools after the ReLU."""
 
 
 class FftBlock(SeparableBlock):
@@ -35,13 +37,15 @@ class FftBlock(SeparableBlock):
 def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
     """A trunk of `NETWORKS`.
 
-    Method "aliasing" is "diffstride" with learned aliasing; "fft" is "diffstride" by FFT, contiguous, where
-    FFTs run fastest.
+    Method "widened" is "strided" with more channels; "aliasing" is "diffstride" with learned aliasing, "after" the same
+    behind the ReLU; "fft" is "diffstride" by FFT, contiguous, where FFTs run fastest.
     """
     torch.manual_seed(0)
-    kind: Downsampling = "diffstride" if method in ("aliasing", "fft") else method  # type: ignore[assignment]
-    alpha = 0.1 if method == "aliasing" else None
-    trunk = AudioCNN(kind, channels=NETWORKS[network], smoothness=smoothness, aliasing=alpha)
+    learned = method in ("aliasing", "after", "fft")
+    kind: Downsampling = "strided" if method == "widened" else "diffstride" if learned else method  # type: ignore[assignment]
+    channels = (WIDENED if method == "widened" else NETWORKS)[network]
+    alpha = 0.1 if method in ("aliasing", "after") else None
+    trunk = AudioCNN(kind, channels=channels, smoothness=smoothness, aliasing=alpha, pool_after_relu=method == "after")
     if method == "fft":
         for block in trunk.separable_blocks:
             block.__class__ = FftBlock

@@ -237,6 +237,7 @@ def _frames(recipe: Mapping[str, Any]) -> int:
 def _trunk(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> AudioCNN:
     model = recipe["model"]
     settings = {key: model[key] for key in ("downsampling", "channels", "smoothness", "shared_stride")}
+    settings["pool_after_relu"] = model.get("pool_after_relu", False)
     whole = model["downsampling"] == "strided"
     return AudioCNN(**settings, strides=[[int(s) for s in pair] for pair in strides] if whole else strides)
 

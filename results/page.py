@@ -62,6 +62,7 @@ PAPER_CUTOFFS = {  # Table 2: Hz, cycles per mel band
 }
 OURS, RIVALS = "DiffStride R=1", ("strided", "strided, widened", "spectral")
 ALIASING = f"{OURS}, learned aliasing"
+FOLDING = f"{ALIASING}, after the ReLU"
 OF_ALIASING = {"model.aliasing", "train.aliasing_learning_rate", "train.stride_learning_rate"}
 """Settings that belong to learned aliasing, as a method: its initial value, its learning rate and slower strides."""
 _SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3}
@@ -99,7 +100,9 @@ class Method(NamedTuple):
         smoothness: R, None where there is none.
         shared: whether both axes share a stride.
         aliasing: whether aliasing is learned.
-        width: "widened" or "narrowed" beside the usual channels, else "".
+        after_relu: whether what has passed the ReLU is pooled.
+        width: "widened", "widened further" (the second wider one of its kind) or "narrowed" beside the usual
+            channels, else "".
         start: its initial strides, "" for the usual ones.
         others: further settings with unusual values, by key.
     """
@@ -108,6 +111,7 @@ class Method(NamedTuple):
     smoothness: float | None
     shared: bool
     aliasing: bool
+    after_relu: bool
     width: str
     start: str
     others: tuple[tuple[str, str], ...]
@@ -117,7 +121,8 @@ class Method(NamedTuple):
         """The method in words."""
         first = KINDS[self.kind] + (f" R={self.smoothness:g}" if self.smoothness else "")
         start = self.start and f"initial strides {self.start}"
-        parts = [first, "learned aliasing" * self.aliasing, "shared strides" * self.shared, self.width, start]
+        parts = [first, "learned aliasing" * self.aliasing, "after the ReLU" * self.after_relu]
+        parts += ["shared strides" * self.shared, self.width, start]
         return ", ".join(filter(None, [*parts, *(f"{key.rpartition('.')[2]}={value}" for key, value in self.others)]))
 
 
@@ -266,7 +271,9 @@ def gather(runs: Sequence[Run]) -> Evidence:
         )
         starts = [run.settings["model.strides"] for run in group]
         start = STRIDES if STRIDES in starts else Counter(map(repr, starts)).most_common(1)[0][0]
-        methods |= {run.name: _method(run, usual, channels, start) for run in group}
+        wider = {sum(c) for run in group if sum(c := run.settings["model.channels"]) > sum(channels)}
+        widths = {width: "widened" + " further" * i for i, width in enumerate(sorted(wider))}
+        methods |= {run.name: _method(run, usual, sum(channels), widths, start) for run in group}
     found = compare(list(named.values()), {name: method.name for name, method in methods.items()})
     cells = {(row["task"], row["method"]): row for row in found["accuracy"]}
     return Evidence(named, methods, found, cells)
@@ -287,12 +294,15 @@ def _task_titles(run: Run) -> dict[str, str]:
     return titles
 
 
-def _method(run: Run, usual: Mapping[str, str], channels: Sequence[int], usual_start: object) -> Method:
+def _method(
+    run: Run, usual: Mapping[str, str], n_channels: int, widths: Mapping[int, str], usual_start: object
+) -> Method:
     settings = run.settings
     told = {"model.downsampling", "model.smoothness", "model.shared_stride", "model.channels", "model.strides"}
+    told.add("model.pool_after_relu")
     aliasing = settings.get("model.aliasing") is not None
     told |= OF_ALIASING if aliasing else set()
-    width = sum(settings["model.channels"]) - sum(channels)
+    width = sum(settings["model.channels"])
     pairs = [tuple(pair) if isinstance(pair, list) else (pair, pair) for pair in settings["model.strides"]]
     moved = list(dict.fromkeys(pair for pair in pairs if pair != (1.0, 1.0)))
     start = "({:g}, {:g})".format(*moved[0]) if len(moved) == 1 else " ".join(f"{t:g}x{m:g}" for t, m in pairs)
@@ -301,7 +311,8 @@ def _method(run: Run, usual: Mapping[str, str], channels: Sequence[int], usual_s
         smoothness=settings.get("model.smoothness"),
         shared=bool(settings.get("model.shared_stride")),
         aliasing=aliasing,
-        width="widened" if width > 0 else "narrowed" if width < 0 else "",
+        after_relu=bool(settings.get("model.pool_after_relu")),
+        width="narrowed" if width < n_channels else widths.get(width, ""),
         start="" if usual_start in (settings["model.strides"], repr(settings["model.strides"])) else start,
         others=tuple(
             (key, f"{value}")

@@ -66,6 +66,16 @@ def test_a_block_is_convolution_relu_downsampling_norm_over_time_and_then_over_m
     assert torch.allclose(block(x), y, atol=1e-12)
 
 
+def test_folding_in_full_is_the_strided_network_in_this_order_too() -> None:
+    """Reading a map off at every second sample commutes with the ReLU."""
+    settings = {"channels": (8, 16), "strides": ((2, 2), (3, 4))}
+    strided = AudioCNN("strided", **settings).eval()
+    folding = AudioCNN("spectral", **settings, aliasing=1.0, pool_after_relu=True).eval()
+    folding.load_state_dict(strided.state_dict(), strict=False)
+    x = torch.randn(2, 1, 96, 64)
+    torch.testing.assert_close(folding.forward_features(x), strided.forward_features(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("kind", "aliasing"), LEARNING)
 def test_every_parameter_learns_and_freezing_changes_nothing(kind: str, aliasing: float | None) -> None:
     cnn, x = trunk(kind, aliasing), torch.randn(4, 1, 60, 40)
