@@ -52,12 +52,14 @@ def model(windows: torch.Tensor) -> AudioClassifier:
     return model.eval()
 
 
-@pytest.fixture(params=["diffstride", "spectral"])
+@pytest.fixture(params=[("diffstride", 0.4, False), ("spectral", 0.4, False), ("diffstride", (0.2, 0.9), True)])
 def aliasing_model(request: pytest.FixtureRequest, model: AudioClassifier) -> AudioClassifier:
-    """The same network whose pooling lets a part alias."""
+    """The same network whose pooling lets a part alias, also in groups of channels and after the ReLU."""
     torch.manual_seed(0)
-    settings = {"channels": (8, 16), "strides": ((2.3, 1.9), (2, 2)), "smoothness": 1.0, "aliasing": 0.4}
-    return create_model(f"audio_cnn_{request.param}", heads={"pitch": ["low", "high"]}, **settings).eval()
+    kind, alpha, after = request.param
+    settings = {"channels": (8, 16), "strides": ((2.3, 1.9), (2, 2)), "smoothness": 1.0}
+    settings |= {"aliasing": alpha, "pool_after_relu": after}
+    return create_model(f"audio_cnn_{kind}", heads={"pitch": ["low", "high"]}, **settings).eval()
 
 
 @pytest.mark.slow

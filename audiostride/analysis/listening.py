@@ -69,7 +69,7 @@ def trunk_gain(
             if isinstance(block.pool, DiffStride):
                 stride = block.pool.stride[number % len(block.pool.stride)].detach()
                 mask = diffstride_mask(crop, stride, block.pool.smoothness).cpu().double().numpy()
-            mask = mask + (block.pool.axis_alpha(number) or 0.0) * (1 - mask)
+            mask = mask + block.pool.mean_alpha(number) * (1 - mask)
             gain[: crop.n_bins] *= mask[: len(gain)]
             gain[crop.n_bins :] = 0
     return gains

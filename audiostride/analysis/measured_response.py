@@ -8,6 +8,7 @@ the mel filters and the non-linearities act too, so the predicted pass-band is o
 """
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ def layer_responses(trunk: SpectrogramTrunk, log_mel: Tensor, frame_rate: float)
     for layer, pool, number, axis, before, after in steps:
         n = before.shape[2 + axis]
         modulation = [k * per_bin[AXES[axis]] for k in range(n // 2 + 1)]
-        measured = (_gain if pool.aliasing is None else _folded_gain)(before, after, 2 + axis)
+        measured = _measured(pool, before, after, 2 + axis)
         responses.append(LayerResponse(layer, AXES[axis], modulation, _mask(pool, n, number), measured))
     trunk.train(was_training)
     return responses
@@ -227,8 +228,18 @@ def _mask(pool: DiffStride, n: int, number: int) -> list[float]:
     crop, stride = pool.axis_crop(n, number), pool.stride[number % len(pool.stride)]
     mask = diffstride_mask(crop, stride, pool.smoothness).tolist()
     mask += [0.0] * (n // 2 + 1 - len(mask))
-    alpha = pool.axis_alpha(number) or 0.0
+    alpha = pool.mean_alpha(number)
     return [gain + alpha * (1 - gain) for gain in mask]
+
+
+def _measured(pool: DiffStride, before: Tensor, after: Tensor, dim: int) -> list[float | None]:
+    """Gain of each bin, the mean over groups of channels where they have an alpha of their own."""
+    if pool.aliasing is None:
+        return _gain(before, after, dim)
+    inputs, outputs = (pool.split_channels(x) if pool.channel_groups > 1 else (x,) for x in (before, after))
+    by_group = [_folded_gain(x, y, dim) for x, y in zip(inputs, outputs, strict=True)]
+    known = [[gain for gain in gains if gain is not None] for gains in zip(*by_group, strict=True)]
+    return [statistics.fmean(gains) if len(gains) == len(by_group) else None for gains in known]
 
 
 def _gain(before: Tensor, after: Tensor, dim: int) -> list[float | None]:

@@ -33,9 +33,12 @@ def folding_sentence(row: Mapping[str, Any]) -> str | None:
     """What a layer folds down and what it removes, from a row of `cutoffs.summarise`; None if it folds nothing.
 
     Example:
-        >>> folding = {"share": 0.78, "above": 0.27, "rate": 0.54, "fastest": 0.5}
+        >>> folding = {"share": 0.78, "above": 0.27, "rate": 0.54, "fastest": 0.5, "groups": []}
         >>> folding_sentence({"layer": 1, "axis": "mel", "folding": folding})
         'layer 1 folds 78 % of what lies above 0.270 cycles per mel band and removes 22 %: 0.500 lands on 0.040'
+        >>> folding |= {"share": 0.5, "groups": [0.02, 0.98]}
+        >>> folding_sentence({"layer": 1, "axis": "mel", "folding": folding})[:50]
+        'layer 1 folds 50 % (2 and 98 % in its 2 groups of '
     """
     folding = row["folding"]
     if folding is None:
@@ -46,9 +49,11 @@ def folding_sentence(row: Mapping[str, Any]) -> str | None:
         for value in (folding["above"], folding["fastest"], lands_on(folding["fastest"], folding["rate"]))
     )
     share = round(100 * folding["share"])
+    groups = " and ".join(f"{100 * alpha:.0f}" for alpha in folding["groups"])
+    by_group = f" ({groups} % in its {len(folding['groups'])} groups of channels)" if groups else ""
     return (
-        f"layer {row['layer']} folds {share} % of what lies above {above} {unit} and removes {100 - share} %: "
-        f"{fastest} lands on {landing}"
+        f"layer {row['layer']} folds {share} %{by_group} of what lies above {above} {unit} "
+        f"and removes {100 - share} %: {fastest} lands on {landing}"
     )
 
 

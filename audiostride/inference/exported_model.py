@@ -7,6 +7,7 @@ one length, the window's; clips of any length are split into windows, and their 
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,18 +71,28 @@ class ConstantPool(nn.Module):
         pool = self.pool
         dim, name = x.dim() - pool.n_axes + axis, f"matrix_{axis}"
         if not hasattr(self, name):
-            stride, smoothness = None, 1.0
-            if isinstance(pool, DiffStride):
-                stride, smoothness = pool.strides()[axis], pool.smoothness
-            crop = pool.axis_crop(x.shape[dim], axis)
-            matrix = constant_matrix(
-                crop, stride, smoothness, pool.axis_alpha(axis), 1, torch.float32, torch.device("cpu")
-            )
-            self.register_buffer(name, torch.eye(1) if crop.n == 1 else matrix.clone())
+            self.register_buffer(name, self._matrices(x.shape[dim], axis))
         matrix = getattr(self, name)
+        if len(matrix) > 1:  # a matrix for each group of channels; slices of a map would fix the size of the batch
+            groups = x.unflatten(-1 - pool.n_axes, (len(matrix), -1)).movedim(dim + 1, -1)
+            matrix = matrix.mT.view(len(matrix), *[1] * (pool.n_axes - 1), *matrix.shape[:0:-1])
+            return (groups @ matrix).movedim(-1, dim + 1).flatten(-2 - pool.n_axes, -1 - pool.n_axes)
         if dim == x.dim() - 2:
-            return matrix @ x
-        return (x.movedim(dim, -1) @ matrix.T).movedim(-1, dim)
+            return matrix[0] @ x
+        return (x.movedim(dim, -1) @ matrix[0].T).movedim(-1, dim)
+
+    def _matrices(self, n: int, axis: int) -> Tensor:
+        """The pooling matrices ``(groups, m, n)`` of an axis."""
+        pool = self.pool
+        stride, smoothness = None, 1.0
+        if isinstance(pool, DiffStride):
+            stride, smoothness = pool.strides()[axis], pool.smoothness
+        crop = pool.axis_crop(n, axis)
+        alphas: Sequence[float | None] = pool.axis_alphas(axis) or [None]
+        made = [
+            constant_matrix(crop, stride, smoothness, alpha, 1, torch.float32, torch.device("cpu")) for alpha in alphas
+        ]
+        return torch.stack([torch.eye(1) if crop.n == 1 else matrix for matrix in made])
 
     def pool_conv(self, conv: nn.Module, x: Tensor, axis: int, host_stride: float | None = None) -> Tensor:
         """Convolve, then pool one axis."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .crop_spectrum import crop_spectrum, crop_spectrum_constant
-from .pooling import HostStride, SpectralDownsampling
+from .pooling import Aliasing, HostStride, SpectralDownsampling
 from .published import (
     diffstride_as_published,
     diffstride_length_as_published,
@@ -46,7 +46,7 @@ class SpectralPool(SpectralDownsampling):
         torch.Size([4, 8, 50, 42])
     """
 
-    def __init__(self, stride: float | Sequence[float], aliasing: float | None = None, as_published: bool = False):
+    def __init__(self, stride: float | Sequence[float], aliasing: Aliasing = None, as_published: bool = False):
         strides = _axes(stride)
         super().__init__(len(strides), aliasing, as_published)
         self.stride = strides
@@ -72,10 +72,11 @@ class SpectralPool(SpectralDownsampling):
     def is_identity(self, crop: Crop) -> bool:
         return crop.m == crop.n
 
-    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
+    def pool_group(self, x: Tensor, axis: int, host_stride: HostStride = None, group: int = 0, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        alpha = self.axis_alpha(axis) if self._frozen_alphas is not None else self.axis_aliasing(axis)
+        frozen = self.axis_alphas(axis) if self._frozen_alphas is not None else None
+        alpha = frozen[group] if frozen else self.axis_aliasing(axis, group)
         if taps == 1 and self.is_identity(crop):  # whatever alpha is; where it learns its gradient is 0, not missing
             return x + 0 * alpha.to(x.dtype) if isinstance(alpha, Tensor) and torch.is_grad_enabled() else x
         return crop_spectrum_constant(x, crop, dim, taps=taps, aliasing=alpha)
@@ -99,13 +100,14 @@ class DiffStride(SpectralDownsampling):
         smoothness: width R >= 1 of the fading ramp, in DFT bins. Maps of N <= 2R + 1 never shrink.
         shared_stride: one stride for all axes.
         crop: False keeps every axis at its length (static shapes) and only applies the mask.
-        aliasing: where alpha starts, in [0, 1], on every axis; None: no aliasing, the layer of the paper.
+        aliasing: where alpha starts, in [0, 1], on every axis; several numbers, such as (0, 1), split the channels
+            into as many equal groups, each with an alpha of its own; None: no aliasing, the layer of the paper.
         as_published: pool as the paper's TensorFlow code does, its defects included, see `published`:
             for comparison, on two axes only.
 
     Attributes:
         stride: parameter of shape ``(n_axes,)``, or ``(1,)`` if shared; a buffer once frozen.
-        aliasing: parameter of shape ``(n_axes,)``; a buffer once frozen; or None.
+        aliasing: parameter of shape ``(n_axes,)``, or ``(n_axes, groups)``; a buffer once frozen; or None.
         input_lengths: length of each axis in the last forward of training mode, None before it.
 
     Raises:
@@ -136,7 +138,7 @@ class DiffStride(SpectralDownsampling):
         smoothness: float = 4.0,
         shared_stride: bool = False,
         crop: bool = True,
-        aliasing: float | None = None,
+        aliasing: Aliasing = None,
         as_published: bool = False,
     ):
         initial = _axes(stride)
@@ -194,12 +196,13 @@ class DiffStride(SpectralDownsampling):
             self.input_lengths[axis] = crop.n
         return diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
 
-    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
+    def pool_group(self, x: Tensor, axis: int, host_stride: HostStride = None, group: int = 0, taps: int = 1) -> Tensor:
         if self._frozen is None:
-            return _eagerly(self._pool_learned, x, axis, host_stride, taps)
+            return _eagerly(self._pool_learned, x, axis, host_stride, group, taps)
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        alpha = self.axis_alpha(axis)
+        alphas = self.axis_alphas(axis)
+        alpha = None if alphas is None else alphas[group]
         return crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps, alpha)
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
@@ -207,10 +210,10 @@ class DiffStride(SpectralDownsampling):
             return _eagerly(super().pool_conv, conv, x, axis, host_stride)
         return super().pool_conv(conv, x, axis)
 
-    def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, taps: int) -> Tensor:
+    def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, group: int, taps: int) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
-        return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps, self.axis_aliasing(axis))
+        return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps, self.axis_aliasing(axis, group))
 
 
 def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:

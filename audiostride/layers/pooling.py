@@ -1,6 +1,8 @@
 """`SpectralDownsampling`: what the pooling layers share, pooling one axis at a time, after a convolution or in it."""
 
 import math
+from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,12 @@ from .strided_conv import StridedConv
 
 _FUNCTIONAL = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
+Alpha = float | list[float]
+"""Aliasing of an axis on the host; a list where groups of channels have their own."""
+
+Aliasing = float | Sequence[float] | None
+"""Where aliasing starts: one alpha for all channels, one for each of as many equal groups of them, or none."""
+
 HostStride = float | Tensor | None
 """A stride on the host: a number or, so that a compiler does not take it for a constant, a tensor on the CPU."""
 
@@ -23,18 +31,21 @@ class SpectralDownsampling(nn.Module):
 
     Args:
         n_axes: number of axes.
-        aliasing: where the aliasing alpha of each axis starts, in [0, 1]; None: there is none, and none is learned.
+        aliasing: where the aliasing alpha of each axis starts, in [0, 1], or where that of each group of channels
+            does; None: there is none, and none is learned.
         as_published: pool as the DiffStride paper's code does, see `published`.
 
     Attributes:
-        aliasing: parameter of shape ``(n_axes,)``, a buffer once frozen, or None.
+        aliasing: parameter of shape ``(n_axes,)`` or ``(n_axes, groups)``, a buffer once frozen, or None.
+        channel_groups: how many groups of channels have an alpha of their own.
     """
 
     aliasing: Tensor | None
 
-    def __init__(self, n_axes: int, aliasing: float | None, as_published: bool):
+    def __init__(self, n_axes: int, aliasing: Aliasing, as_published: bool):
         super().__init__()
-        if aliasing is not None and not 0 <= aliasing <= 1:
+        starts = list(aliasing) if isinstance(aliasing, Sequence) else [] if aliasing is None else [aliasing]
+        if aliasing is not None and not (starts and all(0 <= alpha <= 1 for alpha in starts)):
             raise ValueError(f"aliasing must lie between 0 and 1, got {aliasing}")
         if as_published and n_axes != 2:
             raise ValueError(f"the published layer pools two axes at once, got {n_axes}")
@@ -42,26 +53,38 @@ class SpectralDownsampling(nn.Module):
             raise ValueError(f"the published layer has no aliasing, got aliasing={aliasing}; leave one of the two out")
         self.as_published = as_published
         self.n_axes = n_axes
-        self.aliasing = None if aliasing is None else nn.Parameter(torch.full((n_axes,), float(aliasing)))
-        self._frozen_alphas: list[float] | None = None
+        self.channel_groups = len(starts) if isinstance(aliasing, Sequence) else 1
+        self.aliasing = None
+        if aliasing is not None:
+            own = torch.tensor([float(alpha) for alpha in starts]).repeat(n_axes, 1)
+            self.aliasing = nn.Parameter(own if isinstance(aliasing, Sequence) else own[:, 0].clone())
+        self._frozen_alphas: list[Alpha] | None = None
 
-    def alphas(self) -> list[float] | None:
-        """Current aliasing of each axis, as numbers on the host; None where the layer has none."""
+    def alphas(self) -> list[Alpha] | None:
+        """Current aliasing of each axis, as numbers on the host, a list where groups of channels have their own;
+        None where the layer has none."""
         if self.aliasing is None:
             return None
         return self.aliasing.tolist() if self._frozen_alphas is None else self._frozen_alphas
 
-    def axis_aliasing(self, axis: int) -> Tensor | None:
+    def axis_aliasing(self, axis: int, group: int = 0) -> Tensor | None:
         """Aliasing of an axis, clipped to [0, 1] with a gradient that passes straight through the clip."""
         if self.aliasing is None:
             return None
-        alpha = self.aliasing[axis]
+        alpha = self.aliasing[axis].view(-1)[group]
         return alpha + (alpha.clamp(0, 1) - alpha).detach()
 
-    def axis_alpha(self, axis: int) -> float | None:
-        """Aliasing of an axis as a number on the host."""
+    def axis_alphas(self, axis: int) -> list[float] | None:
+        """Aliasing of an axis as numbers on the host, one for each group of channels."""
         alphas = self.alphas()
-        return None if alphas is None else min(max(alphas[axis], 0.0), 1.0)
+        if alphas is None:
+            return None
+        own = alphas[axis]
+        return [min(max(alpha, 0.0), 1.0) for alpha in (own if isinstance(own, list) else [own])]
+
+    def mean_alpha(self, axis: int) -> float:
+        """Aliasing of an axis as a number on the host, the mean over groups of channels; 0 where there is none."""
+        return fmean(self.axis_alphas(axis) or [0.0])
 
     def check_separable(self) -> None:
         """Raise ValueError if one axis cannot be pooled by itself."""
@@ -107,15 +130,38 @@ class SpectralDownsampling(nn.Module):
         """Length of an axis of `n` samples after pooling."""
         return self.axis_crop(n, axis).m
 
-    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
+    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
         """Pool one axis; axis 0 is the first of the last ``n_axes`` dimensions.
 
         Args:
-            x: tensor whose last dimensions are the axes.
+            x: tensor whose last dimensions are the axes, with the channels before them.
             axis: which of them to pool.
             host_stride: the axis' stride on the host, where the caller has read all strides at once.
-            taps: see `crop_spectrum`.
+
+        Raises:
+            ValueError: if the channels cannot be split into the groups that have an alpha of their own.
         """
+        if self.channel_groups == 1:
+            return self.pool_group(x, axis, host_stride)
+        parts = self.split_channels(x)
+        return torch.cat(
+            [self.pool_group(part, axis, host_stride, g) for g, part in enumerate(parts)], -1 - self.n_axes
+        )
+
+    def split_channels(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The groups of channels that have an alpha of their own.
+
+        Raises:
+            ValueError: if they would not be of equal size.
+        """
+        channel = x.dim() - self.n_axes - 1
+        if channel < 0 or x.shape[channel] % self.channel_groups:
+            n = x.shape[channel] if channel >= 0 else 1
+            raise ValueError(f"{n} channels cannot be split into {self.channel_groups} equal groups for their aliasing")
+        return x.chunk(self.channel_groups, channel)
+
+    def pool_group(self, x: Tensor, axis: int, host_stride: HostStride = None, group: int = 0, taps: int = 1) -> Tensor:
+        """Pool one axis of the channels of one group; `taps`: see `crop_spectrum`."""
         raise NotImplementedError
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
@@ -149,11 +195,12 @@ class SpectralDownsampling(nn.Module):
         ):
             assert kernel.bias is not None  # `StridedConv` always has one
             return conv_crop_spectrum(x, kernel.weight.flatten(2), kernel.bias, self.axis_mask(crop, axis), crop, dim)
-        if not pools_first(kernel.in_channels, kernel.out_channels, taps, crop, others):
+        # Groups are of the convolution's outputs, which do not exist yet where its inputs are pooled.
+        if self.channel_groups > 1 or not pools_first(kernel.in_channels, kernel.out_channels, taps, crop, others):
             return self.pool_axis(conv(x), axis, host_stride)
-        copies = self.pool_axis(x, axis, host_stride, taps)
+        copies = self.pool_group(x, axis, host_stride, taps=taps)
         if make := recipe(x):
-            with_recipe(copies, lambda: self.pool_axis(make(), axis, host_stride, taps))
+            with_recipe(copies, lambda: self.pool_group(make(), axis, host_stride, taps=taps))
         with keep_recipe(copies):
             stride, padding = [1] * len(kernel.kernel_size), [k // 2 for k in kernel.kernel_size]
             stride[place], padding[place] = taps, 0

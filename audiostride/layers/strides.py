@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .downsampling import DiffStride
-from .pooling import SpectralDownsampling
+from .pooling import Alpha, SpectralDownsampling
 
 
 def freeze_strides(model: nn.Module) -> None:
@@ -47,8 +47,10 @@ def read_strides(layers: Sequence[DiffStride]) -> list[Tensor]:
     return [strides.expand(layer.n_axes) for strides, layer in zip(own, layers, strict=True)]
 
 
-def model_aliasing(model: nn.Module) -> list[list[float]] | None:
+def model_aliasing(model: nn.Module) -> list[list[Alpha]] | None:
     """Current aliasing of each pooling layer and axis, on the host; None if the model learns none.
+
+    Where groups of channels have an alpha of their own, an axis has a list of them.
 
     Example:
         >>> model_aliasing(nn.Sequential(DiffStride((2.0, 2.0), aliasing=0.5), DiffStride(3.0, aliasing=0.25)))

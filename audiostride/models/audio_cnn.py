@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.pooling import Aliasing, Alpha
 from ..layers.recomputation import keep_recipe, norm_recomputably
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing, read_strides
@@ -46,7 +47,7 @@ class SeparableBlock(nn.Module):
         stride: Sequence[float],
         smoothness: float,
         shared_stride: bool,
-        aliasing: float | None = None,
+        aliasing: Aliasing = None,
         pool_after_relu: bool = False,
     ):
         super().__init__()
@@ -73,6 +74,11 @@ class SeparableBlock(nn.Module):
                         x = self.pool.pool_conv(conv, x, axis, host_stride).relu()
                 x = norm_recomputably(norm, x)
         return x
+
+    @property
+    def convolves_in_full(self) -> bool:
+        """Whether its convolutions have to run at the resolution of their input."""
+        return self.pool_after_relu or (self.pool is not None and self.pool.channel_groups > 1)
 
     def strides(self) -> list[float]:
         """Current (time, mel) stride, learned or fixed."""
@@ -105,7 +111,8 @@ class AudioCNN(nn.Module):
             the arithmetic of 1, see docs/cost.md.
         shared_stride: each block learns one stride for both axes.
         aliasing: where the aliasing of each block and axis, which is learned, starts in [0, 1], see
-            `DiffStride`; None: no aliasing. Not for strided convolutions, which alias in full.
+            `DiffStride`; several numbers, such as (0, 1), for as many groups of channels; None: no aliasing. Not for
+            strided convolutions, which alias in full.
         pool_after_relu: ``conv -> ReLU -> downsample -> BN``, so that a ReLU sees what pooling removes. Costs
             convolutions at full resolution. Not for strided convolutions, which downsample first.
 
@@ -134,7 +141,7 @@ class AudioCNN(nn.Module):
         strides: Sequence[Sequence[float]] = STRIDES,
         smoothness: float = 4.0,
         shared_stride: bool = False,
-        aliasing: float | None = None,
+        aliasing: Aliasing = None,
         pool_after_relu: bool = False,
     ):
         super().__init__()
@@ -142,7 +149,7 @@ class AudioCNN(nn.Module):
             raise ValueError(f"downsampling must be one of {get_args(Downsampling)}, got {downsampling!r}")
         if not channels or len(channels) != len(strides):
             raise ValueError(f"channels and strides need one entry a block, got {len(channels)} and {len(strides)}")
-        check_aliasing(downsampling, aliasing)
+        check_aliasing(downsampling, aliasing, channels)
         if downsampling == "strided" and pool_after_relu:
             raise ValueError(
                 "strided convolutions downsample before any ReLU; got pool_after_relu=True, "
@@ -156,7 +163,7 @@ class AudioCNN(nn.Module):
             "strides": [list(stride) for stride in strides],
             "smoothness": smoothness,
             "shared_stride": shared_stride,
-            "aliasing": aliasing,
+            "aliasing": list(aliasing) if isinstance(aliasing, Sequence) else aliasing,
             "pool_after_relu": pool_after_relu,
         }
         self.num_features = channels[-1]
@@ -197,8 +204,10 @@ class AudioCNN(nn.Module):
         """
         return [block.strides() for block in self.separable_blocks]
 
-    def aliasing(self) -> list[list[float]] | None:
+    def aliasing(self) -> list[list[Alpha]] | None:
         """Current (time, mel) aliasing of each block, in [0, 1]; None if none is learned.
+
+        Where groups of channels have an alpha of their own, an axis has a list of them.
 
         Example:
             >>> AudioCNN("spectral", channels=(8,), strides=((2, 2),), aliasing=0.25).aliasing()
@@ -224,7 +233,7 @@ def make_pool(
     stride: float | Sequence[float] | None,
     smoothness: float,
     shared_stride: bool = False,
-    aliasing: float | None = None,
+    aliasing: Aliasing = None,
     as_published: bool = False,
 ) -> SpectralPool | DiffStride | None:
     """The pooling layer behind a convolution of any trunk; None where that is strided, or nothing is pooled.
@@ -249,14 +258,24 @@ def make_pool(
     return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing, as_published=as_published)
 
 
-def check_aliasing(downsampling: str, aliasing: float | None) -> None:
-    """Refuse to learn the aliasing of strided convolutions.
+def check_aliasing(downsampling: str, aliasing: Aliasing, channels: Sequence[int] = ()) -> None:
+    """Refuse to learn the aliasing of strided convolutions, or of groups of channels that there cannot be.
+
+    Args:
+        downsampling: "strided", "spectral" or "diffstride".
+        aliasing: where it starts.
+        channels: of each block of a trunk whose groups of channels may have an alpha of their own.
 
     Raises:
-        ValueError: if they are to.
+        ValueError: if it is refused.
     """
     if downsampling == "strided" and aliasing is not None:
         raise ValueError(
             f"strided convolutions have no aliasing to learn, they alias in full; got aliasing={aliasing}, "
             "which spectral and diffstride downsampling take"
         )
+    if isinstance(aliasing, Sequence):
+        if not channels:
+            raise ValueError(f"aliasing of groups of channels is for AudioCNN alone; give one number, got {aliasing}")
+        if odd := [width for width in channels if aliasing and width % len(aliasing)]:
+            raise ValueError(f"{odd[0]} channels cannot be split into {len(aliasing)} equal groups for their aliasing")

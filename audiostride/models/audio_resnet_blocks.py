@@ -70,7 +70,7 @@ class DownsamplingBlock(nn.Module):
 
     def aliasing(self) -> list[float]:
         """Current (time, mel) aliasing, 0 where nothing is pooled."""
-        return self.by_axis((self.pool.alphas() if self.pool else []) or [], 0.0)
+        return self.by_axis([self.pool.mean_alpha(i) for i in range(len(self.pooled_axes))] if self.pool else [], 0.0)
 
     def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
         """Size (time, mel) of the map that a map of size (time, mel) becomes."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..layers.conversion import InitialStrides, replace_downsampling
 from ..layers.downsampling import DiffStride, SpectralPool
 from ..layers.parallel_branches import find_downsampling
+from ..layers.pooling import Alpha
 from ..layers.strides import model_aliasing
 from .audio_cnn import Downsampling, check_aliasing
 from .image_nets import DenseNetBC, EfficientNetB0
@@ -108,7 +109,7 @@ class ConvertedTrunk(nn.Module):
             return self._fixed
         return [pool.strides() if isinstance(pool, DiffStride) else list(pool.stride) for pool in pools]  # type: ignore[arg-type]
 
-    def aliasing(self) -> list[list[float]] | None:
+    def aliasing(self) -> list[list[Alpha]] | None:
         """Current aliasing of each axis of each place; None: none is learned."""
         return model_aliasing(self.net)
 

@@ -33,7 +33,7 @@ def trunk_cost(trunk: AudioCNN, time: int, mel: int, full_resolution: bool = Fal
     """Cost of an `AudioCNN` on one spectrogram of `time` frames and `mel` bands, at its current strides.
 
     A convolution before a pooling layer runs at the resolution `pools_first` chooses (where a ReLU stands between
-    them, at that of its input); a pooling
+    them, or groups of channels are pooled on their own, at that of its input); a pooling
     matrix of M x N costs M * N a column, and a spectral pooling that keeps the length costs nothing.
     Biases, ReLU, batch norm and the making of the matrices (once a batch) are not counted. Large
     batches cost a CPU less a clip, see `convolves_in_spectrum`.
@@ -66,7 +66,7 @@ def trunk_cost(trunk: AudioCNN, time: int, mel: int, full_resolution: bool = Fal
             crop = None if block.pool is None else block.pool.axis_crop(n, axis)
             if block.pool is None or crop is None or block.pool.is_identity(crop):
                 macs += others * taps * c_in * c_out * m
-            elif not (full_resolution or block.pool_after_relu) and pools_first(c_in, c_out, taps, crop):
+            elif not (full_resolution or block.convolves_in_full) and pools_first(c_in, c_out, taps, crop):
                 macs += others * conv_macs(c_in, c_out, taps, crop)[1]
                 activations += others * taps * c_in * m
             else:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..layers.pooling import Alpha
 from ..layers.strides import diffstride_layers, model_aliasing
 
 
@@ -106,7 +107,7 @@ class CustomTrunk(nn.Module):
         """Current strides of its `DiffStride` layers; an empty list if it has none."""
         return [layer.strides() for layer in diffstride_layers(self.net)]
 
-    def aliasing(self) -> list[list[float]] | None:
+    def aliasing(self) -> list[list[Alpha]] | None:
         """Current aliasing of its `DiffStride` and `SpectralPool` layers; None if none is learned."""
         return model_aliasing(self.net)
 

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from ..layers.pooling import Alpha
 from ..layers.spectrum import diffstride_crop, edge_bin, spectral_crop
 from ..mel_scale import hz_to_mel
 from .converted import ConvertedTrunk
@@ -180,11 +181,13 @@ def trunk_cutoffs(
     lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
     rows = []
     sizes: Sequence[tuple[int, ...]] = trunk.map_sizes(*([n_frames, n_mels] if n_mels else [n_frames]))
-    full = [[float(kind == "strided")] * len(per_bin)] * len(trunk.strides())
-    layers = zip(trunk.strides(), trunk.aliasing() or full, sizes, sizes[1:], strict=False)
+    full: list[list[Alpha]] = [[float(kind == "strided")] * len(per_bin)] * len(trunk.strides())
+    aliasing: Sequence[Sequence[Alpha]] = trunk.aliasing() or full
+    layers = zip(trunk.strides(), aliasing, sizes, sizes[1:], strict=False)
     for number, (strides, alphas, lengths, after) in enumerate(layers, start=1):
         for axis, stride, alpha, n, m in zip(per_bin, strides, alphas, lengths, after, strict=True):
-            own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis], alpha)
+            mean_alpha = statistics.fmean(alpha) if isinstance(alpha, list) else alpha
+            own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis], mean_alpha)
             folding = axis_folding(alpha, n, n / stride if kind == "strided" else m, per_bin[axis])
             lowest[axis].append(own)
             cumulative = _combine(lowest[axis], min)

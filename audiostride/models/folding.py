@@ -14,35 +14,41 @@ class Folding(NamedTuple):
     """What one layer folds down along one axis.
 
     Attributes:
-        share: amplitude that is folded down of what lies above; the rest is removed. 0 to 1.
+        share: amplitude that is folded down of what lies above; the rest is removed. 0 to 1, the mean over channels.
         above: the layer's new Nyquist frequency, in Hz or cycles per mel band.
         rate: the rate it samples at, in Hz or per mel band.
         fastest: the fastest modulation that its input can show.
+        groups: the share of each group of channels, where groups have an alpha of their own.
     """
 
     share: float
     above: float
     rate: float
     fastest: float
+    groups: tuple[float, ...] = ()
 
 
-def axis_folding(share: float, n: int, m: float, per_bin: float) -> Folding | None:
+def axis_folding(alpha: float | Sequence[float], n: int, m: float, per_bin: float) -> Folding | None:
     """What a layer folds that makes `m` samples of `n`; None if that is nothing.
 
     Args:
-        share: alpha, 1 for a strided convolution.
+        alpha: share that is folded, 1 for a strided convolution; several for equal groups of channels.
         n: length of the axis before the layer.
         m: its length after it; for a strided convolution N / S, which its length rounds up.
         per_bin: modulation that one DFT bin stands for.
 
     Example:
         >>> axis_folding(0.25, n=100, m=51, per_bin=1.0)
-        Folding(share=0.25, above=25.5, rate=51.0, fastest=50.0)
+        Folding(share=0.25, above=25.5, rate=51.0, fastest=50.0, groups=())
+        >>> axis_folding([0.0, 1.0], n=100, m=51, per_bin=1.0).share
+        0.5
         >>> axis_folding(0.25, n=51, m=51, per_bin=1.0)
     """
+    groups = tuple(alpha) if isinstance(alpha, Sequence) else ()
+    share = fmean(alpha) if isinstance(alpha, Sequence) else alpha
     if share == 0 or m >= n:
         return None
-    return Folding(share, m * per_bin / 2, m * per_bin, n * per_bin / 2)
+    return Folding(share, m * per_bin / 2, m * per_bin, n * per_bin / 2, groups)
 
 
 def lands_on(modulation: float, rate: float) -> float:
@@ -55,18 +61,26 @@ def lands_on(modulation: float, rate: float) -> float:
     return abs(modulation - rate * round(modulation / rate))
 
 
-def mean_folding(foldings: Sequence[Folding | None]) -> dict[str, float] | None:
+def mean_folding(foldings: Sequence[Folding | None]) -> dict[str, Any] | None:
     """Mean over runs of what a layer folds; a run that folds nothing counts with a share of 0.
 
     Example:
         >>> mean_folding([Folding(0.5, 25.0, 50.0, 50.0), None])
-        {'share': 0.25, 'above': 25.0, 'rate': 50.0, 'fastest': 50.0}
+        {'share': 0.25, 'above': 25.0, 'rate': 50.0, 'fastest': 50.0, 'groups': []}
+        >>> mean_folding([Folding(0.5, 25.0, 50.0, 50.0, (0.0, 1.0)), Folding(0.75, 25.0, 50.0, 50.0, (0.5, 1.0))])
+        {'share': 0.625, 'above': 25.0, 'rate': 50.0, 'fastest': 50.0, 'groups': [0.25, 1.0]}
     """
     known = [folding for folding in foldings if folding is not None]
     if not known:
         return None
-    means = {name: fmean(getattr(folding, name) for folding in known) for name in Folding._fields}
-    return means | {"share": means["share"] * len(known) / len(foldings)}
+    counted = len(known) / len(foldings)
+    means: dict[str, Any] = {
+        name: fmean(getattr(folding, name) for folding in known) for name in ("share", "above", "rate", "fastest")
+    }
+    groups = [folding.groups for folding in known]
+    same = len({len(shares) for shares in groups}) == 1
+    by_group = [fmean(shares) * counted for shares in zip(*groups, strict=True)] if same else []
+    return means | {"share": means["share"] * counted, "groups": by_group}
 
 
 _KEPT = ("in full", "in part", "folded", "not")

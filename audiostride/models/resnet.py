@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.pooling import Alpha
 from ..layers.strides import model_aliasing
 from .audio_cnn import Downsampling, check_aliasing, make_pool
 from .residual_block import ResidualBlock, make_conv, whole_strides
@@ -161,7 +162,7 @@ class ResNet(nn.Module):
         """Current (time, mel) stride of each place that has one, learned or fixed."""
         return [_stride_of(pool, conv) for pool, conv in self._places()]
 
-    def aliasing(self) -> list[list[float]] | None:
+    def aliasing(self) -> list[list[Alpha]] | None:
         """Current (time, mel) aliasing of each place that pools; None if none is learned."""
         return model_aliasing(self)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride
+from ..layers.pooling import Alpha
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing
 from .audio_cnn import Downsampling, check_aliasing, make_pool
@@ -182,7 +183,7 @@ class WaveCNN(nn.Module):
         """Current stride of each block, learned or fixed, as a list of one axis."""
         return [[block.stride()] for block in self._wave_blocks()]
 
-    def aliasing(self) -> list[list[float]] | None:
+    def aliasing(self) -> list[list[Alpha]] | None:
         """Current aliasing of each block, as a list of one axis; None if none is learned."""
         return model_aliasing(self)
 

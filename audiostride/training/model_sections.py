@@ -104,7 +104,7 @@ class ModelSection(TrunkSection):
     ]
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
-    aliasing: Aliasing = None
+    aliasing: Aliasing | Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=64)] = None
     pool_after_relu: bool = False
 
 

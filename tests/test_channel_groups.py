@@ -1,0 +1,136 @@
+"""Facts about groups of channels that learn an aliasing each: some may filter what others fold."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from audiostride import AudioCNN, DiffStride, ResNet, SpectralPool, StridedConv, WaveCNN, clamp_strides_
+from audiostride.analysis.measured_response import layer_responses
+from audiostride.analysis.wording import folding_sentence
+from audiostride.layers.pooling import SpectralDownsampling
+from audiostride.layers.strides import freeze_strides, model_aliasing, parameter_groups
+from audiostride.models.cost import model_cost, trunk_cost
+from audiostride.models.cutoffs import summarise, trunk_cutoffs
+
+SIZES = {1: (90,), 2: (40, 33), 3: (12, 20, 17)}
+STRIDES = {1: (3.3,), 2: (1.7, 2.6), 3: (2.4, 2.3, 1.9)}
+NARROW = {"channels": (8, 16), "strides": ((2.3, 1.9), (2, 2)), "smoothness": 1}
+
+axes = pytest.mark.parametrize("n_axes", [1, 2, 3])
+
+
+def pools(n_axes: int, aliasing: float | tuple[float, ...]) -> list[SpectralDownsampling]:
+    return [DiffStride(STRIDES[n_axes], smoothness=2, aliasing=aliasing), SpectralPool(STRIDES[n_axes], aliasing)]
+
+
+@axes
+@pytest.mark.parametrize("groups", [(0.0, 1.0), (0.2, 0.5, 0.9)])
+def test_each_group_is_pooled_as_by_a_layer_of_its_own(n_axes: int, groups: tuple[float, ...]) -> None:
+    x = torch.randn(2, 6, *SIZES[n_axes])
+    for number in (0, 1):
+        grouped = pools(n_axes, groups)[number]
+        alone = [pools(n_axes, alpha)[number] for alpha in groups]
+        parts = x.chunk(len(groups), dim=1)
+        assert torch.equal(grouped(x), torch.cat([pool(part) for pool, part in zip(alone, parts, strict=True)], 1))
+        for pool in (grouped, *alone):
+            freeze_strides(pool)
+        assert torch.equal(grouped(x), torch.cat([pool(part) for pool, part in zip(alone, parts, strict=True)], 1))
+
+
+def test_half_filters_and_half_is_the_strided_convolution() -> None:
+    conv, strided = StridedConv(3, 8, (3, 3), (1, 1)), StridedConv(3, 8, (3, 3), (3, 3))
+    strided.load_state_dict(conv.state_dict())
+    pool = DiffStride((3.75, 3.75), smoothness=1, aliasing=(0, 1))  # makes 5 samples of 15, which divides
+    plain = DiffStride((3.75, 3.75), smoothness=1)
+    x = torch.randn(2, 3, 15, 15)
+    y = pool(conv(x))
+    assert torch.equal(y[:, :4], plain(conv(x))[:, :4])
+    torch.testing.assert_close(y[:, 4:], strided(x)[:, 4:], rtol=0, atol=2e-6)
+
+
+def test_a_constant_stays_that_constant() -> None:
+    for pool in pools(2, (0.1, 0.8)):
+        torch.testing.assert_close(pool(torch.full((1, 4, 40, 33), 1.5)).unique().mean(), torch.tensor(1.5))
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    pool = DiffStride((1.7, 2.3), smoothness=1, aliasing=(0.3, 0.6)).double()
+    x = torch.randn(1, 2, 9, 8, dtype=torch.float64, requires_grad=True)
+
+    def pooled(x, stride, aliasing):
+        return torch.func.functional_call(pool, {"stride": stride, "aliasing": aliasing}, (x,))
+
+    assert torch.autograd.gradcheck(pooled, (x, pool.stride, pool.aliasing))
+
+
+def test_groups_learn_apart_and_are_held_to_their_range() -> None:
+    trunk = AudioCNN("diffstride", **NARROW, aliasing=(0, 1))
+    groups = {group["name"]: group for group in parameter_groups(trunk, 1e-3, 1e-3, aliasing_lr=5.0)}
+    assert [tuple(p.shape) for p in groups["aliasing"]["params"]] == [(2, 2), (2, 2)]
+    trunk(torch.randn(4, 1, 60, 40)).square().sum().backward()
+    gradients = torch.stack([p.grad for p in groups["aliasing"]["params"]])
+    assert gradients.flatten().unique().numel() == 8
+    torch.optim.Adam(list(groups.values())).step()
+    clamp_strides_(trunk)
+    alphas = torch.tensor(trunk.aliasing())
+    assert alphas.shape == (2, 2, 2)
+    assert alphas.min() >= 0
+    assert alphas.max() <= 1
+
+
+@pytest.mark.parametrize("pool_after_relu", [False, True])
+def test_a_trunk_costs_what_runs_and_keeps_its_state(pool_after_relu: bool) -> None:
+    trunk = AudioCNN("diffstride", **NARROW, aliasing=(0.1, 0.9), pool_after_relu=pool_after_relu).eval()
+    x = torch.randn(2, 1, 100, 64)
+    assert trunk_cost(trunk, 100, 64).macs == model_cost(trunk, x[:1]).macs
+    again = AudioCNN(**copy.deepcopy(trunk.settings)).eval()
+    again.load_state_dict(trunk.state_dict())
+    assert torch.equal(again(x), trunk(x))
+    freeze_strides(trunk)
+    torch.testing.assert_close(trunk(x), again(x), rtol=1e-4, atol=1e-4)
+    assert torch.tensor(trunk.aliasing()) == pytest.approx(torch.tensor([[[0.1, 0.9]] * 2] * 2))
+
+
+def test_cutoffs_state_the_mean_and_each_group_and_the_measured_response_is_theirs() -> None:
+    trunk = AudioCNN("diffstride", **NARROW, aliasing=(0.1, 0.9), pool_after_relu=True)
+    row = summarise([trunk_cutoffs(trunk, 100, 64, 100.0)])[0]
+    assert row["folding"]["share"] == pytest.approx(0.5)
+    assert row["folding"]["groups"] == pytest.approx([0.1, 0.9])
+    assert folding_sentence(row).startswith("layer 1 folds 50 % (10 and 90 % in its 2 groups of channels) of what")
+    responses = layer_responses(trunk, torch.randn(2, 1, 100, 64), 100.0)
+    assert max(response.error for response in responses) < 1e-3
+    assert responses[0].mask[-1] == pytest.approx(0.5)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at all
+def test_a_compiled_trunk_gives_the_same() -> None:
+    trunk = AudioCNN("diffstride", **NARROW, aliasing=(0.2, 0.7))
+    twin, x = copy.deepcopy(trunk), torch.randn(4, 1, 50, 32)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(trunk, backend="aot_eager")(x), twin(x))
+
+
+def test_a_model_lists_the_alphas_of_its_groups() -> None:
+    net = nn.Sequential(nn.Conv1d(1, 4, 3), DiffStride(2.0, aliasing=(0.25, 0.5)))
+    assert model_aliasing(net) == [[[0.25, 0.5]]]
+    assert "aliasing=[[0.25, 0.5]]" in repr(net)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DiffStride(2.0, aliasing=(0.5, 1.5)), "between 0 and 1, got"),
+        (lambda: DiffStride(2.0, aliasing=()), "between 0 and 1, got"),
+        (lambda: DiffStride(2.0, aliasing=(0, 1))(torch.zeros(1, 3, 20)), "3 channels cannot be split into 2"),
+        (lambda: DiffStride(2.0, aliasing=(0, 1))(torch.zeros(20)), "1 channels cannot be split into 2"),
+        (lambda: AudioCNN(channels=(6, 9), strides=((2, 2),) * 2, aliasing=(0, 1)), "9 channels cannot be split"),
+        (lambda: AudioCNN("strided", aliasing=(0, 1)), "strided convolutions have no aliasing to learn"),
+        (lambda: ResNet("diffstride", aliasing=(0, 1)), "for AudioCNN alone"),
+        (lambda: WaveCNN("diffstride", aliasing=(0, 1)), "for AudioCNN alone"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_name(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
