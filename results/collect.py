@@ -237,7 +237,8 @@ def _frames(recipe: Mapping[str, Any]) -> int:
 def _trunk(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> AudioCNN:
     model = recipe["model"]
     settings = {key: model[key] for key in ("downsampling", "channels", "smoothness", "shared_stride")}
-    settings["pool_after_relu"] = model.get("pool_after_relu", False)
+    # With either, convolutions run at full resolution; where alpha stands now makes no difference to the cost.
+    settings["pool_after_relu"] = model.get("pool_after_relu", False) or isinstance(model.get("aliasing"), list)
     whole = model["downsampling"] == "strided"
     return AudioCNN(**settings, strides=[[int(s) for s in pair] for pair in strides] if whole else strides)
 

@@ -62,7 +62,8 @@ PAPER_CUTOFFS = {  # Table 2: Hz, cycles per mel band
 }
 OURS, RIVALS = "DiffStride R=1", ("strided", "strided, widened", "spectral")
 ALIASING = f"{OURS}, learned aliasing"
-FOLDING = f"{ALIASING}, after the ReLU"
+FOLDING = f"{ALIASING} in 2 groups, after the ReLU"
+ALIASED_AFTER = f"{ALIASING}, after the ReLU"
 AFTER = f"{OURS}, after the ReLU"
 SLOW = f"{OURS}, stride_learning_rate=0.01"
 OF_ALIASING = {"model.aliasing", "train.aliasing_learning_rate", "train.stride_learning_rate"}
@@ -102,7 +103,7 @@ class Method(NamedTuple):
         kind: of its downsampling.
         smoothness: R, None where there is none.
         shared: whether both axes share a stride.
-        aliasing: whether aliasing is learned.
+        aliasing: how aliasing is learned, "" if it is not.
         after_relu: whether what has passed the ReLU is pooled.
         width: "widened", "widened further" (the second wider one of its kind) or "narrowed" beside the usual
             channels, else "".
@@ -113,7 +114,7 @@ class Method(NamedTuple):
     kind: str
     smoothness: float | None
     shared: bool
-    aliasing: bool
+    aliasing: str
     after_relu: bool
     width: str
     start: str
@@ -124,7 +125,7 @@ class Method(NamedTuple):
         """The method in words."""
         first = KINDS[self.kind] + (f" R={self.smoothness:g}" if self.smoothness else "")
         start = self.start and f"initial strides {self.start}"
-        parts = [first, "learned aliasing" * self.aliasing, "after the ReLU" * self.after_relu]
+        parts = [first, self.aliasing, "after the ReLU" * self.after_relu]
         parts += ["shared strides" * self.shared, self.width, start]
         return ", ".join(filter(None, [*parts, *(f"{key.rpartition('.')[2]}={value}" for key, value in self.others)]))
 
@@ -263,7 +264,7 @@ def gather(runs: Sequence[Run]) -> Evidence:
     for tasks in dict.fromkeys(tuple(run.tasks.values()) for run in named.values()):
         group = [run for run in named.values() if tuple(run.tasks.values()) == tasks]
         changed = ("model.aliasing", "model.pool_after_relu")
-        plain = [run for run in group if not any(run.settings.get(key) for key in changed)]
+        plain = [run for run in group if all(run.settings.get(key) in (None, False) for key in changed)]
         usual = {
             key: Counter(repr(run.settings[key]) for run in plain if key in run.settings).most_common(1)[0][0]
             for key in dict.fromkeys(key for run in plain for key in run.settings)
@@ -304,8 +305,8 @@ def _method(
     settings = run.settings
     told = {"model.downsampling", "model.smoothness", "model.shared_stride", "model.channels", "model.strides"}
     told.add("model.pool_after_relu")
-    aliasing, after_relu = settings.get("model.aliasing") is not None, bool(settings.get("model.pool_after_relu"))
-    told |= OF_ALIASING if aliasing or after_relu else set()
+    alpha, after_relu = settings.get("model.aliasing"), bool(settings.get("model.pool_after_relu"))
+    told |= OF_ALIASING if alpha is not None or after_relu else set()
     width = sum(settings["model.channels"])
     pairs = [tuple(pair) if isinstance(pair, list) else (pair, pair) for pair in settings["model.strides"]]
     moved = list(dict.fromkeys(pair for pair in pairs if pair != (1.0, 1.0)))
@@ -314,7 +315,7 @@ def _method(
         kind=settings["model.downsampling"],
         smoothness=settings.get("model.smoothness"),
         shared=bool(settings.get("model.shared_stride")),
-        aliasing=aliasing,
+        aliasing="" if alpha is None else "learned aliasing" + _groups(alpha),
         after_relu=after_relu,
         width="narrowed" if width < n_channels else widths.get(width, ""),
         start="" if usual_start in (settings["model.strides"], repr(settings["model.strides"])) else start,
@@ -324,6 +325,10 @@ def _method(
             if key not in told and repr(value) != usual.get(key, repr(value)) and value is not None
         ),
     )
+
+
+def _groups(alpha: float | Sequence[float]) -> str:
+    return f" in {len(alpha)} groups" if isinstance(alpha, Sequence) else ""
 
 
 def conditions(evidence: Evidence) -> str:
@@ -553,7 +558,7 @@ def smoothness(evidence: Evidence) -> str:
 def learned_aliasing(evidence: Evidence) -> str:
     """What learning the aliasing changes, before and after the ReLU, against each rival, and what each part brings."""
     tables = []
-    for name in (FOLDING, ALIASING):
+    for name in (FOLDING, ALIASED_AFTER, ALIASING):
         rows = [
             [Cell(task), *(_difference_cell(evidence.difference(task, name, r)) for r in _rivals(evidence, task, name))]
             for task in evidence.tasks
@@ -612,7 +617,8 @@ def _parts(evidence: Evidence) -> str:
         SLOW: "strides at 0.01",
         AFTER: "and after the ReLU",
         ALIASING: "and aliasing",
-        FOLDING: "and both",
+        ALIASED_AFTER: "and both",
+        FOLDING: "and both, in 2 groups",
     }
     rows = []
     for task in evidence.tasks:
