@@ -1,7 +1,7 @@
 """`Section`: a part of a recipe, checked by pydantic; its errors name key, value and the nearest valid name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -38,6 +38,16 @@ def defaults(section: Section) -> dict[str, Any]:
     return found
 
 
+def explain_all(problems: Sequence[Any], kind: type[Section]) -> list[str]:
+    """`explain` for each error of pydantic; of a value that may be of several kinds, by the one it comes nearest to."""
+    paths = [_walk([str(part) for part in problem["loc"]], kind)[1] for problem in problems]
+    return [
+        explain(problem, kind)
+        for problem, path in zip(problems, paths, strict=True)
+        if not any(other[: len(path)] == path and len(other) > len(path) > 0 for other in paths)
+    ]
+
+
 def explain(problem: Any, kind: type[Section]) -> str:
     """One error of pydantic as a line: the key, what is wrong, the value, and the nearest name that exists.
 
@@ -47,7 +57,7 @@ def explain(problem: Any, kind: type[Section]) -> str:
     """
     if not problem["loc"]:
         return str(problem["ctx"]["error"])
-    # pydantic puts the tag of a union (the data source) into the location; it is no key of the recipe.
+    # pydantic puts the tag of a union (the data source, a type) into the location; it is no key of the recipe.
     location = [str(part) for part in problem["loc"]]
     section, path = _walk(location, kind)
     key = ".".join(path)
@@ -62,6 +72,9 @@ def explain(problem: Any, kind: type[Section]) -> str:
     hint = nearest(str(given), re.findall(r"'([^']+)'", expected)) if expected else ""
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{key}: {message}, got {shown}{hint}"
+
+
+_TYPE = re.compile(r"(constrained-)?(float|int|str|bool)|list\[.+\]")
 
 
 def _walk(location: list[str], kind: type[Section]) -> tuple[Iterable[str], list[str]]:
@@ -82,7 +95,7 @@ def _walk(location: list[str], kind: type[Section]) -> tuple[Iterable[str], list
             path.append(part)
         elif tagged := [a for a in get_args(annotation) if _tag(a) == part]:
             annotation = tagged[0] if isinstance(tagged[0], type) else get_args(tagged[0])[0]
-        else:
+        elif not _TYPE.fullmatch(part):
             path.append(part)
     return names, path
 

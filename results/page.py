@@ -182,8 +182,8 @@ def main(page: Path) -> None:
     evidence = gather(runs) if runs else None
     page.write_text(write_page(evidence), encoding="utf-8")
     print(f"wrote {page}")
-    if evidence and (differences := _differences(evidence)):
-        save(differences_figure(differences), page.with_name(FIGURE))
+    if evidence and (panels := _differences(evidence)):
+        save(differences_figure(panels), page.with_name(FIGURE))
         print(f"wrote {page.with_name(FIGURE)}")
 
 
@@ -245,13 +245,23 @@ def finding(evidence: Evidence) -> str:
     if not lines:
         return ""
     lead = f"Learned strides ({OURS}), in points of test accuracy with 95 % confidence intervals, compared with"
-    alt = f"Test accuracy of {OURS} less that of each baseline, by task, with 95 % intervals."
-    return "\n".join([_wrap(lead), "", *lines, "", f"![{alt}]({FIGURE})", ""])
+    said = [_wrap(verdict), ""] if (verdict := _verdict(evidence)) else []
+    alt = f"Test accuracy of {OURS}, and of {FOLDING}, less that of each baseline, by task, with 95 % intervals."
+    return "\n".join([*said, _wrap(lead), "", *lines, "", f"![{alt}]({FIGURE})", ""])
 
 
-def _differences(evidence: Evidence) -> list[tuple[str, str, dict[str, Any]]]:
-    pairs = [(task, rival, evidence.difference(task, OURS, rival)) for task in evidence.tasks for rival in BASELINES]
-    return [(task, rival, row) for task, rival, row in pairs if row is not None]
+def _differences(evidence: Evidence) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
+    """For the figure: each method less its baselines, by task."""
+    panels = {}
+    for method in (OURS, FOLDING):
+        rows = []
+        for task in evidence.tasks:
+            for rival in _rivals(evidence, task, method) if (task, method) in evidence.cells else []:
+                if rival != OURS and (row := evidence.difference(task, method, rival)):
+                    rows.append((task, rival.removesuffix(" further"), row))
+        if rows:
+            panels[method.replace(", after", ",\nafter")] = rows
+    return panels
 
 
 def gather(runs: Sequence[Run]) -> Evidence:
@@ -578,7 +588,7 @@ def learned_aliasing(evidence: Evidence) -> str:
         "widened strided networks the one whose multiply-accumulates are nearest is compared. Learned aliasing before "
         "the ReLU was trained on another CPU (AMD EPYC) than the others (Intel)."
     )
-    parts = [_wrap(" ".join(filter(None, [text, _verdict(evidence)]))), to_markdown(tables), _parts(evidence)]
+    parts = [_wrap(text), to_markdown(tables), _parts(evidence), _resting()]
     return "## Learned aliasing\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -626,6 +636,27 @@ def _parts(evidence: Evidence) -> str:
         if sum(row is not None for row in found[1:]) > 2:
             rows.append([Cell(task), *(_accuracy_cell(row, _highest(r["mean"] for r in found if r)) for row in found)])
     return to_markdown([Table("What each part brings", ["task", *columns.values()], rows)]) if rows else ""
+
+
+def _resting() -> str:
+    """Strides that rest before the end, and batch norm's statistics computed anew."""
+    rows = read_rows("resting.csv")
+    body = []
+    for kind in dict.fromkeys(row["strides"] for row in rows):
+        chosen = [row for row in rows if row["strides"] == kind]
+        columns = [[float(row[name]) for row in chosen] for name in ("accuracy", "recomputed", "largest_fall")]
+        cells = [_percent(statistics.fmean(values), _sd(values)) for values in columns]
+        body.append([Cell(kind), Cell(_numbers([int(row["seed"]) for row in chosen])), *map(Cell, cells)])
+    if not body:
+        return ""
+    header = ["strides", "seeds", "accuracy", "with statistics anew", "largest fall of validation in one epoch, points"]
+    text = (
+        "Every change of a map's size moves the running statistics of batch norm. On pitch, plain DiffStride "
+        "(R = 1, rate 0.06) with strides that rest for the last third of training, and with statistics computed anew "
+        "from training clips before the test (`python results/resting.py notes`):"
+    )
+    table = Table("Moving strides and batch norm", header, body)
+    return f"{_wrap(text)}\n\n{to_markdown([table])}"
 
 
 def cutoffs(evidence: Evidence) -> str:

@@ -50,6 +50,8 @@ def test_every_shipped_recipe_is_valid_and_survives_a_round_trip(name: str, tmp_
         ("model.downsampling=diffstrid", "got 'diffstrid'; did you mean 'diffstride'?"),
         ("tasks.label.data.source=foldr", "did you mean 'folder'?"),
         ("model.channels=[1,x]", "model.channels.1"),
+        ("model.aliasing=2", "model.aliasing: input should be less than or equal to 1, got 2"),
+        ("model.aliasing=x", "model.aliasing: input should be a valid number, got 'x'"),
         ("tasks={}", "at least 1"),
         ("train.learning_rate=.inf", "train.learning_rate"),
         ("epochs", "an override is KEY=VALUE"),
@@ -67,6 +69,12 @@ def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe("folder", ["train.epoch=3", "model.smoothness=0"])
     assert str(caught.value).count("\n") == 1
+
+
+def test_a_value_that_may_be_of_several_kinds_is_explained_by_the_one_it_comes_nearest_to() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("folder", ["model.aliasing=[0,1.5]"])
+    assert str(caught.value) == "folder: model.aliasing.1: input should be less than or equal to 1, got 1.5"
 
 
 @pytest.mark.parametrize(

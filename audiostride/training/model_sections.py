@@ -6,8 +6,13 @@ from pydantic import Field
 
 from ..sections import Section
 
-Aliasing = Annotated[float, Field(ge=0, le=1)] | None
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Aliasing = Share | None
 """Where the learned aliasing of every pooling layer starts; None: no aliasing."""
+
+GroupedAliasing = Aliasing | Annotated[list[Share], Field(min_length=2, max_length=64)]
+"""The same, or where it starts in each of several equal groups of channels."""
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
@@ -104,7 +109,7 @@ class ModelSection(TrunkSection):
     ]
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
-    aliasing: Aliasing | Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=64)] = None
+    aliasing: GroupedAliasing = None
     pool_after_relu: bool = False
 
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 from ..data.sections import AugmentSection, TaskSection
 from ..errors import RecipeError
-from ..sections import Section, explain
+from ..sections import Section, explain_all
 from .model_sections import (
     AudioResNetSection,
     ConvertedSection,
@@ -241,7 +241,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [explain(problem, Recipe) for problem in error.errors()]
+        lines = explain_all(error.errors(), Recipe)
         raise RecipeError("\n".join(f"{recipe}: {line}" for line in lines)) from None
 
 
