@@ -1,14 +1,28 @@
 """Facts about groups of channels that learn an aliasing each: some may filter what others fold."""
 
 import copy
+import signal
 
 import pytest
 import torch
+from small_training import SEED, train_small
 from torch import nn
 
-from audiostride import AudioCNN, DiffStride, ResNet, SpectralPool, StridedConv, WaveCNN, clamp_strides_
+from audiostride import (
+    AudioClassifier,
+    AudioCNN,
+    DiffStride,
+    LogMel,
+    ResNet,
+    SpectralPool,
+    StridedConv,
+    WaveCNN,
+    clamp_strides_,
+    load,
+)
 from audiostride.analysis.measured_response import layer_responses
 from audiostride.analysis.wording import folding_sentence
+from audiostride.errors import Interrupted
 from audiostride.layers.pooling import SpectralDownsampling
 from audiostride.layers.strides import freeze_strides, model_aliasing, parameter_groups
 from audiostride.models.cost import model_cost, trunk_cost
@@ -102,6 +116,25 @@ def test_cutoffs_state_the_mean_and_each_group_and_the_measured_response_is_thei
     responses = layer_responses(trunk, torch.randn(2, 1, 100, 64), 100.0)
     assert max(response.error for response in responses) < 1e-3
     assert responses[0].mask[-1] == pytest.approx(0.5)
+
+
+def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_was_not(tmp_path) -> None:
+    def model() -> AudioClassifier:
+        torch.manual_seed(SEED)
+        trunk = AudioCNN("diffstride", (4, 4), ((2, 2), (2, 2)), 1, aliasing=(0, 1), pool_after_relu=True)
+        return AudioClassifier(LogMel(n_mels=16), trunk, {"loud": 2, "third": 3}, window_s=0.2)
+
+    def stop(step: int, *_: object) -> None:
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    train_small(model(), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train_small(model(), tmp_path / "run", on_step=stop)
+    train_small(model(), tmp_path / "run", resume=True)
+    for name in ("steps.jsonl", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert load(tmp_path / "run").trunk.aliasing() != model().trunk.aliasing()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at all
