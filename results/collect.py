@@ -32,7 +32,7 @@ SCORES = ("accuracy", "loss", "n", "auc", "mean_average_precision", "macro_f1")
 RUN_COLUMNS = (
     "data", "task", "with", "downsampling", "smoothness", "shared_stride", "channels", "initial_strides",
     "epochs", "batch_size", "learning_rate", "stride_learning_rate", "stride_cost", "precision", "seed",
-    *SCORES, "macs_per_second", "parameters", "strides", *ENVIRONMENT, "recipe", "clips", "right",
+    *SCORES, "macs_per_second", "parameters", "strides", "aliasing", *ENVIRONMENT, "recipe", "clips", "right",
 )  # fmt: skip
 IMAGE_COLUMNS = (
     "data", "downsampling", "smoothness", "channels", "initial_strides", "epochs", "batch_size", "learning_rate",
@@ -102,6 +102,7 @@ def run_rows(run: Run) -> list[dict[str, Any]]:
                 "macs_per_second": run.results["macs_per_second"],
                 "parameters": results["parameters"],
                 "strides": _words(results["strides"]),
+                "aliasing": json.dumps(_rounded(results["aliasing"])) if results.get("aliasing") else "",
                 **{key: environment.get(key, "") for key in ENVIRONMENT},
                 "recipe": name,
                 "clips": clips_digest(run.right[task]),
@@ -194,6 +195,7 @@ def read_runs() -> list[Run]:
             "macs_per_second": _macs(recipe, strides) or float(first["macs_per_second"]),
             "parameters": int(first["parameters"]),
             "strides": strides,
+            "aliasing": json.loads(first.get("aliasing") or "null"),
             "seed": int(seed),
         }
         for scores in results["tasks"].values():
@@ -272,6 +274,11 @@ def _write_recipe(recipe: Mapping[str, Any], data: str) -> str:
 def _data(task: Mapping[str, Any]) -> str:
     data = task["data"]
     return Path(str(data.get("path", data["source"]))).name
+
+
+def _rounded(values: Any) -> Any:
+    """Nested lists of numbers with four digits."""
+    return [_rounded(value) for value in values] if isinstance(values, list) else round(values, 4)
 
 
 def _words(values: Sequence[Any]) -> str:

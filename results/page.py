@@ -597,7 +597,7 @@ def learned_aliasing(evidence: Evidence) -> str:
         "widened strided networks the one whose multiply-accumulates are nearest is compared. Learned aliasing before "
         "the ReLU was trained on another CPU (AMD EPYC) than the others (Intel)."
     )
-    parts = [_wrap(text), to_markdown(tables), _parts(evidence), _resting()]
+    parts = [_wrap(text), to_markdown(tables), _parts(evidence), _alphas(evidence), _resting()]
     return "## Learned aliasing\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -648,6 +648,33 @@ def _parts(evidence: Evidence) -> str:
         if sum(row is not None for row in found[1:]) > 2:
             rows.append([Cell(task), *(_accuracy_cell(row, _highest(r["mean"] for r in found if r)) for row in found)])
     return to_markdown([Table("What each part brings", ["task", *columns.values()], rows)]) if rows else ""
+
+
+def _alphas(evidence: Evidence) -> str:
+    """What alpha has become in the layers that downsample most: the first two."""
+    body = []
+    for task in evidence.tasks:
+        for name in (ALIASED_AFTER, FOLDING, FIXED):
+            known = [run.results["aliasing"] for run in evidence.runs_of(task, name) if run.results.get("aliasing")]
+            if not known or (task.startswith("pitch (") and len(evidence.tasks) > 1):
+                continue  # one network learned both tasks
+            cells = [Cell(task.replace(" (with pitch)", " with pitch")), Cell(name), Cell(f"{len(known)}")]
+            body.append(cells + [Cell(_mean_alpha(known, layer, axis)) for axis in (0, 1) for layer in (0, 1)])
+    if not body:
+        return ""
+    header = ["task", "method", "seeds", "time, layer 1", "time, layer 2", "mel, layer 1", "mel, layer 2"]
+    text = (
+        "What alpha became, the share that is folded, mean over seeds, of each group of channels. A network for pitch "
+        "folds over frequency and filters over time, one for families filters both; one that learns both tasks needs "
+        "channels of each kind, and a wider strided network that folds in all of them stays ahead on its pitch:"
+    )
+    return f"{_wrap(text)}\n\n{to_markdown([Table('Learned alpha', header, body)])}"
+
+
+def _mean_alpha(runs: Sequence[Any], layer: int, axis: int) -> str:
+    found = [run[layer][axis] for run in runs]
+    groups = zip(*(alpha if isinstance(alpha, list) else [alpha] for alpha in found), strict=True)
+    return " and ".join(f"{statistics.fmean(alphas):.2f}" for alphas in groups)
 
 
 def _resting() -> str:
@@ -880,6 +907,8 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
             kind = KINDS[row["downsampling"]] + (f" R={float(row['smoothness']):g}" if row["smoothness"] else "")
             if row["downsampling"] == "diffstride" and len(rates) > 1:
                 kind += f", stride rate {row['stride_learning_rate']}"
+            if (alpha := read_recipe(row["recipe"])["model"].get("aliasing")) is not None:
+                kind += ", learned aliasing" + _groups(alpha)
             groups.setdefault((kind, row["initial_strides"]), []).append(row)
         means = {key: statistics.fmean(float(row["test_accuracy"]) for row in group) for key, group in groups.items()}
         body = []
