@@ -44,8 +44,8 @@ class SpectralDownsampling(nn.Module):
 
     def __init__(self, n_axes: int, aliasing: Aliasing, as_published: bool):
         super().__init__()
-        starts = list(aliasing) if isinstance(aliasing, Sequence) else [] if aliasing is None else [aliasing]
-        if aliasing is not None and not (starts and all(0 <= alpha <= 1 for alpha in starts)):
+        groups = list(aliasing) if isinstance(aliasing, Sequence) else [aliasing or 0.0]
+        if not groups or not all(0 <= alpha <= 1 for alpha in groups):
             raise ValueError(f"aliasing must lie between 0 and 1, got {aliasing}")
         if as_published and n_axes != 2:
             raise ValueError(f"the published layer pools two axes at once, got {n_axes}")
@@ -53,11 +53,12 @@ class SpectralDownsampling(nn.Module):
             raise ValueError(f"the published layer has no aliasing, got aliasing={aliasing}; leave one of the two out")
         self.as_published = as_published
         self.n_axes = n_axes
-        self.channel_groups = len(starts) if isinstance(aliasing, Sequence) else 1
-        self.aliasing = None
-        if aliasing is not None:
-            own = torch.tensor([float(alpha) for alpha in starts]).repeat(n_axes, 1)
-            self.aliasing = nn.Parameter(own if isinstance(aliasing, Sequence) else own[:, 0].clone())
+        self.channel_groups = len(groups)
+        alphas = torch.tensor([groups] * n_axes, dtype=torch.get_default_dtype())
+        if aliasing is None:
+            self.aliasing = None
+        else:
+            self.aliasing = nn.Parameter(alphas if isinstance(aliasing, Sequence) else alphas[:, 0].clone())
         self._frozen_alphas: list[Alpha] | None = None
 
     def alphas(self) -> list[Alpha] | None:
