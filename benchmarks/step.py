@@ -1,7 +1,7 @@
 """Time and memory of a training step and of inference: strided, spectral, DiffStride, also with aliasing, also by FFT.
 
     python benchmarks/step.py [--networks paper narrow] [--batches 1 8 64] [--smoothness 1 2 4] [--aliasing 1]
-                              [--after 1] [--out step.csv]
+                              [--after 1] [--groups 1] [--out step.csv]
 
 On log-mel spectrograms of one second, at the initial strides; the step is forward and backward of the
 trunk, inference has its strides frozen. All methods of a row group run in turn, and each ratio is
@@ -53,6 +53,7 @@ def measure(network: str, batch: int, args: argparse.Namespace) -> list[dict[str
         [("diffstride", r) for r in args.smoothness]
         + [("aliasing", r) for r in args.aliasing]
         + [("after", r) for r in args.after]
+        + [("groups", r) for r in args.groups]
         + [("fft", r) for r in args.fft]
     )
     x = torch.randn(batch, 1, 100, 64, device=DEVICE)
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--smoothness", nargs="+", type=float, default=[1.0, 2.0, 4.0])
     parser.add_argument("--aliasing", nargs="*", type=float, default=[1.0], help="R with learned aliasing")
     parser.add_argument("--after", nargs="*", type=float, default=[1.0], help="R with aliasing, after the ReLU")
+    parser.add_argument("--groups", nargs="*", type=float, default=[1.0], help="R with that in two groups of channels")
     parser.add_argument("--fft", nargs="*", type=float, default=[4.0], help="R of the FFT form")
     parser.add_argument("--bfloat16", action="store_true", help="under autocast")
     parser.add_argument("--repeats", type=int, default=12, help="three for the largest")

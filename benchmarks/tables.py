@@ -26,6 +26,7 @@ ALIASING = {
     "R = 1": ("diffstride", "1"),
     "learned aliasing": ("aliasing", "1"),
     "after the ReLU": ("after", "1"),
+    "in 2 groups, after": ("groups", "1"),
 }
 
 
