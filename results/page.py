@@ -70,7 +70,7 @@ SLOW = f"{OURS}, stride_learning_rate=0.01"
 OF_ALIASING = {"model.aliasing", "train.aliasing_learning_rate", "train.stride_learning_rate"}
 """Settings that belong to learned aliasing and to pooling after the ReLU, as methods: the initial value of alpha, its
 learning rate and slower strides."""
-_SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3}
+_SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3, FOLDING: 3, FIXED: 3}
 _ALONE = _SEEDS | {"DiffStride R=4": 1, f"{OURS}, shared strides": 1}
 PLANNED = {  # seeds of each method of each task
     "spoken words": _ALONE,
@@ -78,7 +78,7 @@ PLANNED = {  # seeds of each method of each task
     "pitch": _ALONE,
     "instrument family (with pitch)": _SEEDS,
     "pitch (with family)": _SEEDS,
-    "environmental sounds": {"strided": 1, "spectral": 1, OURS: 1},
+    "environmental sounds": _SEEDS,
 }
 STRIDES = [[2.0, 2.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
 NO_LOSS = 0.005
