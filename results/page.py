@@ -294,8 +294,9 @@ def gather(runs: Sequence[Run]) -> Evidence:
         )
         starts = [run.settings["model.strides"] for run in group]
         start = STRIDES if STRIDES in starts else Counter(map(repr, starts)).most_common(1)[0][0]
-        wider = {sum(c) for run in group if sum(c := run.settings["model.channels"]) > sum(channels)}
-        widths = {width: "widened" + " further" * i for i, width in enumerate(sorted(wider))}
+        totals = {sum(run.settings["model.channels"]) for run in group}
+        wider = sorted(total for total in totals if total > sum(channels))
+        widths = {total: "widened" + " further" * i for i, total in enumerate(wider)}
         methods |= {run.name: _method(run, usual, sum(channels), widths, start) for run in group}
     found = compare(list(named.values()), {name: method.name for name, method in methods.items()})
     cells = {(row["task"], row["method"]): row for row in found["accuracy"]}

@@ -7,7 +7,6 @@ one length, the window's; clips of any length are split into windows, and their 
 
 import copy
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +87,9 @@ class ConstantPool(nn.Module):
         if isinstance(pool, DiffStride):
             stride, smoothness = pool.strides()[axis], pool.smoothness
         crop = pool.axis_crop(n, axis)
-        alphas: Sequence[float | None] = pool.axis_alphas(axis) or [None]
         made = [
-            constant_matrix(crop, stride, smoothness, alpha, 1, torch.float32, torch.device("cpu")) for alpha in alphas
+            constant_matrix(crop, stride, smoothness, alpha, 1, torch.float32, torch.device("cpu"))
+            for alpha in pool.axis_alphas(axis)
         ]
         return torch.stack([torch.eye(1) if crop.n == 1 else matrix for matrix in made])
 

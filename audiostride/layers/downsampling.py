@@ -75,8 +75,8 @@ class SpectralPool(SpectralDownsampling):
     def pool_group(self, x: Tensor, axis: int, host_stride: HostStride = None, group: int = 0, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        frozen = self.axis_alphas(axis) if self._frozen_alphas is not None else None
-        alpha = frozen[group] if frozen else self.axis_aliasing(axis, group)
+        learned = self._frozen_alphas is None
+        alpha = self.axis_aliasing(axis, group) if learned else self.axis_alphas(axis)[group]
         if taps == 1 and self.is_identity(crop):  # whatever alpha is; where it learns its gradient is 0, not missing
             return x + 0 * alpha.to(x.dtype) if isinstance(alpha, Tensor) and torch.is_grad_enabled() else x
         return crop_spectrum_constant(x, crop, dim, taps=taps, aliasing=alpha)
@@ -201,8 +201,7 @@ class DiffStride(SpectralDownsampling):
             return _eagerly(self._pool_learned, x, axis, host_stride, group, taps)
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        alphas = self.axis_alphas(axis)
-        alpha = None if alphas is None else alphas[group]
+        alpha = self.axis_alphas(axis)[group]
         return crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps, alpha)
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:

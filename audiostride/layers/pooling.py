@@ -75,17 +75,17 @@ class SpectralDownsampling(nn.Module):
         alpha = self.aliasing[axis].view(-1)[group]
         return alpha + (alpha.clamp(0, 1) - alpha).detach()
 
-    def axis_alphas(self, axis: int) -> list[float] | None:
-        """Aliasing of an axis as numbers on the host, one for each group of channels."""
+    def axis_alphas(self, axis: int) -> Sequence[float | None]:
+        """Aliasing of an axis as numbers on the host, one for each group of channels; None where there is none."""
         alphas = self.alphas()
         if alphas is None:
-            return None
+            return [None]
         own = alphas[axis]
         return [min(max(alpha, 0.0), 1.0) for alpha in (own if isinstance(own, list) else [own])]
 
     def mean_alpha(self, axis: int) -> float:
         """Aliasing of an axis as a number on the host, the mean over groups of channels; 0 where there is none."""
-        return fmean(self.axis_alphas(axis) or [0.0])
+        return fmean(alpha or 0.0 for alpha in self.axis_alphas(axis))
 
     def check_separable(self) -> None:
         """Raise ValueError if one axis cannot be pooled by itself."""
