@@ -390,7 +390,7 @@ def test_what_needs_sound_says_that_the_model_takes_images():
 def test_a_recipe_of_the_former_kind_is_the_shipped_one_of_today(path):
     old = load_recipe(str(path))
     settings = ["sweep={}", "tasks.label.data.path=cifar10", f"model.downsampling={old.model.downsampling}"]
-    settings.append(f"model.strides={json.dumps(old.model.strides)}")
+    settings += [f"model.{key}={json.dumps(getattr(old.model, key))}" for key in ("strides", "aliasing")]
     assert dump_recipe(old) == dump_recipe(load_recipe("cifar10_quick", settings))
 
 
