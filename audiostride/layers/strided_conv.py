@@ -6,6 +6,24 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution that takes every S-th sample first: the same values as `torch.nn.Conv2d`'s.
+
+    On CPUs without AVX-512 the weight gradient of a strided 1x1 convolution over fewer than 8 channels in
+    channels-last layout writes past its buffer (oneDNN issue 6035): wrong gradients, or a crash.
+
+    Example:
+        >>> PointwiseConv(3, 8, 1, stride=(2, 2))(torch.zeros(4, 3, 15, 8)).shape
+        torch.Size([4, 8, 8, 4])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, ceil(time / S), ceil(mel / S'))``."""
+        taken = x[..., :: self.stride[0], :: self.stride[1]]
+        return nn.functional.conv2d(taken, self.weight, self.bias, groups=self.groups)
+
+
 _CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -35,7 +53,8 @@ class StridedConv(nn.Module):
             )
         if any(k % 2 == 0 for k in kernel_size):
             raise ValueError(f"kernel lengths must be odd, got {tuple(kernel_size)}")
-        self.conv = _CONV[len(kernel_size)](
+        pointwise = tuple(kernel_size) == (1, 1)
+        self.conv = (PointwiseConv if pointwise else _CONV[len(kernel_size)])(
             in_channels,
             out_channels,
             tuple(kernel_size),

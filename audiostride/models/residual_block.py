@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from ..layers.strided_conv import PointwiseConv
 from .audio_cnn import Downsampling, make_pool
 
 Stride = tuple[float, float]
@@ -77,7 +78,8 @@ class ResidualBlock(nn.Module):
 
 def make_conv(in_channels: int, out_channels: int, kernel: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
     """A square convolution with zero padding of half its kernel, without a bias: a batch norm or a sum follows."""
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    form = PointwiseConv if kernel == 1 else nn.Conv2d
+    return form(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
 
 
 def whole_strides(downsampling: str, stride: Stride | None) -> tuple[int, int]:
