@@ -1,6 +1,8 @@
 """The command as a person meets it, in a process of its own."""
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +18,9 @@ TINY = [
 ]
 
 
-def audiostride(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def audiostride(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "audiostride", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,18 @@ def test_a_trained_run_is_evaluated_and_converted_to_cutoffs(trained: Path, tone
     both = audiostride("cutoffs", "runs/folder", "runs/folder", "--seconds", "2", cwd=trained)
     assert "mean of 2 runs" in both.stdout
     assert "input of 2 s" in both.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs have no AVX2 to emulate with")
+def test_half_precision_on_a_cpu_that_emulates_it_is_said_to_be_slow(tone_folder: Path, tmp_path: Path) -> None:
+    train = ["train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "train.epochs=1"]
+    for precision, expected in (("bfloat16", 1), ("float32", 0)):
+        done = audiostride(
+            *train, f"train.precision={precision}", "--out", precision, cwd=tmp_path, ATEN_CPU_CAPABILITY="avx2"
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("train.precision=float32 is faster here") == expected
 
 
 @pytest.mark.slow

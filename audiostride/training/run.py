@@ -24,7 +24,7 @@ from .checkpoints import Notify, list_checkpoints
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .evaluation import evaluate
 from .loop import OnEpoch, OnStep, train
-from .processes import broadcast, is_main
+from .processes import broadcast, emulates_bfloat16, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .run_testing import choose_thresholds, describe, write_predictions
@@ -62,7 +62,8 @@ def run(
         on_start: called with the model, the data and a line for each bad file, before training.
         on_step: called after each step.
         on_epoch: called with each line of `metrics.jsonl`.
-        notify: called with a line when a run is resumed or a checkpoint turns out to be damaged.
+        notify: called with a line when a run is resumed, a checkpoint turns out to be damaged, or this CPU is slow in
+            the recipe's precision.
         resume: go on with the run in `out` where it stopped, to the bit.
         allow_inexact: resume although recipe, data, machine or versions have changed.
         augmentation: your own transforms of training clips, in place of the recipe's `augment`.
@@ -81,6 +82,8 @@ def run(
     if recipe.sweep:
         raise RecipeError("sweep: a run has one value of each key; train all of them with audiostride sweep")
     device = start_processes().device
+    if notify and recipe.train.precision == "bfloat16" and emulates_bfloat16(device):
+        notify("train.precision is bfloat16, which this CPU (AVX2) has to emulate; train.precision=float32 is faster here")
     torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
     torch.manual_seed(recipe.seed)
     random.seed(recipe.seed)
