@@ -24,7 +24,8 @@ class PointwiseConv(nn.Conv2d):
         return nn.functional.conv2d(taken, self.weight, self.bias, groups=self.groups)
 
 
-_CONV: dict[int, Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_Conv = Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]
+_CONV: dict[int, _Conv] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class StridedConv(nn.Module):
@@ -53,8 +54,8 @@ class StridedConv(nn.Module):
             )
         if any(k % 2 == 0 for k in kernel_size):
             raise ValueError(f"kernel lengths must be odd, got {tuple(kernel_size)}")
-        pointwise = tuple(kernel_size) == (1, 1)
-        self.conv = (PointwiseConv if pointwise else _CONV[len(kernel_size)])(
+        make: _Conv = PointwiseConv if tuple(kernel_size) == (1, 1) else _CONV[len(kernel_size)]
+        self.conv = make(
             in_channels,
             out_channels,
             tuple(kernel_size),

@@ -82,8 +82,10 @@ def run(
     if recipe.sweep:
         raise RecipeError("sweep: a run has one value of each key; train all of them with audiostride sweep")
     device = start_processes().device
-    if notify and recipe.train.precision == "bfloat16" and emulates_bfloat16(device):
-        notify("train.precision is bfloat16, which this CPU (AVX2) has to emulate; train.precision=float32 is faster here")
+    if recipe.train.precision == "bfloat16" and emulates_bfloat16(device):
+        notify(
+            "train.precision is bfloat16, which this CPU (AVX2) has to emulate; train.precision=float32 is faster here"
+        )
     torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
     torch.manual_seed(recipe.seed)
     random.seed(recipe.seed)

@@ -1,0 +1,66 @@
+"""Numbers and sentences as the page prints them."""
+
+import statistics
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from audiostride.analysis.significance import is_significant
+from audiostride.analysis.tables import Cell, points
+
+
+def wrap(text: str, indent: str = "") -> str:
+    """A paragraph in lines of at most 118 characters."""
+    return textwrap.fill(text, 118, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    return f"{points(row['difference'])} ({points(row['low'])} to {points(row['high'])})"
+
+
+def difference_cell(row: Mapping[str, Any] | None) -> Cell:
+    return Cell("") if row is None else Cell(interval(row), is_significant(row))
+
+
+def highest(values: Iterable[float]) -> float | None:
+    """The best of several; None where there is nothing to be better than."""
+    known = set(values)
+    return max(known) if len(known) > 1 else None
+
+
+def accuracy_cell(row: Mapping[str, Any] | None, best: float | None) -> Cell:
+    if row is None:
+        return Cell("-")
+    few = "" if len(row["seeds"]) == 3 else f" ({len(row['seeds'])})"
+    return Cell(percent(row["mean"], row["sd"]) + few, row["mean"] == best)
+
+
+def shown_strides(strides: str) -> str:
+    """Strides of a CSV, "1.3843757x2 3x3", with two digits and spaces: "1.38 x 2, 3 x 3"."""
+    pairs = (stride.split("x") for stride in strides.split())
+    return ", ".join(" x ".join(f"{float(value):.3g}" for value in pair) for pair in pairs)
+
+
+def percent(mean: float, sd: float | None = None) -> str:
+    return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
+
+
+def mean_sd(mean: float, sd: float | None, digits: int) -> str:
+    return f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
+
+
+def mmac(row: Mapping[str, Any]) -> str:
+    return mean_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6 or None, 1)
+
+
+def numbers(values: Sequence[int]) -> str:
+    return " ".join(map(str, sorted(values)))
+
+
+def span(values: Sequence[str]) -> str:
+    low, high = min(values, key=float), max(values, key=float)
+    return low if low == high else f"{low} to {high}"
+
+
+def sample_sd(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None

@@ -1,0 +1,146 @@
+"""The page on learned aliasing: how it compares, what each part brings, what was learned."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from cells import accuracy_cell, difference_cell, highest, mmac, numbers, percent, sample_sd, wrap
+from collect import read_rows
+from evidence import AFTER, ALIASED_AFTER, ALIASING, FIXED, FOLDING, OURS, SLOW, Evidence
+
+from audiostride.analysis.tables import Cell, Table, to_markdown
+
+STORY = (
+    "Pooling removes what lies above its cut-off, before any ReLU could make use of it; a strided convolution folds it "
+    "down, into the way of everything else. A layer can learn how much to fold, for each of two groups of channels, "
+    "behind the ReLU (see [below](#learned-aliasing)), with learned strides or with fixed ones. Other methods are "
+    "strided convolutions, the same widened, fixed spectral pooling and learned strides (R = 1) without aliasing:"
+)
+
+
+def learned_aliasing(evidence: Evidence) -> str:
+    """What learning the aliasing changes, before and after the ReLU, against each rival, and what each part brings."""
+    tables = []
+    for name in (FOLDING, FIXED, ALIASED_AFTER, ALIASING):
+        rows = [
+            [
+                Cell(task),
+                *(difference_cell(evidence.difference(task, name, r)) for r in rivals_of(evidence, task, name)),
+            ]
+            for task in evidence.tasks
+            if (task, name) in evidence.cells
+        ]
+        if rows:
+            header = ["less strided", "less strided, widened", "less spectral", f"less {OURS}"]
+            tables.append(Table(f"{name}, in points, with the 95 % confidence interval", ["task", *header], rows))
+    if not tables:
+        return ""
+    text = (
+        "A convolution followed by low-pass pooling is linear, so modulations above the cut-off are gone before the "
+        "first ReLU; a strided convolution folds them down (aliasing), where later layers can use them. Learned "
+        "aliasing (docs/layers.md) starts at alpha = 0.1 in every layer and axis and learns at a rate of 0.06, the "
+        "strides at 0.01; after the ReLU, a layer pools what has been rectified. One setting for all tasks, chosen "
+        "with one seed by prototypes whose test scores on pitch, pitch with family, and environmental sounds were "
+        "seen. In two groups of channels alpha starts at 0 and 1. Of several "
+        "widened strided networks the one whose multiply-accumulates are nearest is compared. Learned aliasing before "
+        "the ReLU was trained on another CPU (AMD EPYC) than the others (Intel)."
+    )
+    parts = [wrap(text), to_markdown(tables), _parts(evidence), _alphas(evidence), _resting()]
+    return "## Learned aliasing\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def rivals_of(evidence: Evidence, task: str, name: str) -> list[str]:
+    """What a method is compared with on a task; of several widened strided networks the nearest to its cost."""
+    wide = [other for other in evidence.names(task) if other.startswith("strided, widened")]
+    cost = evidence.cells[task, name]["macs_per_second"]
+    nearest = min(wide, key=lambda other: abs(evidence.cells[task, other]["macs_per_second"] - cost), default="")
+    return ["strided", nearest, "spectral", OURS]
+
+
+def verdict(evidence: Evidence) -> str:
+    """Learned aliasing in two groups beside the best other method of every task."""
+    rows = []
+    for task in evidence.tasks:
+        ours = [evidence.cells.get((task, name)) for name in (FOLDING, FIXED)]
+        known = [name for name in (FOLDING, FIXED) if (task, name) in evidence.cells]
+        others = [r for name in known for r in rivals_of(evidence, task, name) if (task, r) in evidence.cells]
+        if not others:
+            continue
+        best = max(others, key=lambda name: evidence.cells[task, name]["mean"])
+        row = evidence.cells[task, best]
+        cells = [Cell(task), Cell(f"{best}: {percent(row['mean'], row['sd'])}"), Cell(mmac(row))]
+        for name, found in zip((FOLDING, FIXED), ours, strict=True):
+            cells += [difference_cell(evidence.difference(task, name, best)), Cell(mmac(found) if found else "")]
+        rows.append(cells)
+    if not rows:
+        return ""
+    header = ["task", "best other method, %", "MMAC/s", "learned strides, less it", "MMAC/s", "fixed strides, less it"]
+    table = Table("Learned aliasing in 2 groups, after the ReLU, in points of accuracy", [*header, "MMAC/s"], rows)
+    return f"{wrap(STORY)}\n\n{to_markdown([table])}"
+
+
+def _parts(evidence: Evidence) -> str:
+    """Accuracy with each part of the method alone: slower strides, pooling after the ReLU, aliasing."""
+    columns = {
+        OURS: "DiffStride R=1",
+        SLOW: "strides at 0.01",
+        AFTER: "and after the ReLU",
+        ALIASING: "and aliasing",
+        ALIASED_AFTER: "and both",
+        FOLDING: "and both, in 2 groups",
+        FIXED: "the same with fixed strides",
+    }
+    rows = []
+    for task in evidence.tasks:
+        found = [evidence.cells.get((task, name)) for name in columns]
+        if sum(row is not None for row in found[1:]) > 2:
+            rows.append([Cell(task), *(accuracy_cell(row, highest(r["mean"] for r in found if r)) for row in found)])
+    return to_markdown([Table("What each part brings", ["task", *columns.values()], rows)]) if rows else ""
+
+
+def _alphas(evidence: Evidence) -> str:
+    """What alpha has become in the layers that downsample most: the first two."""
+    body = []
+    for task in evidence.tasks:
+        for name in (ALIASED_AFTER, FOLDING, FIXED):
+            known = [run.results["aliasing"] for run in evidence.runs_of(task, name) if run.results.get("aliasing")]
+            if not known or (task.startswith("pitch (") and len(evidence.tasks) > 1):
+                continue  # one network learned both tasks
+            cells = [Cell(task.replace(" (with pitch)", " with pitch")), Cell(name), Cell(f"{len(known)}")]
+            body.append(cells + [Cell(_mean_alpha(known, layer, axis)) for axis in (0, 1) for layer in (0, 1)])
+    if not body:
+        return ""
+    header = ["task", "method", "seeds", "time, layer 1", "time, layer 2", "mel, layer 1", "mel, layer 2"]
+    text = (
+        "What alpha became, the share that is folded, mean over seeds, of each group of channels. A network for pitch "
+        "folds over frequency and filters over time, one for families filters both; one that learns both tasks needs "
+        "channels of each kind, and a wider strided network that folds in all of them stays ahead on its pitch:"
+    )
+    return f"{wrap(text)}\n\n{to_markdown([Table('Learned alpha', header, body)])}"
+
+
+def _mean_alpha(runs: Sequence[Any], layer: int, axis: int) -> str:
+    found = [run[layer][axis] for run in runs]
+    groups = zip(*(alpha if isinstance(alpha, list) else [alpha] for alpha in found), strict=True)
+    return " and ".join(f"{statistics.fmean(alphas):.2f}" for alphas in groups)
+
+
+def _resting() -> str:
+    """Strides that rest before the end, and batch norm's statistics computed anew."""
+    rows = read_rows("resting.csv")
+    body = []
+    for kind in dict.fromkeys(row["strides"] for row in rows):
+        chosen = [row for row in rows if row["strides"] == kind]
+        columns = [[float(row[name]) for row in chosen] for name in ("accuracy", "recomputed", "largest_fall")]
+        cells = [percent(statistics.fmean(values), sample_sd(values)) for values in columns]
+        body.append([Cell(kind), Cell(numbers([int(row["seed"]) for row in chosen])), *map(Cell, cells)])
+    if not body:
+        return ""
+    header = ["strides", "seeds", "accuracy", "with statistics anew", "largest fall of validation in one epoch, points"]
+    text = (
+        "Every change of a map's size moves the running statistics of batch norm. On pitch, plain DiffStride "
+        "(R = 1, rate 0.06) with strides that rest for the last third of training, and with statistics computed anew "
+        "from training clips before the test (`python results/resting.py notes`):"
+    )
+    table = Table("Moving strides and batch norm", header, body)
+    return f"{wrap(text)}\n\n{to_markdown([table])}"
