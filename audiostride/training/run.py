@@ -81,15 +81,7 @@ def run(
     """
     if recipe.sweep:
         raise RecipeError("sweep: a run has one value of each key; train all of them with audiostride sweep")
-    device = start_processes().device
-    if recipe.train.precision == "bfloat16" and emulates_bfloat16(device):
-        notify(
-            "train.precision is bfloat16, which this CPU (AVX2) has to emulate; train.precision=float32 is faster here"
-        )
-    torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
-    torch.manual_seed(recipe.seed)
-    random.seed(recipe.seed)
-    np.random.seed(recipe.seed % 2**32)
+    device = _prepare_device(recipe, notify)
     recipe, start = take_up(recipe)
     augmentation = augmentation or make_transforms(recipe)
     frontend, trunk = make_network(recipe) if start is None else (start.frontend, start.trunk)
@@ -148,6 +140,17 @@ def run(
         log.close()
 
     return _test(recipe, out, sets, device, progress)
+
+
+def _prepare_device(recipe: Recipe, notify: Notify) -> torch.device:
+    device = start_processes().device
+    if recipe.train.precision == "bfloat16" and emulates_bfloat16(device):
+        notify("train.precision: this CPU has to emulate bfloat16; train.precision=float32 is faster here")
+    torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
+    torch.manual_seed(recipe.seed)
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed % 2**32)
+    return device
 
 
 def _begin_directory(out: Path, recipe: Recipe, bad_files: Sequence[str], replace_recipe: bool) -> None:
