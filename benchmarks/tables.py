@@ -126,6 +126,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
     "aliasing": lambda: step_aliasing("step_aliasing.csv", ("1", "8", "64")),
     "aliasing, one thread": lambda: step_aliasing("step_aliasing_one_thread.csv", ("1",)),
+    "aliasing, one thread, AVX2": lambda: step_aliasing("step_aliasing_one_thread_avx2.csv", ("1",)),
     "inference": lambda: step_time("inference"),
     "memory": step_memory,
     "operators": lambda: plain("operators.csv"),
