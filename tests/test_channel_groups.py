@@ -41,16 +41,40 @@ def pools(n_axes: int, aliasing: float | tuple[float, ...]) -> list[SpectralDown
 
 @axes
 @pytest.mark.parametrize("groups", [(0.0, 1.0), (0.2, 0.5, 0.9)])
-def test_each_group_is_pooled_as_by_a_layer_of_its_own(n_axes: int, groups: tuple[float, ...]) -> None:
-    x = torch.randn(2, 6, *SIZES[n_axes])
+def test_each_group_is_pooled_and_learns_as_by_a_layer_of_its_own(n_axes: int, groups: tuple[float, ...]) -> None:
+    x = torch.randn(2, 6, *SIZES[n_axes], dtype=torch.float64, requires_grad=True)
     for number in (0, 1):
-        grouped = pools(n_axes, groups)[number]
-        alone = [pools(n_axes, alpha)[number] for alpha in groups]
-        parts = x.chunk(len(groups), dim=1)
-        assert torch.equal(grouped(x), torch.cat([pool(part) for pool, part in zip(alone, parts, strict=True)], 1))
+        grouped = pools(n_axes, groups)[number].double()
+        alone = [pools(n_axes, alpha)[number].double() for alpha in groups]
+
+        def by_layers(x: torch.Tensor, alone: list[SpectralDownsampling] = alone) -> torch.Tensor:
+            return torch.cat([pool(part) for pool, part in zip(alone, x.chunk(len(alone), dim=1), strict=True)], 1)
+
+        y = grouped(x)
+        torch.testing.assert_close(y, by_layers(x), rtol=0, atol=1e-12)
+        weights = torch.randn_like(y)
+        own = torch.autograd.grad((y * weights).sum(), [x, *grouped.parameters()])
+        loss = (by_layers(x) * weights).sum()
+        torch.testing.assert_close(own[0], torch.autograd.grad(loss, x, retain_graph=True)[0], rtol=0, atol=1e-12)
+        by_name = dict(zip([name for name, _ in grouped.named_parameters()], own[1:], strict=True))
+        loss.backward()
+        torch.testing.assert_close(by_name["aliasing"], torch.stack([pool.aliasing.grad for pool in alone], 1))
+        if "stride" in by_name:
+            torch.testing.assert_close(by_name["stride"], sum(pool.stride.grad for pool in alone))
         for pool in (grouped, *alone):
             freeze_strides(pool)
-        assert torch.equal(grouped(x), torch.cat([pool(part) for pool, part in zip(alone, parts, strict=True)], 1))
+        assert torch.equal(grouped(x), by_layers(x))
+
+
+@pytest.mark.parametrize(
+    ("shape", "shared"), [((2, 4, 1100), False), ((2, 4, 40, 33), True)], ids=["long axis, by FFT", "shared stride"]
+)
+def test_groups_are_pooled_by_every_way_there_is(shape: tuple[int, ...], shared: bool) -> None:
+    x, stride = torch.randn(shape, dtype=torch.float64), (2.3,) * (len(shape) - 2)
+    pool = DiffStride(stride, 2, shared, aliasing=(0.1, 0.7)).double()
+    alone = [DiffStride(stride, 2, shared, aliasing=alpha).double() for alpha in (0.1, 0.7)]
+    expected = torch.cat([pool(part) for pool, part in zip(alone, x.chunk(2, dim=1), strict=True)], 1)
+    torch.testing.assert_close(pool(x), expected, rtol=0, atol=1e-12)
 
 
 def test_half_filters_and_half_is_the_strided_convolution() -> None:
@@ -60,7 +84,7 @@ def test_half_filters_and_half_is_the_strided_convolution() -> None:
     plain = DiffStride((3.75, 3.75), smoothness=1)
     x = torch.randn(2, 3, 15, 15)
     y = pool(conv(x))
-    assert torch.equal(y[:, :4], plain(conv(x))[:, :4])
+    torch.testing.assert_close(y[:, :4], plain(conv(x))[:, :4], rtol=0, atol=2e-6)
     torch.testing.assert_close(y[:, 4:], strided(x)[:, 4:], rtol=0, atol=2e-6)
 
 

@@ -55,20 +55,56 @@ class _PoolByMatrix(torch.autograd.Function):
         grad_x = matrix.T @ grad if ctx.needs_input_grad[0] else None
         grad_mask = grad_aliasing = None
         if ctx.needs_input_grad[1]:
-            shape, dtype = ctx.mask
-            # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x, and analysis_k @ x was kept.
-            by_tap = grad.reshape(grad.shape[0], crop.m, -1)
-            coefficients = kept[:, : 2 * (last - first) * ctx.taps].reshape(grad.shape[0], -1, by_tap.shape[2])
-            product = (basis_rows(crop.m, first, last, grad) @ by_tap) * coefficients
-            per_row = product.sum(dim=(0, 2), dtype=dtype)
-            weights = bin_weights(crop.n, dtype, grad.device)
-            grad_mask = torch.zeros(shape, dtype=dtype, device=grad.device)
-            grad_mask[first:last] = weights[first:last] * per_row.view(2, -1).sum(0)
+            grad_mask = _mask_gradient(grad, kept[:, : 2 * (last - first) * ctx.taps], ctx.mask, crop)
             if aliasing is not None:
-                grad_mask *= 1 - aliasing.to(dtype)
+                grad_mask *= 1 - aliasing.to(grad_mask.dtype)
         if ctx.needs_input_grad[2]:
             grad_aliasing = (grad * kept[:, kept.shape[1] - crop.m :]).sum(dtype=aliasing.dtype)
         return grad_x, grad_mask, grad_aliasing, None, None, None
+
+
+class _PoolApart(torch.autograd.Function):
+    """``P @ x`` and below it ``(F - P) @ x``, what aliasing adds where alpha is 1, for channels that differ in alpha.
+
+    P is the `pooling_matrix` of `mask`, or `plain` where the mask does not learn, and F is the `sampling_matrix`.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mask: Tensor | None, plain: Tensor | None, crop: Crop):
+        if plain is None:
+            assert mask is not None
+            plain = pooling_matrix(mask, crop)
+        sampling = sampling_matrix(crop.n, crop.m, plain.dtype, x.device)
+        both = torch.cat([plain, sampling - plain]).to(x.dtype)
+        rows = [both, basis_rows(crop.n, *crop.ramp, x)] if ctx.needs_input_grad[1] else [both]
+        pooled, kept = (torch.cat(rows) @ x).tensor_split([2 * crop.m], dim=1)
+        ctx.crop, ctx.mask = crop, None if mask is None else (mask.shape, mask.dtype)
+        ctx.save_for_backward(both, kept)
+        return pooled
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        both, kept = ctx.saved_tensors
+        grad_x = both.T @ grad if ctx.needs_input_grad[0] else None
+        grad_mask = None
+        if ctx.needs_input_grad[1]:  # the mask is in P with one sign and in F - P with the other
+            pooled, folded = grad.split(ctx.crop.m, dim=1)
+            grad_mask = _mask_gradient(pooled - folded, kept, ctx.mask, ctx.crop)
+        return grad_x, grad_mask, None, None
+
+
+def _mask_gradient(grad: Tensor, coefficients: Tensor, mask: tuple[torch.Size, torch.dtype], crop: Crop) -> Tensor:
+    # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x; analysis_k @ x are the coefficients.
+    (first, last), (shape, dtype) = crop.ramp, mask
+    by_tap = grad.reshape(grad.shape[0], crop.m, -1)
+    product = (basis_rows(crop.m, first, last, grad) @ by_tap) * coefficients.reshape(
+        grad.shape[0], -1, by_tap.shape[2]
+    )
+    per_row = product.sum(dim=(0, 2), dtype=dtype)
+    gradient = torch.zeros(shape, dtype=dtype, device=grad.device)
+    gradient[first:last] = bin_weights(crop.n, dtype, grad.device)[first:last] * per_row.view(2, -1).sum(0)
+    return gradient
 
 
 class _ApplyMatrix(torch.autograd.Function):
@@ -100,6 +136,13 @@ def _pool_by_matrix(
     with torch.autocast(x.device.type, enabled=False):
         rows = crop.m * taps
         return along_axis(x, dim, rows, lambda flat: _PoolByMatrix.apply(flat, mask, aliasing, plain, crop, taps))
+
+
+def _pool_apart(x: Tensor, mask: Tensor | None, aliasing: Tensor, plain: Tensor | None, crop: Crop, dim: int) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        both = along_axis(x, dim, 2 * crop.m, lambda flat: _PoolApart.apply(flat, mask, plain, crop))
+        pooled, folded = both.split(crop.m, dim)
+        return torch.addcmul(pooled, aliasing.to(x.dtype), folded)
 
 
 def _apply_matrix(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
@@ -174,8 +217,9 @@ def crop_spectrum(
         dim: the axis to downsample.
         taps: odd; more than 1 downsamples that many shifted copies of `x`, interleaved along `dim`,
             for a convolution with this kernel length and stride to add up, see `shift_columns`.
-        aliasing: scalar alpha in [0, 1], the share that is not filtered out before sampling of every bin
-            that the mask weakens or crops; may require grad. None is 0.
+        aliasing: alpha in [0, 1], the share that is not filtered out before sampling of every bin that the
+            mask weakens or crops; may require grad. A scalar, or with one tap a tensor that broadcasts to `x` and
+            is 1 long along `dim`, such as one of each channel. None is 0.
 
     Returns:
         Tensor like `x` with ``shape[dim] == crop.m * taps``.
@@ -195,6 +239,8 @@ def crop_spectrum(
     if crop.n > LONG_AXIS and taps == 1:
         return crop_spectrum_fft(x, mask, crop, dim, aliasing)
     mask = mask.to(torch.promote_types(mask.dtype, x.dtype))
+    if aliasing is not None and aliasing.dim():
+        return _pool_apart(x, mask, aliasing, None, crop, dim)
     if aliasing is not None and taps > 1:
         with torch.autocast(x.device.type, enabled=False):
             return _apply_matrix(x, shift_columns(pooling_matrix(mask, crop, aliasing), taps), dim)
@@ -219,7 +265,7 @@ def crop_spectrum_constant(
         stride: DiffStride's stride; None is the hard mask of spectral pooling.
         smoothness: DiffStride's ramp width R, in bins.
         taps: see `crop_spectrum`.
-        aliasing: alpha in [0, 1], a tensor if it learns; None is 0.
+        aliasing: alpha in [0, 1], a tensor as in `crop_spectrum` if it learns; None is 0.
 
     Returns:
         Tensor like `x` with ``shape[dim] == crop.m * taps``.
@@ -239,6 +285,8 @@ def crop_spectrum_constant(
     if isinstance(aliasing, Tensor):
         dtype = torch.promote_types(x.dtype, torch.float32)
         plain = constant_matrix(crop, stride, smoothness, None, 1, dtype, x.device)
+        if aliasing.dim():
+            return _pool_apart(x, None, aliasing, plain, crop, dim)
         if taps == 1:
             return _pool_by_matrix(x, None, aliasing, plain, crop, dim, taps)
         matrix = plain.lerp(sampling_matrix(crop.n, crop.m, dtype, x.device), aliasing.to(dtype))

@@ -76,7 +76,7 @@ class SpectralPool(SpectralDownsampling):
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
         learned = self._frozen_alphas is None
-        alpha = self.axis_aliasing(axis, group) if learned else self.axis_alphas(axis)[group]
+        alpha = self.axis_aliasing(axis, x) if learned else self.axis_alphas(axis)[group]
         if taps == 1 and self.is_identity(crop):  # whatever alpha is; where it learns its gradient is 0, not missing
             return x + 0 * alpha.to(x.dtype) if isinstance(alpha, Tensor) and torch.is_grad_enabled() else x
         return crop_spectrum_constant(x, crop, dim, taps=taps, aliasing=alpha)
@@ -198,7 +198,7 @@ class DiffStride(SpectralDownsampling):
 
     def pool_group(self, x: Tensor, axis: int, host_stride: HostStride = None, group: int = 0, taps: int = 1) -> Tensor:
         if self._frozen is None:
-            return _eagerly(self._pool_learned, x, axis, host_stride, group, taps)
+            return _eagerly(self._pool_learned, x, axis, host_stride, taps)
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
         alpha = self.axis_alphas(axis)[group]
@@ -209,10 +209,10 @@ class DiffStride(SpectralDownsampling):
             return _eagerly(super().pool_conv, conv, x, axis, host_stride)
         return super().pool_conv(conv, x, axis)
 
-    def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, group: int, taps: int) -> Tensor:
+    def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, taps: int) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
-        return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps, self.axis_aliasing(axis, group))
+        return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps, self.axis_aliasing(axis, x))
 
 
 def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:

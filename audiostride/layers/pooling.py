@@ -68,12 +68,19 @@ class SpectralDownsampling(nn.Module):
             return None
         return self.aliasing.tolist() if self._frozen_alphas is None else self._frozen_alphas
 
-    def axis_aliasing(self, axis: int, group: int = 0) -> Tensor | None:
-        """Aliasing of an axis, clipped to [0, 1] with a gradient that passes straight through the clip."""
+    def axis_aliasing(self, axis: int, x: Tensor) -> Tensor | None:
+        """Aliasing of an axis, clipped to [0, 1] with a gradient that passes straight through the clip.
+
+        A scalar; or where groups of channels have their own that of each channel, of a shape to multiply `x` with.
+        """
         if self.aliasing is None:
             return None
-        alpha = self.aliasing[axis].view(-1)[group]
-        return alpha + (alpha.clamp(0, 1) - alpha).detach()
+        alpha = self.aliasing[axis]
+        alpha = alpha + (alpha.clamp(0, 1) - alpha).detach()
+        if self.channel_groups == 1:
+            return alpha.view(())
+        size = self.split_channels(x)[0].shape[-1 - self.n_axes]
+        return alpha.repeat_interleave(size).view(-1, *[1] * self.n_axes)
 
     def axis_alphas(self, axis: int) -> Sequence[float | None]:
         """Aliasing of an axis as numbers on the host, one for each group of channels; None where there is none."""
@@ -142,7 +149,7 @@ class SpectralDownsampling(nn.Module):
         Raises:
             ValueError: if the channels cannot be split into the groups that have an alpha of their own.
         """
-        if self.channel_groups == 1:
+        if self.channel_groups == 1 or self._frozen_alphas is None:
             return self.pool_group(x, axis, host_stride)
         parts = self.split_channels(x)
         return torch.cat(
@@ -162,7 +169,7 @@ class SpectralDownsampling(nn.Module):
         return x.chunk(self.channel_groups, channel)
 
     def pool_group(self, x: Tensor, axis: int, host_stride: HostStride = None, group: int = 0, taps: int = 1) -> Tensor:
-        """Pool one axis of the channels of one group; `taps`: see `crop_spectrum`."""
+        """Pool one axis; once frozen, of the channels of one group. `taps`: see `crop_spectrum`."""
         raise NotImplementedError
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
