@@ -48,15 +48,19 @@ def step_time(what: str) -> str:
 
 
 def step_aliasing(name: str, batches: Sequence[str]) -> str:
-    """Training and inference with learned aliasing, by network and batch: milliseconds, and multiples of strided's."""
+    """Training and inference with learned aliasing, by network and batch: milliseconds, and multiples of strided's.
+
+    A dash stands where a file has no row.
+    """
     found = {(r["what"], r["network"], r["batch"], r["method"], r["R"]): r for r in read(name)}
     body = []
-    for network, batch in itertools.product(("paper", "narrow"), batches):
+    networks = dict.fromkeys(network for _, network, *_ in found)
+    for network, batch in itertools.product(networks, batches):
         for what, column in (("training", "ms"), ("inference", "ms"), ("inference", "MMAC")):
-            rows = [found[what, network, batch, *form] for form in ALIASING.values()]
+            rows = [found.get((what, network, batch, *form)) for form in ALIASING.values()]
             ratio = "MAC ratio" if column == "MMAC" else "time / strided"
             label = "MMAC" if column == "MMAC" else f"{what}, ms"
-            body.append([network, batch, label, *(f"{row[column]} ({row[ratio]})" for row in rows)])
+            body.append([network, batch, label, *(f"{row[column]} ({row[ratio]})" if row else "-" for row in rows)])
     return _markdown(["network", "batch", "", *ALIASING], body)
 
 
@@ -126,7 +130,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
     "aliasing": lambda: step_aliasing("step_aliasing.csv", ("1", "8", "64")),
     "aliasing, one thread": lambda: step_aliasing("step_aliasing_one_thread.csv", ("1",)),
-    "aliasing, one thread, AVX2": lambda: step_aliasing("step_aliasing_one_thread_avx2.csv", ("1",)),
+    "aliasing, one thread, AVX2": lambda: step_aliasing("step_aliasing_one_thread_avx2.csv", ("1", "8", "64")),
     "inference": lambda: step_time("inference"),
     "memory": step_memory,
     "operators": lambda: plain("operators.csv"),

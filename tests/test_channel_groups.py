@@ -84,7 +84,7 @@ def test_half_filters_and_half_is_the_strided_convolution() -> None:
     plain = DiffStride((3.75, 3.75), smoothness=1)
     x = torch.randn(2, 3, 15, 15)
     y = pool(conv(x))
-    torch.testing.assert_close(y[:, :4], plain(conv(x))[:, :4], rtol=0, atol=2e-6)
+    assert torch.equal(y[:, :4], plain(conv(x))[:, :4])
     torch.testing.assert_close(y[:, 4:], strided(x)[:, 4:], rtol=0, atol=2e-6)
 
 

@@ -64,7 +64,7 @@ class _PoolByMatrix(torch.autograd.Function):
 
 
 class _PoolApart(torch.autograd.Function):
-    """``P @ x`` and below it ``(F - P) @ x``, what aliasing adds where alpha is 1, for channels that differ in alpha.
+    """``P @ x`` and ``(F - P) @ x``, what aliasing adds where alpha is 1, for channels that differ in alpha.
 
     P is the `pooling_matrix` of `mask`, or `plain` where the mask does not learn, and F is the `sampling_matrix`.
     """
@@ -74,23 +74,23 @@ class _PoolApart(torch.autograd.Function):
         if plain is None:
             assert mask is not None
             plain = pooling_matrix(mask, crop)
-        sampling = sampling_matrix(crop.n, crop.m, plain.dtype, x.device)
-        both = torch.cat([plain, sampling - plain]).to(x.dtype)
-        rows = [both, basis_rows(crop.n, *crop.ramp, x)] if ctx.needs_input_grad[1] else [both]
-        pooled, kept = (torch.cat(rows) @ x).tensor_split([2 * crop.m], dim=1)
+        folding = (sampling_matrix(crop.n, crop.m, plain.dtype, x.device) - plain).to(x.dtype)
+        rows = [folding, basis_rows(crop.n, *crop.ramp, x)] if ctx.needs_input_grad[1] else [folding]
+        folded, kept = (torch.cat(rows) @ x).tensor_split([crop.m], dim=1)
+        plain = plain.to(x.dtype)
         ctx.crop, ctx.mask = crop, None if mask is None else (mask.shape, mask.dtype)
-        ctx.save_for_backward(both, kept)
-        return pooled
+        ctx.save_for_backward(plain, folding, kept)
+        return plain @ x, folded
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        both, kept = ctx.saved_tensors
-        grad_x = both.T @ grad if ctx.needs_input_grad[0] else None
-        grad_mask = None
+    def backward(ctx, grad: Tensor, grad_folded: Tensor):
+        plain, folding, kept = ctx.saved_tensors
+        grad_x = grad_mask = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.cat([plain, folding]).T @ torch.cat([grad, grad_folded], 1)
         if ctx.needs_input_grad[1]:  # the mask is in P with one sign and in F - P with the other
-            pooled, folded = grad.split(ctx.crop.m, dim=1)
-            grad_mask = _mask_gradient(pooled - folded, kept, ctx.mask, ctx.crop)
+            grad_mask = _mask_gradient(grad - grad_folded, kept, ctx.mask, ctx.crop)
         return grad_x, grad_mask, None, None
 
 
@@ -140,8 +140,8 @@ def _pool_by_matrix(
 
 def _pool_apart(x: Tensor, mask: Tensor | None, aliasing: Tensor, plain: Tensor | None, crop: Crop, dim: int) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        both = along_axis(x, dim, 2 * crop.m, lambda flat: _PoolApart.apply(flat, mask, plain, crop))
-        pooled, folded = both.split(crop.m, dim)
+        flat, restore = _flatten_around(x, dim)
+        pooled, folded = (restore(part, crop.m) for part in _PoolApart.apply(flat, mask, plain, crop))
         return torch.addcmul(pooled, aliasing.to(x.dtype), folded)
 
 
@@ -166,12 +166,22 @@ def along_axis(x: Tensor, dim: int, rows: int, apply: Callable[[Tensor], Tensor]
         >>> along_axis(torch.zeros(2, 8, 100, 64), 2, 1, lambda flat: flat.sum(1, keepdim=True)).shape
         torch.Size([2, 8, 1, 64])
     """
+    flat, restore = _flatten_around(x, dim)
+    return restore(apply(flat), rows)
+
+
+def _flatten_around(x: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor, int], Tensor]]:
+    """``(outer, n, inner)`` as it lies in memory, and what gives such a tensor with another length its shape back."""
     channels_last = x.dim() in (4, 5) and not x.is_contiguous()
     if channels_last:
         x, dim = x.movedim(1, -1), dim - 1
-    shape = x.shape
-    y = apply(x.reshape(-1, shape[dim], math.prod(shape[dim + 1 :]))).reshape(*shape[:dim], rows, *shape[dim + 1 :])
-    return y.movedim(-1, 1) if channels_last else y
+    before, after = x.shape[:dim], x.shape[dim + 1 :]
+
+    def restore(flat: Tensor, rows: int) -> Tensor:
+        y = flat.reshape(*before, rows, *after)
+        return y.movedim(-1, 1) if channels_last else y
+
+    return x.reshape(-1, x.shape[dim], math.prod(after)), restore
 
 
 def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int, aliasing: Tensor | None = None) -> Tensor:
