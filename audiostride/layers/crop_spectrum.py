@@ -98,10 +98,8 @@ def _mask_gradient(grad: Tensor, coefficients: Tensor, mask: tuple[torch.Size, t
     # d y / d mask_k = weight_k * (synthesis_k outer analysis_k) @ x; analysis_k @ x are the coefficients.
     (first, last), (shape, dtype) = crop.ramp, mask
     by_tap = grad.reshape(grad.shape[0], crop.m, -1)
-    product = (basis_rows(crop.m, first, last, grad) @ by_tap) * coefficients.reshape(
-        grad.shape[0], -1, by_tap.shape[2]
-    )
-    per_row = product.sum(dim=(0, 2), dtype=dtype)
+    product = basis_rows(crop.m, first, last, grad) @ by_tap
+    per_row = (product * coefficients.reshape(product.shape)).sum(dim=(0, 2), dtype=dtype)
     gradient = torch.zeros(shape, dtype=dtype, device=grad.device)
     gradient[first:last] = bin_weights(crop.n, dtype, grad.device)[first:last] * per_row.view(2, -1).sum(0)
     return gradient

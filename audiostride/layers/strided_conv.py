@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PointwiseConv(nn.Conv2d):
-    """A 1x1 convolution that takes every S-th sample first: the same values as `torch.nn.Conv2d`'s.
+    """A 1x1 convolution without padding that takes every S-th sample first: the same values as `torch.nn.Conv2d`'s.
 
     On CPUs without AVX-512 the weight gradient of a strided 1x1 convolution over fewer than 8 channels in
     channels-last layout writes past its buffer (oneDNN issue 6035): wrong gradients, or a crash.
