@@ -70,8 +70,8 @@ def collected(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project") / "results"
     folder.mkdir()
     (folder.parent / "docs").mkdir()
-    for script in ("collect.py", "figure.py", "groups.py", "page.py"):
-        shutil.copy(RESULTS / script, folder)
+    for script in RESULTS.glob("*.py"):
+        shutil.copy(script, folder)
     said = command(folder / "collect.py", runs)
     assert "half is not finished" in said
     assert "4 runs on sound and 2 on images" in said
