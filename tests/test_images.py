@@ -168,7 +168,8 @@ def test_half_precision_learns_the_same_and_computes_otherwise(image_folder, tmp
     losses = []
     for precision in ("float32", "bfloat16"):
         out = tmp_path / precision
-        results = run(recipe_for(image_folder, "train.epochs=4", f"train.precision={precision}"), out)
+        recipe = recipe_for(image_folder, "train.epochs=4", f"train.precision={precision}")
+        results = run(recipe, out, notify=print)  # on some CPUs it says that half precision is slow
         assert results["tasks"]["label"]["accuracy"] == 1.0
         losses.append(lines(out / "metrics.jsonl")[0]["tasks"]["label"]["loss"])
     assert losses[0] != losses[1]
