@@ -15,10 +15,12 @@ def wrap(text: str, indent: str = "") -> str:
 
 
 def interval(row: Mapping[str, Any]) -> str:
+    """A difference with its interval, in points."""
     return f"{points(row['difference'])} ({points(row['low'])} to {points(row['high'])})"
 
 
 def difference_cell(row: Mapping[str, Any] | None) -> Cell:
+    """A difference with its interval, bold where it is significant; empty where there is none."""
     return Cell("") if row is None else Cell(interval(row), is_significant(row))
 
 
@@ -29,6 +31,7 @@ def highest(values: Iterable[float]) -> float | None:
 
 
 def accuracy_cell(row: Mapping[str, Any] | None, best: float | None) -> Cell:
+    """Mean and sd of an accuracy in percent, and the number of seeds where it is not three."""
     if row is None:
         return Cell("-")
     few = "" if len(row["seeds"]) == 3 else f" ({len(row['seeds'])})"
@@ -42,25 +45,31 @@ def shown_strides(strides: str) -> str:
 
 
 def percent(mean: float, sd: float | None = None) -> str:
+    """A mean, and its sd where there is one, in percent."""
     return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
 
 
 def mean_sd(mean: float, sd: float | None, digits: int) -> str:
+    """A mean, and its sd where there is one."""
     return f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
 
 
 def mmac(row: Mapping[str, Any]) -> str:
+    """Million multiply-accumulates a second."""
     return mean_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6 or None, 1)
 
 
 def numbers(values: Sequence[int]) -> str:
+    """Numbers in order."""
     return " ".join(map(str, sorted(values)))
 
 
 def span(values: Sequence[str]) -> str:
+    """The lowest and the highest of numbers in words."""
     low, high = min(values, key=float), max(values, key=float)
     return low if low == high else f"{low} to {high}"
 
 
 def sample_sd(values: Sequence[float]) -> float | None:
+    """Standard deviation (n - 1); None of one value."""
     return statistics.stdev(values) if len(values) > 1 else None

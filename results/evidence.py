@@ -211,16 +211,19 @@ def _method(
 
 
 def in_groups(alpha: float | Sequence[float]) -> str:
+    """How many groups of channels have an alpha of their own, in words."""
     return f" in {len(alpha)} groups" if isinstance(alpha, Sequence) else ""
 
 
 def machine_of(row: Mapping[str, str]) -> str:
+    """What a run was trained on, in words."""
     device = f"CPU ({row['processor']})" if row["device"] == "cpu" and row["processor"] else row["device"] or "unknown"
     threads = "1 thread" if row["threads"] == "1" else f"{row['threads']} threads"
     return f"{device}, {threads}, {row.get('precision') or 'float32'}, torch {row['torch']}"
 
 
 def plain(method: Method) -> Method:
+    """The method from the usual initial strides, without further settings."""
     return method._replace(start="", others=())
 
 
@@ -230,6 +233,7 @@ def by_axis(strides: Sequence[float | Sequence[float]]) -> list[tuple[float, ...
 
 
 def by_value(value: Any) -> tuple[bool, float, str]:
+    """Key to sort values of a setting by: numbers first."""
     number = isinstance(value, int | float)
     return not number, float(value) if number else 0.0, str(value)
 
@@ -243,4 +247,5 @@ def method_order(name: str) -> tuple[int, int, str]:
 
 
 def task_order(task: str) -> int:
+    """Key to sort tasks by: planned ones first."""
     return list(PLANNED).index(task) if task in PLANNED else len(PLANNED)

@@ -1,6 +1,9 @@
 """Facts about the three downsampling layers and their optimiser helpers."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -191,3 +194,16 @@ def test_a_strided_1x1_convolution_has_the_gradient_of_the_samples_that_it_takes
         (y := conv(x)).square().sum().backward()
         expected = torch.einsum("bihw,bohw->oi", x[:, :, ::2, ::3], 2 * y.detach())
         torch.testing.assert_close(conv.conv.weight.grad[..., 0, 0], expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_that_gradient_holds_on_cpus_without_avx512() -> None:
+    test = f"{__file__}::{test_a_strided_1x1_convolution_has_the_gradient_of_the_samples_that_it_takes.__name__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", test],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout

@@ -247,7 +247,7 @@ def change_speed(waveform: np.ndarray, factor: float, length: int) -> np.ndarray
         >>> change_speed(np.ones(1100, np.float32), 1.1, 1000).shape
         (1000,)
     """
-    changed = soxr.resample(waveform, factor, 1.0, quality="MQ")[:length]  # of 16 bits; 24 take thrice as long
+    changed = soxr.resample(waveform, factor, 1.0, quality="MQ")[:length]  # 16 bits; the default of 24 takes longer
     return np.pad(changed, (0, length - len(changed)))
 
 

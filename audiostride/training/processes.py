@@ -40,11 +40,6 @@ def start(find_unused_parameters: bool = False) -> "Accelerator":
     )
 
 
-def emulates_bfloat16(device: torch.device) -> bool:
-    """Whether half precision is slower there than float32: on x86 CPUs without AVX-512."""
-    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
-
-
 def process_count() -> int:
     """Processes of this job, over all machines."""
     return distributed.get_world_size() if distributed.is_initialized() else 1

@@ -24,7 +24,7 @@ from .checkpoints import Notify, list_checkpoints
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .evaluation import evaluate
 from .loop import OnEpoch, OnStep, train
-from .processes import broadcast, emulates_bfloat16, is_main
+from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .run_testing import choose_thresholds, describe, write_predictions
@@ -144,7 +144,8 @@ def run(
 
 def _prepare_device(recipe: Recipe, notify: Notify) -> torch.device:
     device = start_processes().device
-    if recipe.train.precision == "bfloat16" and emulates_bfloat16(device):
+    emulated = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"  # x86 without AVX-512
+    if recipe.train.precision == "bfloat16" and emulated:
         notify("train.precision: this CPU has to emulate bfloat16; train.precision=float32 is faster here")
     torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
     torch.manual_seed(recipe.seed)
