@@ -24,7 +24,7 @@ def window_hop(window_length: int, overlap: float) -> int:
     return max(1, round((1 - overlap) * window_length))
 
 
-def split_windows(waveform: Tensor, window_length: int, pad_last: bool = False, overlap: float = 0.0) -> Tensor:
+def split_windows(waveform: Tensor, window_length: int, overlap: float = 0.0) -> Tensor:
     """Split a clip into windows, as evaluation does.
 
     A window begins every `window_hop` samples. A last one that is not full is filled up with silence, but dropped if
@@ -33,7 +33,6 @@ def split_windows(waveform: Tensor, window_length: int, pad_last: bool = False, 
     Args:
         waveform: shape ``(samples,)``.
         window_length: in samples.
-        pad_last: keep the last window however little is new in it.
         overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
     Returns:
@@ -59,7 +58,7 @@ def split_windows(waveform: Tensor, window_length: int, pad_last: bool = False, 
         before = (window_length - n) // 2
         return F.pad(waveform, (before, window_length - n - before)).unsqueeze(0)
     new = (n - window_length) % hop
-    if new and (pad_last or 2 * new >= hop):
+    if new and 2 * new >= hop:
         waveform = F.pad(waveform, (0, hop - new))
     return waveform.unfold(0, window_length, hop)
 

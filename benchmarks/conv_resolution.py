@@ -36,7 +36,7 @@ def measure(
         return pool.pool_axis(conv(x), axis)
 
     def after() -> Tensor:
-        copies = pool.pool_axis(x, axis, taps=3)
+        copies = pool.pool_group(x, axis, taps=3)
         return F.conv2d(copies, conv.conv.weight, conv.conv.bias, stride=kernel)
 
     def spectrum() -> Tensor:

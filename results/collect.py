@@ -106,7 +106,7 @@ def run_rows(run: Run) -> list[dict[str, Any]]:
                 **{key: environment.get(key, "") for key in ENVIRONMENT},
                 "recipe": name,
                 "clips": clips_digest(run.right[task]),
-                "right": np.packbits([run.right[task][clip] for clip in clips]).tobytes().hex(),
+                "right": np.packbits([run.right[task][clip] == 1 for clip in clips]).tobytes().hex(),
             }
         )
     return rows
@@ -210,7 +210,7 @@ def read_runs() -> list[Run]:
     return runs
 
 
-def _unpack(row: Mapping[str, str]) -> dict[str, bool]:
+def _unpack(row: Mapping[str, str]) -> dict[str, float]:
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["right"]), np.uint8), count=int(float(row["n"])))
     return {f"{row['clips']} {i}": bool(bit) for i, bit in enumerate(bits)}
 

@@ -38,3 +38,17 @@ def test_the_cost_page_opens_with_what_was_measured(tmp_path: Path) -> None:
     opening = " ".join((ROOT / "docs" / "cost.md").read_text().split("![")[0].split())
     stated = [float(number) for number in re.findall(r"\d\.\d", opening)]
     assert stated == pytest.approx([*one, *four, fft[1] / four[1], fft[3] / four[3]], abs=0.051)
+
+
+@pytest.mark.slow
+def test_forms_of_a_convolution_and_waiting_for_data_are_measured(tone_folder: Path, tmp_path: Path) -> None:
+    small = {
+        "conv_resolution": ["--batch", "1", "--repeats", "1"],
+        "input_wait": [str(tone_folder), "--bare-steps", "1"],
+    }
+    for name, arguments in small.items():
+        out = tmp_path / f"{name}.csv"
+        script = ROOT / "benchmarks" / f"{name}.py"
+        subprocess.run([sys.executable, script, *arguments, "--out", out], check=True, capture_output=True)
+        with out.open(newline="") as file, (script.with_suffix(".csv")).open(newline="") as committed:
+            assert next(csv.reader(file)) == next(csv.reader(committed))

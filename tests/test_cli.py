@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from audiostride.cli.display import plain_table
+from audiostride.cli.output import print_table
+
 TINY = [
     "model.channels=[4,8]",
     "model.strides=[[2,2],[2,2]]",
@@ -89,6 +92,13 @@ def test_a_directory_with_something_in_it_is_not_trained_into(trained: Path, ton
         (["train", "folder", "--uot", "x"], 2, "--uot"),
         (["evaluate", "nowhere"], 5, "nowhere/config.json: no such file"),
         (["cutoffs", "nowhere"], 5, "nowhere/config.json: no such file"),
+        (
+            ["export", "audio_resnet_small_strided"],
+            2,
+            "comes with the package and is no folder to write to; give --out",
+        ),
+        (["predict", "nowhere", "a.wav", "--pcm-rate", "8000"], 2, "--pcm-rate is the rate of samples on stdin"),
+        (["recipes", "--out", "mine.yaml"], 2, "--out is where one recipe goes; name it"),
     ],
 )
 def test_mistakes_are_answered_in_words_with_the_documented_exit_code(
@@ -100,6 +110,12 @@ def test_mistakes_are_answered_in_words_with_the_documented_exit_code(
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_in_brackets_is_printed_as_it_is(capsys) -> None:
+    print_table(plain_table("words", ("class",), [("[noise]",), ("[/x]",), (":dog:",)]))
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("[noise]", "[/x]", ":dog:"))
 
 
 def test_help_loads_neither_torch_nor_numpy() -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from audiostride.analysis.comparison import compare, striding_runs
 from audiostride.analysis.finished_runs import find_runs
+from audiostride.analysis.run_directory import TaskPredictions, correct_shares
 from audiostride.analysis.significance import bootstrap_interval, paired_difference
 from audiostride.analysis.tables import Cell, Table, tables, to_latex, to_markdown, write_comparison
 from audiostride.cli import app
@@ -145,6 +146,26 @@ def test_groups_are_those_of_the_runs_answers(four_runs):
         path.write_text("\n".join([f"{head},group", *speakers]) + "\n")
     rows = compare(find_runs([four_runs])[0])["differences"]
     assert {(row["clips"], row["groups"]) for row in rows} == {(10, 5)}
+
+
+def test_groups_of_test_sets_that_were_drawn_by_the_seed_are_put_together(four_runs):
+    for folder in four_runs.iterdir():
+        path, seed = folder / "predictions-test.csv", folder.name[-1]
+        head, *lines = path.read_text().splitlines()
+        drawn = [f"{line.replace('clip-', f'clip-{seed}-')},speaker-{i % 10 // 5}" for i, line in enumerate(lines)]
+        path.write_text("\n".join([f"{head},group", *drawn]) + "\n")
+    rows = compare(find_runs([four_runs])[0])["differences"]
+    assert {(row["clips"], row["groups"]) for row in rows} == {(20, 2)}
+
+
+def test_how_correct_clips_are_has_the_accuracy_for_its_mean_whatever_the_thresholds():
+    logits = np.array([[0.0, -1.0], [0.0, 1.0], [0.0, -0.5]])
+    threshold_of_a_quarter = ["no", "yes", "yes"]  # 0.27, 0.73 and 0.38
+    predictions = TaskPredictions(["a", "b", "c"], ["no", "yes", "no"], threshold_of_a_quarter, logits)
+    assert correct_shares(predictions, ["no", "yes"], "binary") == [1.0, 1.0, 1.0]
+    assert correct_shares(predictions, ["no", "yes"], "multiclass") == [1.0, 1.0, 0.0]
+    several = predictions._replace(truth=["", "no|yes", "no"], logits=np.array([[-1.0, -1], [1, -1], [1, -1]]))
+    assert correct_shares(several, ["no", "yes"], "multilabel") == [1.0, 0.5, 1.0]
 
 
 def test_a_run_leaves_the_group_of_each_test_clip(tone_folder, tmp_path):
@@ -321,6 +342,17 @@ def test_every_table_of_strides_has_its_cost_and_what_varies_not_has_no_sd(four_
     assert (time["stride"], time["all strides"], time["at first"]) == ("2.00", "4.0", "4")
     (cost,) = [table for table in made if table.title.startswith("Cost")]
     assert time["cost"] == cost.rows[0][cost.header.index("diffstride")].text
+
+
+def test_what_is_not_known_of_a_first_layer_is_a_dash(four_runs):
+    """A waveform has no cut-off in the paper's convention; a run from a trained model began with that one's strides."""
+    recipe = four_runs / "d0" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("init: null", "init: runs/other"))
+    found = compare(find_runs([four_runs / "d0"])[0])
+    found["cutoffs"][0] |= {"paper": None, "paper_sd": None}
+    (strides,) = [table for table in tables(found) if table.title.startswith("First layer")]
+    row = dict(zip(strides.header, [cell.text for cell in strides.rows[0]], strict=True))
+    assert (row["paper's Table 2"], row["at first"]) == ("-", "-")
 
 
 def test_cost_is_counted_anew_so_that_runs_of_other_versions_compare(four_runs):

@@ -130,6 +130,12 @@ def test_convolutions_and_pools_of_one_to_three_axes_are_converted(n_axes):
     torch.testing.assert_close(restore_downsampling(net)(x), before)
 
 
+def test_paddings_that_are_words_are_read_as_numbers():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding="valid"), nn.Conv2d(4, 4, 5, padding="same"))
+    converted = replace_downsampling(net, "spectral", candidates=["1"])
+    assert converted(torch.zeros(1, 1, 42, 42)).shape[2:] == (20, 20)  # 42 - 2 at stride 1, halved
+
+
 def test_strides_of_one_axis_only_are_kept_as_they_are():
     net = replace_downsampling(nn.Sequential(nn.Conv2d(1, 4, 3, stride=(2, 1), padding=1)), smoothness=1)
     assert diffstride_layers(net)[0].strides() == [2.0, 1.0]

@@ -267,6 +267,11 @@ def test_the_folds_are_either_named_or_drawn(recipe: str, folds: dict) -> None:
         plan_crossval(recipe, Path("nowhere"), **folds)
 
 
+def test_what_the_recipe_leaves_to_the_model_it_starts_from_is_left_to_it_in_every_fold(recipe: str) -> None:
+    plan = plan_crossval(recipe, Path("nowhere"), "fold", overrides=["model.init=runs/other"])
+    assert not any("window_s" in run.recipe.model_fields_set for run in plan)
+
+
 def test_a_recipe_with_a_sweep_is_refused(recipe: str) -> None:
     with pytest.raises(UsageError, match="has a sweep"):
         plan_crossval(recipe, Path("nowhere"), "fold", overrides=["sweep={seed: [0, 1]}"])

@@ -76,6 +76,12 @@ def test_what_is_wrong_with_a_folder_is_said_with_its_name(tmp_path: Path, prepa
     assert str(folder) in str(caught.value)
 
 
+def test_a_split_of_another_name_is_said_in_full() -> None:
+    clips = Clips(["a", "b"], {"label": ["x", "y"]}, ["train", "validation.clean"])
+    with pytest.raises(DataError, match=r"splits named validation\.clean; say with the key splits"):
+        assign_splits(clips, ["x", "y"], seed=0)
+
+
 def test_numbers_sort_as_numbers_and_words_as_words() -> None:
     assert class_names(["10", "9", "9", "100"]) == ["9", "10", "100"]
     assert class_names(["b", "10", "a"]) == ["10", "a", "b"]

@@ -32,7 +32,9 @@ class Server(SimpleHTTPRequestHandler):
         type(self).ranges.append(wanted)
         first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
         if first >= len(content) > 0 and wanted:
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.end_headers()
             return
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Length", str(len(content) - first))
@@ -106,6 +108,20 @@ def test_a_part_from_an_earlier_run_is_completed_and_a_whole_file_not_fetched_ag
     for _ in range(2):
         assert fetch(parse_link(f"{address}/a.bin"), tmp_path).read_bytes() == b"0123456789"
     assert Server.ranges == ["bytes=5-"]
+
+
+def test_a_part_that_is_whole_is_taken_and_one_that_is_too_long_fetched_anew(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    """A kill before the renaming leaves the first; the second is of a file that has become shorter."""
+    address, folder = server
+    (folder / "a.bin").write_bytes(b"0123456789")
+    (folder / "b.bin").write_bytes(b"new")
+    (tmp_path / "a.bin.part").write_bytes(b"0123456789")
+    (tmp_path / "b.bin.part").write_bytes(b"older")
+    assert fetch(parse_link(f"{address}/a.bin"), tmp_path).read_bytes() == b"0123456789"
+    assert fetch(parse_link(f"{address}/b.bin"), tmp_path).read_bytes() == b"new"
+    assert Server.ranges == ["bytes=10-", "bytes=5-", None]
 
 
 def test_another_checksum_is_an_error_and_the_download_is_removed(server: tuple[str, Path], tmp_path: Path) -> None:

@@ -17,10 +17,19 @@ from audiostride.errors import ExportError, UsageError
 from audiostride.inference import exported_model
 from audiostride.inference.export import export_model, metadata
 from audiostride.inference.export_formats import ENDINGS, run_exported
+from audiostride.training.run_testing import check_windows
 from audiostride.windows import split_windows
 from conftest import tone
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's exporter and of onnxruntime
+
+
+def test_the_clips_of_a_check_are_spread_over_all_of_them(tmp_path: Path) -> None:
+    for i in range(5):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(16000, i / 10), 16000)
+    model = create_model("audio_resnet_pico_strided", heads={"word": 2})
+    chosen = check_windows("nowhere", model, str(tmp_path), n=3)
+    np.testing.assert_allclose(chosen[:, 0], [0.0, 0.2, 0.4], atol=1e-4)
 
 
 @pytest.fixture(scope="module")

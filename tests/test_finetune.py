@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from audiostride import load
+from audiostride import create_model, load
 from audiostride.errors import ModelFileError, RecipeError
+from audiostride.models.image_frontend import ImageFrontend
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
 
@@ -55,3 +56,7 @@ def test_what_cannot_be_started_from_is_an_error_before_any_work(tone_folder, tm
     with pytest.raises(ModelFileError, match="no such file"):
         run(load_recipe("folder", [*settings, "model.init=nowhere"]), tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
+    images = create_model("resnet18_strided", heads={"animal": 2}, in_channels=3, frontend=ImageFrontend(32))
+    images.save(tmp_path / "images")
+    with pytest.raises(RecipeError, match=r"model\.init: .*images does not fit this recipe"):
+        run(load_recipe("folder", [*settings, f"model.init={tmp_path / 'images'}"]), tmp_path / "c")

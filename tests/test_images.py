@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -362,6 +363,32 @@ def test_a_parquet_file_without_labels_is_named(tmp_path):
         table.to_parquet(str(tmp_path / f"{split}.parquet"))
     with pytest.raises(DataError, match="no image and label column, only image, name"):
         read_images(tmp_path)
+
+
+def test_the_test_images_are_those_of_the_test_and_each_has_a_class_and_an_image(parquet_folder, tmp_path):
+    import datasets
+
+    folder = shutil.copytree(parquet_folder, tmp_path / "parquet")
+    whole = len(read_images(folder))
+    test, other = folder / "test-00000-of-00001.parquet", folder / "validation-00000-of-00001.parquet"
+    shutil.copy(test, other)
+    assert len(read_images(folder)) == whole
+    test.unlink()
+    assert len(read_images(folder)) == whole  # where there is no test, validation is
+    table = datasets.Dataset.from_parquet(str(other), keep_in_memory=True).cast_column(
+        "image", datasets.Image(decode=False)
+    )
+    columns = {"image": table["image"][:], "label": [-1, *table["label"][1:]]}
+    datasets.Dataset.from_dict(columns, features=table.features).to_parquet(str(other))
+    with pytest.raises(DataError, match=r"validation-.*\.parquet, row 0: has no class"):
+        read_images(folder)
+    columns = {"image": [*table["image"][:-1], None], "label": table["label"][:]}
+    datasets.Dataset.from_dict(columns, features=table.features).to_parquet(str(other))
+    with pytest.raises(DataError, match=rf"row {len(table) - 1}: has no image"):
+        read_images(folder)
+    other.write_bytes(b"PAR1 no parquet")
+    with pytest.raises(DataError, match=r"validation-.*\.parquet: cannot be read as images"):
+        read_images(folder)
 
 
 def test_a_saved_model_gives_the_answers_that_were_reported(image_folder, tmp_path):

@@ -193,7 +193,7 @@ def test_hear_meets_the_rules_of_its_public_validator(tmp_path):
     scenes = hear.get_scene_embeddings(2 * torch.rand(4, int(2.74 * model.sample_rate)) - 1, model)
     assert scenes.dtype == torch.float32
     assert scenes.shape == (4, model.scene_embedding_size)
-    with pytest.raises(ModelFileError, match="no weights of its own"):
+    with pytest.raises(ModelFileError, match="audio_resnet_small_strided, which comes with the package"):
         hear.load_model()
     create_model("wave_cnn_strided", heads={"word": 2}).save(tmp_path)
     with pytest.raises(ModelFileError, match="takes audio at 8000 Hz, HEAR offers 16000"):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from audiostride.analysis.comparison import striding_runs
+from audiostride.analysis.finished_runs import find_runs
 from audiostride.analysis.learning_dynamics import over_training, read_metrics
 from audiostride.analysis.report import MAX_BYTES, write_report
 from audiostride.errors import ModelFileError
@@ -174,10 +176,11 @@ def test_the_sound_on_the_page_is_the_clip(run_dir, page, tmp_path):
 
 def test_dynamics_start_at_the_initial_strides_and_end_at_the_last_epochs(run_dir):
     model, metrics = load(run_dir), read_metrics(run_dir)
-    points = over_training(model, metrics)
+    points = over_training(model, metrics, [[2, 2], [2, 2], [1, 1]])
     assert [point["epoch"] for point in points] == [0, 1, 2]
     assert points[0]["total_stride"] == [4.0, 4.0]
     assert points[-1]["strides"] == metrics[-1]["strides"]
+    assert over_training(model, metrics, None) == points[1:]  # of a run that began with a trained model
     assert state_at(model, [[1.0, 1.0]] * 3)["shrinkage"] == [1.0, 1.0]
 
 
@@ -191,6 +194,20 @@ def test_tensorboard_has_the_strides_cut_offs_and_scores(run_dir):
     last = read_metrics(run_dir)[-1]
     event = log.Scalars("stride_time/layer1")[-1]
     assert (event.step, event.value) == (last["step"], pytest.approx(last["strides"][0][0]))
+
+
+def test_a_run_without_validation_clips_shows_the_test_and_that_the_last_epoch_was_kept(run_dir, tmp_path):
+    train = ["train.epochs=2", "train.batch_size=16", "train.keep=last", "train.validation_fraction=0"]
+    data = [f"tasks.{task}.data.n_clips=250" for task in ("rate", "scale")]
+    run(load_recipe("ripples", [*data, *train, f"model.init={run_dir}"]), tmp_path / "all")
+    write_report(tmp_path / "all", tmp_path / "report.html")
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert "The test curve as a table" in page
+    assert page.count('<tr><td class="n">') == 2
+    assert "The model that was kept is that of the last epoch" in page
+    assert "test clips that training has not seen" in page
+    (line,) = striding_runs(find_runs([tmp_path / "all"])[0])
+    assert [point["epoch"] for point in line["points"]] == [1, 2]  # it began with the strides of another run
 
 
 def test_an_unfinished_run_is_refused_by_name(run_dir, tmp_path):

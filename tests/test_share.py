@@ -15,6 +15,7 @@ from hub_server import Hub
 
 from audiostride import AudioClassifier, CustomTrunk, RawWaveform, create_model, load
 from audiostride.errors import ModelFileError
+from audiostride.models.image_frontend import ImageFrontend
 from audiostride.models.model_card import model_card
 
 
@@ -95,6 +96,13 @@ def test_every_kind_of_model_has_a_card_with_a_cut_off_for_each_of_its_axes():
     card = model_card(create_model("wave_cnn_diffstride", heads={"word": 2}, **settings))
     assert "| 1 | time | 16.00 | 250.0 Hz |" in card
     assert "cycles per mel band" not in card
+    images = create_model("resnet18_strided", heads={"animal": 2}, in_channels=3, frontend=ImageFrontend(32))
+    card = model_card(images, model_id="me/animals")
+    assert "pipeline_tag: image-classification" in card
+    assert "per image" in card
+    code = card.partition("```python")[2].partition("```")[0]
+    loading = next(line for line in code.splitlines() if line.startswith("model ="))
+    exec(code.replace(loading, ""), {"model": images})
     card = model_card(create_model("resnet18_strided", heads={"word": 2}))
     assert card.count("| time |") == card.count("| mel |") == 5
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socketserver
 import subprocess
 import sys
 import tarfile
@@ -24,7 +25,7 @@ from audiostride.data.clips import Clips
 from audiostride.data.hub import read_hub
 from audiostride.data.inspection import same_content
 from audiostride.data.shards import read_shards
-from audiostride.data.streaming import Blocks, StreamedClips, shuffled
+from audiostride.data.streaming import Blocks, StreamedClips, read_range, shuffled
 from audiostride.errors import DataError
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
@@ -261,6 +262,23 @@ def test_a_server_without_ranges_a_missing_shard_and_no_network_are_named(server
         read_shards(f"{server}/bad.bin")
 
 
+def test_a_server_that_does_not_speak_http_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nonsense(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(b"220 ready\r\n\r\n")
+
+    monkeypatch.setattr("audiostride.data.streaming.time.sleep", lambda seconds: None)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Nonsense) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{other.server_address[1]}/train-000.tar"
+        with pytest.raises(DataError, match=r"train-000.tar: cannot be reached"):
+            read_shards(address)
+        with pytest.raises(DataError, match=r"train-000.tar: cannot be streamed"):
+            read_range(address, 0, 10)
+        other.shutdown()
+
+
 @pytest.mark.parametrize("pattern", ["train-{009..001}.tar", "train-{0..999999}.tar"])
 def test_a_brace_range_that_is_none_is_named(pattern: str) -> None:
     with pytest.raises(DataError, match="is no range of up to"):
@@ -340,6 +358,21 @@ def test_a_streamed_parquet_tree_is_the_one_that_is_loaded(tree: Path, tmp_path:
         read_hub(tree, audio="sound", streaming=True)
     with pytest.raises(DataError, match="holds Value"):
         read_hub(tree, audio="who", streaming=True)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_sounds_of_one_name_stay_apart(tmp_path: Path, monkeypatch, streaming: bool) -> None:
+    """`datasets` keeps the last part of a path alone: no/a.wav and yes/a.wav are both a.wav in parquet."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    names = ["a.wav", "b.wav", "a.wav", "a.wav"]
+    table = datasets.Dataset.from_dict(
+        {"audio": [{"bytes": sound(i), "path": name} for i, name in enumerate(names)], "label": ["no", "yes"] * 2}
+    )
+    table = table.cast_column("audio", datasets.Audio(decode=False))
+    table.to_parquet(str(tmp_path / "train-00000-of-00001.parquet"))
+    clips = read_hub(tmp_path, streaming=streaming)
+    assert list(clips.names) == ["train/a.wav", "train/b.wav", "train/a.wav (2)", "train/a.wav (3)"]
 
 
 def test_only_parquet_is_streamed(tmp_path: Path, monkeypatch) -> None:

@@ -104,6 +104,10 @@ def test_kind_and_thresholds_are_saved_with_the_model_and_decide_its_labels(tmp_
     model.save(tmp_path)
     again = load(tmp_path)
     assert again.kinds == {"bird": "multiclass", "tags": "multilabel"}
+    for kinds in ({"tag": "multilabel"}, {"tags": "several"}):
+        with pytest.raises(ValueError, match=r"kinds: 'tags?' as '\w+': tasks are tags, kinds multiclass, binary"):
+            again.reset_classifier({"tags": 3}, kinds)
+    assert again.labels == {"bird": ["no", "yes"], "tags": ["a", "b"]}  # as before
     assert again.thresholds == {"tags": [0.2, 0.9]}
     assert predicted_label(again, "tags", torch.tensor([-1.0, 2.0])) == "a"  # 0.27 and 0.88
     assert predicted_label(again, "tags", torch.tensor([-3.0, 3.0])) == "b"

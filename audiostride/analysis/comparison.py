@@ -105,7 +105,7 @@ def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "data": run.title,
             "method": methods[run.name],
             "seed": run.seed,
-            "points": striding(Path(run.name), run.settings["model.strides"]),
+            "points": striding(Path(run.name), _initial_strides(run)),
         }
         for run in learned
     ]
@@ -171,8 +171,9 @@ def _differences(cells: Mapping[tuple[str, str], Sequence[tuple[Run, str]]]) -> 
     for (title, first), (other, second) in itertools.combinations(cells, 2):
         if title == other:
             members = [[(run.seed, run.right[task]) for run, task in cells[title, name]] for name in (first, second)]
-            known = [run.groups[task] for run, task in cells[title, first] if task in run.groups]
-            found = paired_difference(members[0], members[1], known[0] if known else None)
+            known = [run.groups.get(task, {}) for run, task in cells[title, first]]
+            groups = {clip: group for run in known for clip, group in run.items()}  # test sets that were drawn differ
+            found = paired_difference(members[0], members[1], groups if all(known) else None)
             if found:
                 rows.append({"task": title, "first": first, "second": second} | found)
     return rows
@@ -200,7 +201,7 @@ def _cutoffs(title: str, method: str, group: Sequence[Run]) -> list[dict[str, An
                 "paper_sd": _sd([paper for run in group if (paper := _first(run, first["axis"]).paper) is not None]),
                 "total_stride": statistics.fmean(totals),
                 "total_stride_sd": _sd(totals),
-                "initial_total_stride": _total(group[0].settings["model.strides"], first["axis"]),
+                "initial_total_stride": _total(_initial_strides(group[0]), first["axis"]),
                 "macs_per_second": statistics.fmean(macs),
                 "macs_per_second_sd": _sd(macs),
                 "parameters": group[0].results["parameters"],
@@ -213,8 +214,15 @@ def _first(run: Run, axis: str) -> LayerCutoff:
     return next(layer for layer in run.layers if layer.axis == axis)
 
 
-def _total(strides: Sequence[float | Sequence[float]], axis: str) -> float:
+def _initial_strides(run: Run) -> list[Any] | None:
+    """The strides of a run's recipe; None if it began with a trained model, which had its own."""
+    return None if run.settings.get("model.init") else run.settings["model.strides"]
+
+
+def _total(strides: Sequence[float | Sequence[float]] | None, axis: str) -> float | None:
     """Product of strides as a recipe writes them: one for both axes, or a pair."""
+    if strides is None:
+        return None
     pairs = [(stride, stride) if isinstance(stride, int | float) else stride for stride in strides if stride]
     return float(math.prod(pair[AXES.index(axis)] for pair in pairs))
 

@@ -28,8 +28,8 @@ def cutoff_figure(
     Args:
         layers: from `cutoffs.summarise`.
         references: from `cutoffs.reference_ranges`.
-        responses: from `response.layer_responses`; drawn over the masks in a second row.
-        ripples: from `cutoffs.survival`, the fastest ripple of the data on each axis where it is known.
+        responses: from `measured_response.layer_responses`; drawn over the masks in a second row.
+        ripples: from `folding.survival`, the fastest ripple of the data on each axis where it is known.
     """
     fastest = {ripple["axis"]: ripple["modulation"] for ripple in ripples}
     rows = 2 if responses else 1
@@ -49,7 +49,7 @@ def plane_figure(ripples: RippleResponse, layers: Sequence[Mapping[str, Any]]) -
     """The modulation plane: responses to ripples, with the pass-bands of first and last layer drawn in.
 
     Args:
-        ripples: from `response.ripple_response`.
+        ripples: from `measured_response.ripple_response`.
         layers: from `cutoffs.summarise` of the same model.
     """
     panels = (

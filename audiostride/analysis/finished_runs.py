@@ -10,7 +10,7 @@ from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import LayerCutoff, model_cutoffs, why_no_cutoffs
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
-from .run_directory import read_predictions, read_results
+from .run_directory import correct_shares, read_predictions, read_results
 
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",
@@ -33,8 +33,7 @@ class Run(NamedTuple):
         tasks: the title of each of its tasks in a table.
         settings: every other setting of its recipe that it makes use of, by dotted key.
         results: "tasks" with the scores, "macs_per_second", "parameters" and "strides", as in `results.json`.
-        right: for each task, which of its test clips it classifies correctly; a multilabel
-            prediction is correct if all of its classes are.
+        right: for each task, how correct each of its test clips is, see `run_directory.correct_shares`.
         groups: for each task what its test clips belong to (speaker, instrument); a task of which that is
             not known is left out.
         layers: the cut-offs of every layer.
@@ -47,7 +46,7 @@ class Run(NamedTuple):
     tasks: dict[str, str]
     settings: dict[str, Any]
     results: dict[str, Any]
-    right: dict[str, dict[str, bool]]
+    right: dict[str, dict[str, float]]
     groups: dict[str, dict[str, str]]
     layers: list[LayerCutoff]
 
@@ -78,7 +77,7 @@ def make_run(
     name: str,
     recipe: Mapping[str, Any],
     results: Mapping[str, Any],
-    right: Mapping[str, Mapping[str, bool]],
+    right: Mapping[str, Mapping[str, float]],
     layers: Sequence[LayerCutoff],
     groups: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Run:
@@ -88,7 +87,7 @@ def make_run(
         name: of the run.
         recipe: the recipe as a mapping.
         results: as in `results.json`.
-        right: for each task and test clip whether the prediction is correct.
+        right: for each task and test clip how correct the prediction is, from 0 to 1.
         layers: from `cutoffs.model_cutoffs`.
         groups: for each task and test clip what it belongs to, where that is known.
     """
@@ -121,15 +120,14 @@ def make_run(
 
 def _read_run(folder: Path) -> Run:
     results, recipe = read_results(folder), recipe_of(folder).model_dump()
-    right, groups = {}, {}
+    model, right, groups = load(folder), {}, {}
     for task, predictions in read_predictions(folder).items():
-        same = (true == said for true, said in zip(predictions.truth, predictions.label, strict=True))
-        right[task] = dict(zip(predictions.files, same, strict=True))
+        shares = correct_shares(predictions, model.labels[task], model.kinds[task])
+        right[task] = dict(zip(predictions.files, shares, strict=True))
         if predictions.groups:
             groups[task] = dict(zip(predictions.files, predictions.groups, strict=True))
     if missing := [task for task in results["tasks"] if task not in right]:
         raise ModelFileError(f"{folder / PREDICTIONS_FILE}: has no predictions for the task {missing[0]!r}")
-    model = load(folder)
     # Counted again: what a run of another version wrote down may have been counted by another rule.
     results["macs_per_second"] = cost_per_second(model).macs
     layers = [] if why_no_cutoffs(model) else model_cutoffs(model)

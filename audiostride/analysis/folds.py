@@ -6,16 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..data.clips import Clips
-from ..data.labels import label_numbers
 from ..errors import UsageError
 from ..files import replace_file
 from ..models.classifier import load
 from ..training.directory import recipe_of
-from ..training.evaluation import share_correct
-from .run_directory import TaskPredictions, read_predictions, read_results
+from .run_directory import correct_shares, read_predictions, read_results
 from .significance import accuracy_interval
 
 
@@ -49,7 +44,8 @@ def summarise_folds(run_dirs: Sequence[Path]) -> dict[str, Any]:
                 raise UsageError(f"{run_dir}: is not the run of a fold of its own; give the runs of one crossval")
             metrics = {key: value for key, value in results["tasks"][name].items() if key != "split"}
             tasks.setdefault(name, []).append({"fold": fold.value, "run": run_dir.name} | metrics)
-            right.setdefault(name, []).extend(_right(predictions, labels[name], recipe.tasks[name].kind))
+            shares = correct_shares(predictions, labels[name], recipe.tasks[name].kind)
+            right.setdefault(name, []).extend(zip(shares, predictions.groups or predictions.files, strict=True))
     return {
         "tasks": {
             name: {"folds": rows} | _mean_and_sd(rows) | {"pooled": accuracy_interval(*zip(*right[name], strict=True))}
@@ -61,18 +57,6 @@ def summarise_folds(run_dirs: Sequence[Path]) -> dict[str, Any]:
 def write_folds(file: Path, found: Mapping[str, Any]) -> None:
     """Write what `summarise_folds` found, as JSON."""
     replace_file(file, json.dumps(found, indent=1) + "\n")
-
-
-def _right(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> list[tuple[float, str]]:
-    """How correct each clip is, from 0 to 1, and its group, or its own name."""
-    groups = predictions.groups or predictions.files
-    if kind == "multiclass":
-        shares = [float(true == said) for true, said in zip(predictions.truth, predictions.label, strict=True)]
-    else:  # the label is what the thresholds say; the accuracy of the results does not go by them
-        clips = Clips(predictions.files, {"truth": predictions.truth}, [""] * len(predictions.files))
-        truth = torch.from_numpy(label_numbers(clips, "truth", labels, kind))
-        shares = share_correct(torch.from_numpy(predictions.logits), truth, kind).tolist()
-    return list(zip(shares, groups, strict=True))
 
 
 def _mean_and_sd(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:

@@ -9,8 +9,7 @@ from typing import Any
 from ..errors import ModelFileError
 from ..models.classifier import AudioClassifier
 from ..models.state import state_at
-
-METRICS_FILE = "metrics.jsonl"
+from ..training.directory import METRICS_FILE
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -31,26 +30,44 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def over_training(model: AudioClassifier, metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def watched_split(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """The split that was scored after every epoch: "validation", or "test" where no clips were held out.
+
+    Args:
+        metrics: from `read_metrics`.
+
+    Example:
+        >>> watched_split([{"epoch": 1, "split": "train"}, {"epoch": 1, "split": "test"}])
+        'test'
+    """
+    return next(line["split"] for line in metrics if line["split"] != "train")
+
+
+def over_training(
+    model: AudioClassifier, metrics: Sequence[Mapping[str, Any]], initial: Sequence[Sequence[float]] | None
+) -> list[dict[str, Any]]:
     """`state_at` the initial strides (epoch 0) and after every epoch.
 
     Args:
         model: the trained model.
         metrics: from `read_metrics`.
+        initial: (time, mel) stride of each layer at the start; None, of a run that began with a trained model: no
+            epoch 0.
     """
-    points = [state_at(model, model.trunk.settings["strides"]) | {"epoch": 0}]
+    points = [] if initial is None else [state_at(model, initial) | {"epoch": 0}]
     for line in metrics:
-        if line["epoch"] != points[-1]["epoch"]:
+        if line["split"] != "train":
             points.append(state_at(model, line["strides"]) | {"epoch": line["epoch"]})
     return points
 
 
-def striding(run_dir: Path, initial: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-    """Total striding factor and validation accuracy of a run at its start and after every epoch.
+def striding(run_dir: Path, initial: Sequence[Sequence[float]] | None) -> list[dict[str, Any]]:
+    """Total striding factor and accuracy on the `watched_split` of a run, at its start and after every epoch.
 
     Args:
         run_dir: the run directory.
-        initial: (time, mel) stride of each block at the start.
+        initial: (time, mel) stride of each block at the start; None, of a run that began with a trained model: no
+            row of it.
 
     Returns:
         Rows with "epoch" (0: the start), "total_stride": products of the strides of each axis, and
@@ -60,9 +77,11 @@ def striding(run_dir: Path, initial: Sequence[Sequence[float]]) -> list[dict[str
     def products(strides: Sequence[Sequence[float]]) -> list[float]:
         return [math.prod(stride[axis] for stride in strides) for axis in (0, 1)]
 
-    points = [{"epoch": 0, "total_stride": products(initial), "accuracy": None}]
+    points: list[dict[str, Any]] = []
+    if initial is not None:
+        points.append({"epoch": 0, "total_stride": products(initial), "accuracy": None})
     for line in read_metrics(run_dir):
-        if line["split"] == "validation":
+        if line["split"] != "train":
             accuracy = [scores["accuracy"] for scores in line["tasks"].values()]
             points.append(
                 {

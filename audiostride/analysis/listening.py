@@ -127,11 +127,11 @@ def invert(frontend: LogMel, log_mel: Tensor, n_samples: int) -> np.ndarray:
         fmax=settings["f_max"], htk=True, norm=None,
     )  # fmt: skip
     window = len(frontend.window)
-    # librosa centres its frames, ours begin at t * hop: the sound comes out half a window late.
+    # librosa centres its frames, ours begin at t * hop: the sound comes out half a window early.
     # The seed has another name since librosa 1.0.
     seed = "rng" if "rng" in inspect.signature(librosa.griffinlim).parameters else "random_state"
     seeded: dict[str, Any] = {seed: 0}
-    late = librosa.griffinlim(
+    early = librosa.griffinlim(
         magnitude,
         n_iter=48,
         hop_length=frontend.hop_length,
@@ -140,7 +140,7 @@ def invert(frontend: LogMel, log_mel: Tensor, n_samples: int) -> np.ndarray:
         **seeded,
     )
     sound = np.zeros(n_samples)
-    part = late[: n_samples - window // 2]
+    part = early[: n_samples - window // 2]
     sound[window // 2 : window // 2 + len(part)] = part
     return np.clip(sound, -1, 1).astype(np.float32)
 

@@ -98,12 +98,14 @@ def layer_responses(trunk: SpectrogramTrunk, log_mel: Tensor, frame_rate: float)
     was_training = trunk.training
     trunk.eval()
     steps = _cnn_poolings(trunk, log_mel) if isinstance(trunk, AudioCNN) else _shortcut_poolings(trunk, log_mel)
-    for layer, pool, number, axis, before, after in steps:
-        n = before.shape[2 + axis]
-        modulation = [k * per_bin[AXES[axis]] for k in range(n // 2 + 1)]
-        measured = _measured(pool, before, after, 2 + axis)
-        responses.append(LayerResponse(layer, AXES[axis], modulation, _mask(pool, n, number), measured))
-    trunk.train(was_training)
+    try:
+        for layer, pool, number, axis, before, after in steps:
+            n = before.shape[2 + axis]
+            modulation = [k * per_bin[AXES[axis]] for k in range(n // 2 + 1)]
+            measured = _measured(pool, before, after, 2 + axis)
+            responses.append(LayerResponse(layer, AXES[axis], modulation, _mask(pool, n, number), measured))
+    finally:
+        trunk.train(was_training)
     return responses
 
 

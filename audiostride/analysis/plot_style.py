@@ -83,11 +83,13 @@ def ramp(n: int) -> list[tuple[float, float, float, float]]:
 
 
 def shared_legend(figure: "Figure") -> None:
-    """A legend above all panels that names each label once."""
+    """A legend above all panels that names each label once; none where nothing has a label."""
     named: dict[str, Any] = {}
     for ax in figure.axes:
         handles, labels = ax.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
+    if not named:
+        return
     longest = max(len(label) + 6 for label in named)
     columns = max(1, min(4, round(11 * figure.get_figwidth()) // longest))
     figure.set_figheight(figure.get_figheight() + 0.18 * (-(-len(named) // columns) - 1))

@@ -15,9 +15,9 @@ from ..errors import DataError
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.network import spectrogram_cnn
-from ..training.directory import RECIPE_FILE
+from ..training.directory import RECIPE_FILE, recipe_of
 from .cutoff_plots import cutoff_figure, plane_figure
-from .learning_dynamics import over_training, read_metrics
+from .learning_dynamics import over_training, read_metrics, watched_split
 from .measured_response import ripple_response, takes_ripples
 from .plot_style import svg
 from .result_plots import confusion_figure, spectrogram_figure
@@ -62,15 +62,19 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
     plane = ripple_response(model, progress=progress) if takes_ripples(frontend) else None
     predictions = read_predictions(run_dir)
     each = max(2, _MISTAKES // len(predictions))
+    recipe, watched = recipe_of(run_dir), watched_split(metrics)
+    initial = None if recipe.model.init else model.trunk.settings["strides"]
     return {
         "name": run_dir.resolve().name,
         "model": model,
         "results": results,
-        "lead": _lead(model, results),
+        "lead": _lead(model, results, recipe.train.keep),
         "summary": _summary(model, results, metrics),
         "curves": svg(curves_figure(metrics), "Loss and accuracy over the epochs"),
-        "curve_rows": [line for line in metrics if line["split"] == "validation"],
-        "dynamics": _dynamics(model, metrics) if learned else None,
+        "watched": watched,
+        "keep": recipe.train.keep,
+        "curve_rows": [line for line in metrics if line["split"] == watched],
+        "dynamics": _dynamics(model, metrics, initial) if learned else None,
         "cutoffs": cutoffs,
         "downsampling": model.trunk.settings["downsampling"],
         "cutoff_figure": svg(
@@ -196,7 +200,7 @@ def _classes(column: Sequence[str], predictions: TaskPredictions, labels: Sequen
     return np.array([[label in classes for label in labels] for classes in has])
 
 
-def _lead(model: AudioClassifier, results: dict[str, Any]) -> str:
+def _lead(model: AudioClassifier, results: dict[str, Any], keep: str) -> str:
     """What this is, in a sentence or two."""
     settings = model.trunk.settings
     kinds = {
@@ -208,9 +212,10 @@ def _lead(model: AudioClassifier, results: dict[str, Any]) -> str:
     kind = kinds[settings["downsampling"]].format(smoothness=settings["smoothness"], shared=shared)
     tasks = ", ".join(f"{task} ({len(labels)} classes)" for task, labels in model.labels.items())
     clips = sum(score["n"] for score in results["tasks"].values()) // len(results["tasks"])
+    unseen = "neither training nor the choice of the best epoch has" if keep == "best" else "training has not"
     return (
         f"A mel-spectrogram network {kind}, trained for {tasks}. Scores below are of {clips:,} test clips that "
-        "neither training nor the choice of the best epoch has seen."
+        f"{unseen} seen."
     )
 
 
@@ -233,16 +238,16 @@ def _summary(
     cost = cost_per_second(model).macs
     tiles.append(("multiply-accumulates per second of audio", f"{cost / 1e6:.3g} million", remark))
     tiles.append(("parameters", f"{results['parameters']:,}", settings["downsampling"]))
-    kept = [
-        line["epoch"] for line in metrics if line["split"] == "validation" and line["strides"] == results["strides"]
-    ]
+    kept = [line["epoch"] for line in metrics if line["split"] != "train" and line["strides"] == results["strides"]]
     which = f"; the model is of epoch {kept[0]}" if len(kept) == 1 else ""
     tiles.append(("epochs", str(metrics[-1]["epoch"]), f"{metrics[-1]['step']:,} steps, seed {results['seed']}{which}"))
     return tiles
 
 
-def _dynamics(model: AudioClassifier, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    points = over_training(model, metrics)
+def _dynamics(
+    model: AudioClassifier, metrics: Sequence[dict[str, Any]], initial: Sequence[Sequence[float]] | None
+) -> dict[str, Any]:
+    points = over_training(model, metrics, initial)
     return {
         "figure": svg(dynamics_figure(points), "Strides, cut-offs, striding factor and cost over training"),
         "first": points[0],
@@ -263,7 +268,7 @@ def _task(
     missing = ""
     try:
         clips = task_clips(run_dir, task, progress)
-        number = {name: i for i, name in enumerate(clips.names)}
+        number = {clips.title(i): i for i in range(len(clips))}
         for entry in worst:
             if entry["file"] in number:
                 entry |= _show_clip(clips, number[entry["file"]], model, entry)

@@ -57,7 +57,7 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
 
     Args:
         points: rows with "task", "method", "macs_per_second", "mean" accuracy and its "sd" (or None),
-            as "accuracy" of `compare.compare`.
+            as "accuracy" of `comparison.compare`.
     """
     tasks = list(dict.fromkeys(point["task"] for point in points))
     methods = list(dict.fromkeys(point["method"] for point in points))

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ..data.clips import Clips, Progress
+from ..data.labels import label_numbers
 from ..data.ripples import RATES_HZ, SCALES
 from ..data.sections import RipplesData
 from ..errors import ModelFileError, UsageError
@@ -18,6 +20,7 @@ from ..models.folding import survival
 from ..models.log_mel import LogMel
 from ..models.network import SpectrogramTrunk
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
+from ..training.evaluation import share_correct
 from .measured_response import LayerResponse, layer_responses, noise_log_mel
 
 
@@ -37,6 +40,27 @@ class TaskPredictions(NamedTuple):
     label: list[str]
     logits: np.ndarray
     groups: Sequence[str] = ()
+
+
+def correct_shares(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> list[float]:
+    """How correct each clip is, from 0 to 1; their mean is the accuracy in the run's results.
+
+    Args:
+        predictions: of one task.
+        labels: the classes in order.
+        kind: of the task: "multiclass", "binary" or "multilabel".
+
+    Example:
+        >>> predictions = TaskPredictions(["a", "b"], ["no", "no"], ["no", "yes"], np.array([[1.0, 0.0], [0.0, 3.0]]))
+        >>> correct_shares(predictions, ["no", "yes"], "multiclass")
+        [1.0, 0.0]
+    """
+    if kind == "multiclass":
+        return [float(true == said) for true, said in zip(predictions.truth, predictions.label, strict=True)]
+    # The label is what the thresholds say; the accuracy does not go by them.
+    clips = Clips(predictions.files, {"truth": predictions.truth}, [""] * len(predictions.files))
+    truth = torch.from_numpy(label_numbers(clips, "truth", labels, kind))
+    return share_correct(torch.from_numpy(predictions.logits), truth, kind).tolist()
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:

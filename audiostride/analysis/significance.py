@@ -26,14 +26,14 @@ RESAMPLES = 10_000
 
 
 def paired_difference(
-    first: Sequence[tuple[int, Mapping[str, bool]]],
-    second: Sequence[tuple[int, Mapping[str, bool]]],
+    first: Sequence[tuple[int, Mapping[str, float]]],
+    second: Sequence[tuple[int, Mapping[str, float]]],
     groups: Mapping[str, str] | None = None,
 ) -> dict[str, Any] | None:
     """Difference of two methods' accuracy over the clips and seeds that both have, with its 95 % interval.
 
     Args:
-        first: for each run its seed, and for each test clip whether it is classified correctly.
+        first: for each run its seed, and for each test clip how correct it is, from 0 to 1.
         second: the same of the other method.
         groups: what each clip belongs to (speaker, instrument, recording); None: each is a group of its own.
 

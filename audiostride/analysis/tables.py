@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from .finished_runs import flatten
 from .significance import is_significant
+from .wording import mean_and_sd
 
 _METRICS = {"auc": "Area under the ROC curve", "mean_average_precision": "Mean average precision"}
 _TEX = {character: "\\" + character for character in "_%&#{}$"} | {
@@ -219,8 +220,9 @@ def _cost_cell(row: Mapping[str, Any] | None) -> Cell:
 def _cutoff_cells(row: Mapping[str, Any]) -> list[Cell]:
     digits = 1 if row["axis"] == "time" else 3
     texts = [row["data"], row["method"], row["axis"], _mean_sd(row["stride"], row["stride_sd"], 2)]
-    texts += [f"{row['minus_6db']:.{digits}f}", _mean_sd(row["paper"], row["paper_sd"], digits)]
-    texts += [_mean_sd(row["total_stride"], row["total_stride_sd"], 1), f"{row['initial_total_stride']:g}"]
+    texts += [f"{row['minus_6db']:.{digits}f}", mean_and_sd(row["paper"], row["paper_sd"], digits)]
+    initial = row["initial_total_stride"]
+    texts += [_mean_sd(row["total_stride"], row["total_stride_sd"], 1), "-" if initial is None else f"{initial:g}"]
     return [*(Cell(text) for text in texts), _cost_cell(row)]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..models.cutoffs import AXES
+from .learning_dynamics import watched_split
 from .plot_style import PALETTE, new_figure, ramp, shared_legend, styled
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 @styled
 def curves_figure(metrics: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Loss and accuracy of every task over the epochs; training dashed, validation full.
+    """Loss and accuracy of every task over the epochs; training dashed, the split that was held out full.
 
     Args:
         metrics: the lines of `metrics.jsonl`.
@@ -21,7 +22,7 @@ def curves_figure(metrics: Sequence[Mapping[str, Any]]) -> "Figure":
     tasks = list(metrics[0]["tasks"])
     for ax, what, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
         for i, task in enumerate(tasks):
-            for split, style in (("train", "--"), ("validation", "-")):
+            for split, style in (("train", "--"), (watched_split(metrics), "-")):
                 points = [
                     (line["epoch"], scale * line["tasks"][task][what])
                     for line in metrics
@@ -42,7 +43,7 @@ def dynamics_figure(dynamics: Sequence[Mapping[str, Any]]) -> "Figure":
     """Strides, first and last cut-off, total striding factor and MACs over training.
 
     Args:
-        dynamics: from `dynamics.over_training`.
+        dynamics: from `learning_dynamics.over_training`.
 
     Source:
         Riad et al. 2022, Fig. 3.
@@ -84,7 +85,7 @@ def striding_figure(runs: Sequence[Mapping[str, Any]]) -> "Figure":
     Args:
         runs: "data", "method", "seed" and "points" of each, a row of panels for each data. Points are
             rows with "epoch", "total_stride" (time, mel) and "accuracy" on the validation clips (None
-            where it is not known), as `dynamics.striding` makes.
+            where it is not known), as `learning_dynamics.striding` makes.
 
     Source:
         Riad et al. 2022, Section 3.3 and Fig. 3: equivalence classes of strides.

@@ -21,7 +21,7 @@ Overrides = Annotated[
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A directory that `train` made.")]
 Model = Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run directory, or hf-hub:USER/NAME.")]
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Files, folders, patterns; - is WAV or PCM on stdin.")
+    list[str], typer.Argument(metavar="INPUT...", help="Files, folders, patterns; - is a sound on stdin.")
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that decode audio.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows the model sees at once.")]

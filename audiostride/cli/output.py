@@ -10,9 +10,9 @@ def print_table(renderable: Any) -> None:
     """Print something that rich renders, 120 columns wide where stdout is no terminal."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a class may be called [noise]
     if not console.is_terminal:
-        console = Console(width=120)
+        console.width = 120
     console.print(renderable)
 
 

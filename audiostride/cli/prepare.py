@@ -24,8 +24,11 @@ def recipes(
 
       audiostride recipes speech_commands --out mine.yaml
     """
+    from ..errors import UsageError
     from ..training.shipped import copy_recipe, shipped_recipes, summary_of
 
+    if out is not None and name is None:
+        raise UsageError("--out is where one recipe goes; name it")
     if name is not None:
         typer.echo(str(copy_recipe(name, out or Path(f"{name}.yaml"))))
         return

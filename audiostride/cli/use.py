@@ -61,7 +61,7 @@ def predict(
 
       arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
     """
-    _check_options(inputs, top_k, as_csv, as_json, out, label_format, resume, stream, overlap)
+    _check_options(inputs, top_k, as_csv, as_json, out, label_format, resume, stream, pcm_rate, overlap)
     from ..data.sounds import STDIN, find_sounds
     from ..inference.embedding import open_sounds
     from ..inference.predict import predict_sounds, stream_latency_ms
@@ -124,6 +124,7 @@ def _check_options(
     label_format: LabelFormat | None,
     resume: bool,
     stream: bool,
+    pcm_rate: int | None,
     overlap: float,
 ) -> None:
     """Refuse options of `predict` that do not go together."""
@@ -137,6 +138,8 @@ def _check_options(
         raise UsageError("--overlap: label files join windows that follow each other; leave it out with --format")
     if resume and out is None:
         raise UsageError("--resume continues a file; name it with --out")
+    if pcm_rate and "-" not in inputs:
+        raise UsageError("--pcm-rate is the rate of samples on stdin; its input is -")
     if stream and (inputs != ["-"] or out):
         raise UsageError("--stream reads stdin and prints: its only input is -, without --out")
 
@@ -242,6 +245,8 @@ def export(
     if out is None and run_dir.startswith(HUB_PREFIX):
         raise UsageError(f"{run_dir}: is on the hub and no folder to write to; give --out FILE")
     model = load(run_dir)
+    if out is None and not Path(run_dir).is_dir():
+        raise UsageError(f"{run_dir}: comes with the package and is no folder to write to; give --out FILE")
     with ProgressDisplay() as display:
         windows = check_windows(run_dir, model, clips, display.progress)
         check = export_model(

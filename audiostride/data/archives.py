@@ -48,7 +48,8 @@ def read_archives(
     if folder.exists() and not (folder / _STATE).exists():
         return LAYOUTS[layout](folder)
     if not archives:
-        raise DataError(f"{folder}: no such folder, and no archives to make it from are given")
+        what = "is not complete" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}, and {key}.archives names nothing to make it from")
     state = folder / _STATE
     state.mkdir(parents=True, exist_ok=True)  # first of all: a half unpacked folder must not look like a user's
     with exclusive(state / "lock"):

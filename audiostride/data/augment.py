@@ -225,8 +225,12 @@ class OnTensor:
     def __call__(self, value, rng):
         tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         seed, numpy_state = int(rng.integers(2**32)), np.random.get_state()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        # A worker, whose waveforms are on the CPU, must not touch the GPU that its parent has opened.
+        devices = [tensor.device] if tensor.is_cuda else []
+        with torch.random.fork_rng(devices):
+            torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed(seed)
             np.random.seed(seed)
             try:
                 changed = self.transform(tensor)

@@ -171,9 +171,11 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
                 return
             reason = "the connection broke off"
         except urllib.error.HTTPError as error:
-            if error.code == 416 and before:  # nothing is left to fetch, or it is another file now
-                part.unlink()
-                before = 0
+            if error.code == 416 and before:  # nothing lies behind what there is
+                if error.headers.get("Content-Range") == f"bytes */{before}":
+                    return  # all of it is there: the process was killed before it could say so
+                part.unlink()  # it was another file's
+                continue
             reason = f"HTTP {error.code} {error.reason}"
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__

@@ -7,6 +7,7 @@ decoded by us.
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -116,7 +117,9 @@ def read_hub(
         tables.append(part.select_columns([audio]))
     if not places:
         raise DataError(f"{path}: holds no rows")
-    return HubClips(table.names, dict(table.columns), table.splits, tables=tables, rows=np.array(places, np.int64))
+    return HubClips(
+        table.unique_names(), dict(table.columns), table.splits, tables=tables, rows=np.array(places, np.int64)
+    )
 
 
 class _Table:
@@ -137,6 +140,20 @@ class _Table:
             self.columns.setdefault(name, Texts("" for _ in range(before))).extend(_as_text(column, features[name]))
         for filled in self.columns.values():
             filled.extend("" for _ in range(len(self.names) - len(filled)))
+
+    def unique_names(self) -> Texts:
+        """The names, repeated ones with a number: parquet keeps no folders, which told them apart."""
+        hashes = np.fromiter(map(hash, self.names), np.int64, len(self.names))
+        values, counts = np.unique(hashes, return_counts=True)
+        if len(values) == len(hashes):
+            return self.names
+        repeated, seen = set(values[counts > 1].tolist()), Counter[str]()
+        unique = Texts()
+        for name, number in zip(self.names, hashes.tolist(), strict=True):
+            if number in repeated:
+                seen[name] += 1
+            unique.append(f"{name} ({seen[name]})" if seen[name] > 1 else name)
+        return unique
 
 
 class _RowGroups:
@@ -194,7 +211,7 @@ def _stream(
         raise DataError(f"{path}: holds no rows")
     spots = np.array(places, np.int64)
     return StreamedClips(
-        table.names, dict(table.columns), table.splits, blocks=Blocks(fetch), places=spots, versions=versions
+        table.unique_names(), dict(table.columns), table.splits, blocks=Blocks(fetch), places=spots, versions=versions
     )
 
 

@@ -128,26 +128,25 @@ def colours(clips: Clips, rows: Sequence[int] | np.ndarray, resolution: int) -> 
     return Colours(some.mean((0, 1, 2)).tolist(), np.maximum(some.std((0, 1, 2)), 1e-3).tolist())
 
 
-def read_images(path: str | Path, crop: str = "padded") -> ImageClips:
+def read_images(path: str | Path, crop: str = "padded", key: str = "tasks.label.data") -> ImageClips:
     """The images of a folder, with the label column "label" and the splits "train" and "test".
 
     Args:
         path: a folder with ``train*.parquet`` and ``test*.parquet`` (columns `image` or `img`, and
             `label`, `labels` or `fine_label`, as on the Hugging Face hub), or with ``train/CLASS/*`` and
-            ``test/CLASS/*`` (or ``val``).
+            ``test/CLASS/*``. Where there is no test, ``val`` or ``validation`` is.
         crop: see `ImageClips`.
+        key: what the reader of an error sets `.path` of.
 
     Raises:
         UsageError: if the package pillow is missing.
-        DataError: if a split, a column or a class is missing.
+        DataError: if a split, a column or a class is missing, an image has no class, or a file is damaged.
     """
     if find_spec("PIL") is None:
         raise UsageError("images need the package pillow: pip install 'audiostride[images]'")
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; set tasks.label.data.path to one with parquet files or train/CLASS/*.png"
-        )
+        raise DataError(f"{folder}: no such folder; set {key}.path to one with parquet files or train/CLASS/*.png")
     parquet = bool(list(folder.rglob("*.parquet")))
     parts = [_read_parquet(folder, names) if parquet else _read_folder(folder, names) for names in _SPLITS.values()]
     classes = [set(part.labels) for part in parts]
@@ -240,21 +239,31 @@ def _read_parquet(folder: Path, splits: Sequence[str]) -> _Part:
     except ImportError as error:
         raise UsageError("parquet files need the package datasets: pip install datasets") from error
 
-    files = sorted(str(f) for f in folder.rglob("*.parquet") if f.stem.startswith(tuple(splits)))
+    found = {split: sorted(str(f) for f in folder.rglob("*.parquet") if f.stem.startswith(split)) for split in splits}
+    files = next(filter(None, found.values()), [])
     if not files:
         raise DataError(f"{folder}: has no {splits[0]}*.parquet")
     datasets.disable_progress_bars()
-    table = datasets.Dataset.from_parquet(files, keep_in_memory=True)
+    try:
+        table = datasets.Dataset.from_parquet(files, keep_in_memory=True)
+    except Exception as error:  # datasets and arrow raise dozens of kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{files[0]}: cannot be read as images in parquet ({reason})") from error
     image = next((c for c in ("image", "img") if c in table.column_names), None)
     label = next((c for c in ("label", "labels", "fine_label") if c in table.column_names), None)
     if image is None or label is None:
         raise DataError(f"{files[0]}: has no image and label column, only {', '.join(table.column_names)}")
     rows = table.cast_column(image, datasets.Image(decode=False))
-    names = getattr(table.features[label], "names", None)
-    labels = [names[number] if names else str(number) for number in table[label]]
-    contents = [cell["bytes"] for cell in rows[image]]
+    classes = getattr(table.features[label], "names", None)
     where = Path(files[0]).name if len(files) == 1 else f"{folder.name}/{splits[0]}*.parquet"
-    return _Part(contents, [f"{where}, row {i}" for i in range(len(contents))], labels)
+    names = [f"{where}, row {i}" for i in range(len(table))]
+    contents = [cell and cell["bytes"] for cell in rows[image]]
+    for name, number, content in zip(names, table[label], contents, strict=True):
+        if number is None or number == -1:  # -1: a test split whose labels are kept back
+            raise DataError(f"{name}: has no class")
+        if content is None:
+            raise DataError(f"{name}: has no image")
+    return _Part(contents, names, [classes[number] if classes else str(number) for number in table[label]])
 
 
 def _read_folder(folder: Path, splits: Sequence[str]) -> _Part:

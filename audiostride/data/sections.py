@@ -194,7 +194,7 @@ class ImagesData(DataSection):
         """
         from .images import read_images
 
-        return read_images(self.path, self.crop)
+        return read_images(self.path, self.crop, key)
 
 
 class TaskSection(Section):

@@ -7,6 +7,7 @@ among workers and machines are as exact as with files, and nothing but the table
 
 import contextlib
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -308,16 +309,16 @@ def _index(url: str) -> tuple[str, list[Member]]:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 return version, [Member(*member) for member in json.loads(kept.read_text(encoding="utf-8"))]
             members = list(_clips_of(url, BoundedTar(response), length or 1 << 62))
-    except tarfile.TarError as error:
-        raise DataError(f"{url}: is not a plain tar file, or broke off ({error})") from error
     except urllib.error.HTTPError as error:
         raise DataError(f"{url}: HTTP {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", "") or error
         raise DataError(
             f"{url}: cannot be reached ({reason}). Download the shards on a machine with a network and give their "
             "folder as the path"
         ) from error
+    except UNSOUND as error:
+        raise DataError(f"{url}: is not a plain tar file, or broke off ({error})") from error
     with contextlib.suppress(OSError):  # without a place to keep it the next run reads the headers again
         kept.parent.mkdir(parents=True, exist_ok=True)
         replace_file(kept, json.dumps(members))

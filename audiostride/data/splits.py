@@ -20,15 +20,15 @@ def assign_splits(
 ) -> list[str]:
     """Split of each clip: the data set's own where it has one, else drawn by a seeded hash.
 
-    Without any split 10 % become the test set. Without a validation set `validation_fraction` of
-    the rest is held out. All clips of a group fall on one side, and every label is split in the
+    Without any split 10 % become the test set. Without a validation set `validation_fraction` of the clips that are
+    not the data set's own test is held out. All clips of a group fall on one side, and every label is split in the
     same proportion.
 
     Args:
         clips: the clips; `clips.splits` is "" where nothing is assigned.
         stratify: a label for each clip, to be evenly represented.
         seed: another seed draws another split.
-        validation_fraction: share of the training clips (before the split) in [0, 1); 0: no validation set.
+        validation_fraction: share of the clips before a test set is drawn, in [0, 1); 0: no validation set.
         group: column whose equal values must stay together (speaker, recording); None: each clip alone.
 
     Returns:
@@ -44,10 +44,11 @@ def assign_splits(
         {'train': 80, 'validation': 10, 'test': 10}
     """
     groups = clips.names if group is None else clips.column(group)
-    splits = np.array([split or "train" for split in clips.splits], dtype="<U10")
-    strangers = sorted(set(splits.tolist()) - {"train", "validation", "test"})
+    own = [split or "train" for split in clips.splits]
+    strangers = sorted(set(own) - {"train", "validation", "test"})
     if strangers:
         raise DataError(f"the data has splits named {', '.join(strangers)}; say with the key splits which is for what")
+    splits = np.array(own, dtype="<U10")
     n_open = int((splits == "train").sum())
     if "test" not in splits:
         _hold_back(splits, "test", TEST_FRACTION, groups, stratify, seed)

@@ -7,6 +7,7 @@ Clips still have numbers: order, resuming and the division among workers and mac
 """
 
 import contextlib
+import http.client
 import io
 import os
 import shutil
@@ -188,7 +189,7 @@ def read_range(url: str, first: int, last: int) -> bytes:
             reason = f"HTTP {error.code} {error.reason}"
             if error.code < 500:
                 break
-        except (OSError, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
     raise DataError(f"{url}: cannot be streamed ({reason})")
 

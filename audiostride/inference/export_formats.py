@@ -23,7 +23,7 @@ def run_exported(path: Path, format: Format) -> Callable[[np.ndarray], list[np.n
     if format == "onnx":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(path, _one_thread(onnxruntime), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, _session_options(onnxruntime), providers=["CPUExecutionProvider"])
         return lambda x: session.run(None, {"sound": x})
     from executorch.runtime import Runtime
 
@@ -34,7 +34,7 @@ def run_exported(path: Path, format: Format) -> Callable[[np.ndarray], list[np.n
     ]
 
 
-def _one_thread(onnxruntime: Any) -> Any:
+def _session_options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3

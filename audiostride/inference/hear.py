@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelFileError
 from ..models.classifier import AudioClassifier, load
+from ..models.pretrained import pretrained_names
 from ..windows import split_windows
 
 SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)
@@ -40,14 +41,16 @@ class HearModel(nn.Module):
 
 
 def load_model(model_file_path: str = "") -> HearModel:
-    """Load a run directory, or "hf-hub:user/name".
+    """Load a run directory, "hf-hub:user/name" or a model that comes with the package.
 
     Raises:
-        ModelFileError: if there is no such model (audiostride has no weights of its own), or it takes
-            audio at a rate that HEAR's kit does not offer.
+        ModelFileError: if there is no such model, or it takes audio at a rate that HEAR's kit does not offer.
     """
     if not model_file_path:
-        raise ModelFileError("audiostride.inference.hear has no weights of its own; give load_model a run directory")
+        raise ModelFileError(
+            "audiostride.inference.hear takes no model by default; give load_model a run directory, or "
+            f"{', '.join(pretrained_names())}, which comes with the package"
+        )
     model = HearModel(load(model_file_path))
     if model.sample_rate not in SAMPLE_RATES:
         rates = ", ".join(map(str, SAMPLE_RATES))

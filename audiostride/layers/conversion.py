@@ -203,5 +203,8 @@ def _growth(op: Any) -> tuple[int, ...]:
     n = n_axes(op)
     if isinstance(op, AVG_POOLS):
         return (0,) * n
-    kernel, padding, dilation = per_axis(op.kernel_size, n), per_axis(op.padding, n), per_axis(op.dilation, n)
+    kernel, dilation = per_axis(op.kernel_size, n), per_axis(op.dilation, n)
+    if op.padding == "same":
+        return (0,) * n
+    padding = per_axis(0 if op.padding == "valid" else op.padding, n)
     return tuple(2 * p - d * (k - 1) for k, p, d in zip(kernel, padding, dilation, strict=True))

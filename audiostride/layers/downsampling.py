@@ -51,6 +51,10 @@ class SpectralPool(SpectralDownsampling):
         super().__init__(len(strides), aliasing, as_published)
         self.stride = strides
 
+    def strides(self) -> list[float]:
+        """Stride of each axis."""
+        return list(self.stride)
+
     def extra_repr(self) -> str:
         return f"stride={self.stride}" + self.options_repr()
 

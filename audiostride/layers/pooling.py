@@ -107,8 +107,8 @@ class SpectralDownsampling(nn.Module):
     def freeze_strides(self) -> None:
         """Turn what is learned into constants, for inference: cached matrices, nothing left to read or learn.
 
-        The parameters become buffers of the same names, so a saved state still fits. There is no way
-        back but to load the model anew.
+        The parameters become buffers of the same names. Load weights before: what is loaded into these buffers has no
+        effect. There is no way back but to load the model anew.
 
         Example:
             >>> from audiostride import DiffStride

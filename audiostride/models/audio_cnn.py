@@ -82,10 +82,8 @@ class SeparableBlock(nn.Module):
 
     def strides(self) -> list[float]:
         """Current (time, mel) stride, learned or fixed."""
-        if isinstance(self.pool, DiffStride):
+        if self.pool is not None:
             return self.pool.strides()
-        if isinstance(self.pool, SpectralPool):
-            return list(self.pool.stride)
         return [float(self.time_conv.conv.stride[0]), float(self.mel_conv.conv.stride[1])]
 
     def output_lengths(self, time: int, mel: int) -> tuple[int, int]:

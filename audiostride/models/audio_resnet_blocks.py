@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride
 from ..layers.strided_conv import StridedConv
 from .audio_cnn import Downsampling, make_pool
 from .residual_block import whole_strides
@@ -66,7 +65,7 @@ class DownsamplingBlock(nn.Module):
         """Current (time, mel) stride."""
         if self.pool is None:
             return [float(s) for s in self.conv_stride]
-        return self.by_axis(self.pool.strides() if isinstance(self.pool, DiffStride) else self.pool.stride, 1.0)
+        return self.by_axis(self.pool.strides(), 1.0)
 
     def aliasing(self) -> list[float]:
         """Current (time, mel) aliasing, 0 where nothing is pooled."""

@@ -31,6 +31,7 @@ from .image_frontend import ImageFrontend
 from .log_mel import LogMel
 from .model_card import model_card
 from .network import AudioNetwork, Frontend, Trunk
+from .prediction import KINDS
 from .pretrained import FOLDER, pretrained_names
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
@@ -53,8 +54,6 @@ TRUNKS: dict[str, type[Trunk]] = {
     "custom": CustomTrunk,
 }
 """Trunk classes by their name in recipes and in `config.json`."""
-
-KINDS = ("multiclass", "binary", "multilabel")
 
 
 class AudioClassifier(AudioNetwork, ModelHubMixin):

@@ -1,6 +1,5 @@
 """`ConvertedTrunk`: a network of `image_nets` whose downsampling is strided, spectral or learned."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -104,10 +103,7 @@ class ConvertedTrunk(nn.Module):
 
     def strides(self) -> list[list[float]]:
         """Current (height, width) stride of each place, learned or fixed."""
-        pools: Sequence[nn.Module] = [m for m in self.net.modules() if isinstance(m, (DiffStride, SpectralPool))]
-        if not pools:
-            return self._fixed
-        return [pool.strides() if isinstance(pool, DiffStride) else list(pool.stride) for pool in pools]  # type: ignore[arg-type]
+        return [m.strides() for m in self.net.modules() if isinstance(m, DiffStride | SpectralPool)] or self._fixed
 
     def aliasing(self) -> list[list[Alpha]] | None:
         """Current aliasing of each axis of each place; None: none is learned."""

@@ -8,7 +8,13 @@ import contextlib
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from ..errors import ModelFileError
 from .files import CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
@@ -64,6 +70,8 @@ def download(
         raise ModelFileError(
             f"{model_id}: the hub has no such model, or it is private and needs `hf auth login`"
         ) from error
+    except LocalEntryNotFoundError as error:  # an EntryNotFoundError, too
+        raise ModelFileError(f"{model_id}: cannot be fetched from the hub: {error}") from error
     except EntryNotFoundError as error:
         raise ModelFileError(f"{model_id}: holds no audiostride model: {error}") from error
     except (HfHubHTTPError, OSError) as error:

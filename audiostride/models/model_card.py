@@ -5,7 +5,8 @@ import json
 from .cost import cost_per_second
 from .custom import CustomFrontend, CustomTrunk
 from .cutoffs import model_cutoffs, why_no_cutoffs
-from .network import AudioNetwork
+from .image_frontend import ImageFrontend
+from .network import AudioNetwork, Frontend
 
 
 def model_card(
@@ -30,18 +31,20 @@ def model_card(
         ('library_name: audiostride', True)
     """
     cost = cost_per_second(model)
+    of_images = isinstance(model.frontend, ImageFrontend)
+    kind = "image" if of_images else "audio"
     tests = {task: score for task, score in (model.results or {}).get("tasks", {}).items() if task in model.labels}
     lines = [
         "---",
         "library_name: audiostride",
-        "pipeline_tag: audio-classification",
-        "tags: [audio-classification, diffstride]",
+        f"pipeline_tag: {kind}-classification",
+        f"tags: [{kind}-classification, diffstride]",
         *([f"license: {license}"] if license else []),
         "---",
         "",
-        f"# {(model_id or 'audio classifier').rpartition('/')[2]}",
+        f"# {(model_id or kind + ' classifier').rpartition('/')[2]}",
         "",
-        f"An audio classifier of {_plural(len(model.labels), 'task')}, made with audiostride: "
+        f"An {kind} classifier of {_plural(len(model.labels), 'task')}, made with audiostride: "
         f"{_parts(model)}, a linear head per task.",
         "",
         "| task | classes |",
@@ -64,7 +67,7 @@ def model_card(
         "",
         "## Cost",
         "",
-        f"{cost.macs / 1e6:.1f} million multiply-accumulates per second of audio, "
+        f"{cost.macs / 1e6:.1f} million multiply-accumulates per {'image' if of_images else 'second of audio'}, "
         f"{sum(p.numel() for p in model.parameters()):,} parameters.",
         "",
         *([] if why_no_cutoffs(model) else _cutoffs(model)),
@@ -72,12 +75,12 @@ def model_card(
         "",
         *_own_classes(model),
         "```python",
+        *(["import torch"] if of_images else []),
         "import audiostride as au",
         *(["import huggingface_hub"] if _own_classes(model) else []),
         "",
         f"model = {_loading(model, json.dumps(model_id or 'USER/NAME'))}",
-        f"waveform = au.read_audio('sound.wav', {model.frontend.sample_rate})",
-        f"print(model.predict(waveform, {model.frontend.sample_rate}))",
+        *_using(model.frontend),
         "```",
         "",
         "## Licence",
@@ -110,6 +113,18 @@ def _cutoffs(model: AudioNetwork) -> list[str]:
         in_units = f"{cutoff:.1f} Hz" if row.axis == "time" else f"{cutoff:.3f} cycles per mel band"
         lines.append(f"| {row.layer} | {row.axis} | {row.stride:.2f} | {in_units} |")
     return [*lines, ""]
+
+
+def _using(frontend: Frontend) -> list[str]:
+    """Lines of Python that put a question to the model."""
+    if isinstance(frontend, ImageFrontend):
+        shape = f"({frontend.size}, {frontend.size}, 3)"
+        return [
+            f"image = torch.zeros{shape}.byte()  # yours, values from 0 to 255",
+            "print(model(image[None]))  # logits",
+        ]
+    rate = frontend.sample_rate
+    return [f"waveform = au.read_audio('sound.wav', {rate})", f"print(model.predict(waveform, {rate}))"]
 
 
 def _own_classes(model: AudioNetwork) -> list[str]:

@@ -18,7 +18,7 @@ from .converted import ConvertedTrunk
 from .custom import CustomFrontend, CustomTrunk
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
-from .prediction import Prediction, probabilities
+from .prediction import KINDS, Prediction, probabilities
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 
@@ -35,7 +35,7 @@ _WINDOWS_AT_ONCE = 64
 class AudioNetwork(nn.Module):
     """Waveform in, logits of every task out.
 
-    Through `huggingface_hub`'s mixin it has `from_pretrained`, `save_pretrained` and `push_to_hub`.
+    `classifier.AudioClassifier` adds its files.
 
     Args:
         frontend: `LogMel`, `RawWaveform` before a `WaveCNN`, `ImageFrontend` before a `ResNet` of three channels, or
@@ -49,7 +49,7 @@ class AudioNetwork(nn.Module):
         labels: the class labels of each task.
         kinds: the kind of each task.
         thresholds: for binary and multilabel tasks the probability from which on a class counts as
-            present, found on validation clips, see `evaluate.best_thresholds`.
+            present, found on validation clips, see `evaluation.best_thresholds`.
         frozen: whether the trunk is frozen, see `freeze`.
         results: what `results.json` says of a loaded model (scores, cost, strides), else None.
 
@@ -99,7 +99,8 @@ class AudioNetwork(nn.Module):
             kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
 
         Raises:
-            ValueError: if there is no task or a task has no class, or a number alone meets several tasks.
+            ValueError: if there is no task, a task has no class or an unknown kind, or a number alone meets several
+                tasks.
 
         Example:
             >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": ["no", "yes"]})
@@ -111,16 +112,19 @@ class AudioNetwork(nn.Module):
             if len(self.labels) != 1:
                 raise ValueError(f"there are several tasks, {', '.join(self.labels)}; give {{task: n_classes}}")
             heads = dict.fromkeys(self.labels, heads)
-        self.labels = {
+        names = {
             task: [str(i) for i in range(labels)] if isinstance(labels, int) else list(labels)
             for task, labels in heads.items()
         }
-        if not self.labels or not all(self.labels.values()):
-            raise ValueError(f"every task needs at least one class, got {self.labels}")
-        for task in self.labels:
+        if not names or not all(names.values()):
+            raise ValueError(f"every task needs at least one class, got {names}")
+        for task in names:
             if not task or "." in task or hasattr(nn.ModuleDict(), task):
                 raise ValueError(f"a task cannot be named {task!r}: it is empty, has a dot or is a word of torch's own")
-        self.kinds = {task: (kinds or {}).get(task, "multiclass") for task in self.labels}
+        for task, kind in (kinds or {}).items():
+            if task not in names or kind not in KINDS:
+                raise ValueError(f"kinds: {task!r} as {kind!r}: tasks are {', '.join(names)}, kinds {', '.join(KINDS)}")
+        self.labels, self.kinds = names, {task: (kinds or {}).get(task, "multiclass") for task in names}
         self.thresholds: dict[str, list[float]] = {}
         linear = {task: nn.Linear(self.trunk.num_features, len(labels)) for task, labels in self.labels.items()}
         self.heads = nn.ModuleDict(linear).to(self.frontend.window.device)

@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+KINDS = ("multiclass", "binary", "multilabel")
+"""Of a task: one class of several a clip, one of two, or any number of them."""
+
 
 class Prediction(NamedTuple):
     """What the classifier says of one clip for one task.

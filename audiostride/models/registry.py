@@ -67,7 +67,7 @@ def create_model(
     *,
     heads: Mapping[str, int | Sequence[str]],
     frontend: Frontend | None = None,
-    window_s: float = 1.0,
+    window_s: float | None = None,
     **settings: Any,
 ) -> AudioClassifier:
     """Make a registered model.
@@ -79,11 +79,11 @@ def create_model(
             from there, with new heads.
         heads: for each task its class labels in order, or their number.
         frontend: None for `LogMel()`, and for `RawWaveform(8000)` before a `WaveCNN`.
-        window_s: length of the windows it classifies, in seconds.
+        window_s: length of the windows it classifies, in seconds; None: 1 s, or that of the pretrained model.
         settings: settings of the trunk that differ from the registered ones.
 
     Raises:
-        ValueError: if there is no such model, a setting does not fit, or the pretrained trunk is another one.
+        ValueError: if there is no such model, a setting does not fit, or the pretrained model is another one.
         ModelFileError: if the pretrained model cannot be read.
 
     Example:
@@ -93,8 +93,8 @@ def create_model(
     """
     if name not in MODELS:
         near = get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no model {name!r}{hint} list_models() names them all")
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"there is no model {name!r}; {hint}list_models() names them all")
     trunk_name, registered = MODELS[name]
     try:
         trunk = TRUNKS[trunk_name](**(registered | settings))
@@ -102,7 +102,7 @@ def create_model(
         raise ValueError(f"{name}: {str(error).rpartition('() ')[2]}") from error
     if pretrained is False:
         default = RawWaveform(8000) if isinstance(trunk, WaveCNN) else LogMel()
-        return AudioClassifier(frontend or default, trunk, heads, window_s)
+        return AudioClassifier(frontend or default, trunk, heads, 1.0 if window_s is None else window_s)
     if pretrained is True and name not in pretrained_names():
         raise ValueError(
             f"no weights come with {name}, they do with {', '.join(pretrained_names())}; "
@@ -113,5 +113,7 @@ def create_model(
         raise ValueError(f"{pretrained} is not {name}: its trunk has {model.trunk.settings}, not {trunk.settings}")
     if frontend is not None and frontend.settings != model.frontend.settings:
         raise ValueError(f"{pretrained} was trained on the frontend {model.frontend.settings}; leave frontend out")
+    if window_s is not None and window_s != model.window_s:
+        raise ValueError(f"{pretrained} was trained on windows of {model.window_s:g} s; leave window_s out")
     model.reset_classifier(heads)
     return model

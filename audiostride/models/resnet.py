@@ -273,4 +273,4 @@ def _check(downsampling: str, channels: Sequence, blocks: Sequence, strides: Seq
 def _stride_of(pool: DiffStride | SpectralPool | nn.Identity, conv: nn.Conv2d) -> list[float]:
     if isinstance(pool, nn.Identity):
         return [float(s) for s in conv.stride]
-    return pool.strides() if isinstance(pool, DiffStride) else list(pool.stride)
+    return pool.strides()

@@ -15,7 +15,6 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride
 from ..layers.pooling import Alpha
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing
@@ -100,7 +99,7 @@ class WaveBlock(nn.Module):
         """Current stride, learned or fixed."""
         if isinstance(self.pool, nn.Identity):
             return float(self.conv.conv.stride[0])
-        return self.pool.strides()[0] if isinstance(self.pool, DiffStride) else self.pool.stride[0]
+        return self.pool.strides()[0]
 
     def output_length(self, n: int) -> int:
         """Length that an input of `n` samples becomes."""

@@ -51,7 +51,7 @@ def plan_crossval(
         raise UsageError(f"{recipe}: has a sweep; set sweep={{}}, and cross-validate one setting at a time")
     planned = []
     for value in fold_names(loaded.tasks, column, n_folds, loaded.seed, progress):
-        tree = loaded.model_dump()
+        tree = loaded.model_dump(exclude_unset=True)  # a key counts as set where the recipe sets it
         for task in tree["tasks"].values():
             task["data"]["test_fold"] = {"column": column, "n_folds": n_folds, "value": value}
         planned.append(Planned(out / f"fold-{plain_name(value)}", Recipe.model_validate(tree)))

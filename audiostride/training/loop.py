@@ -332,8 +332,8 @@ def _epoch_records(
     state = {
         "epoch": run.epoch + 1,
         "step": run.step,
-        "strides": run.model.trunk.strides(),
-        **({"aliasing": aliasing} if (aliasing := run.model.trunk.aliasing()) else {}),
+        "strides": run.judged.trunk.strides(),
+        **({"aliasing": aliasing} if (aliasing := run.judged.trunk.aliasing()) else {}),
         "lr": rates["weights"],
         "stride_lr": rates.get("strides"),
         "clips_per_s": clips_per_s,

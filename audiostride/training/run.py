@@ -4,6 +4,7 @@ import json
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -107,38 +108,35 @@ def run(
     if on_start:
         on_start(model, sets, bad_files)
 
-    log = TensorBoardLog(out, model) if is_main() else None
-
-    def log_epoch(record: dict[str, Any]) -> None:
-        if log:
-            log.on_epoch(record)
-        if on_epoch:
-            on_epoch(record)
-
     class_weights = {name: w.to(device) for name, w in make_class_weights(recipe.tasks, sets, labels).items()}
     elsewhere = {"validation_fraction", "teacher", "teacher_weight", "teacher_temperature"}
     settings = recipe.train.model_dump(exclude=elsewhere)
-    train(
-        model,
-        sets,
-        out,
-        **settings,
-        task_weights={name: task.weight for name, task in recipe.tasks.items()},
-        class_weights=class_weights,
-        augmentation=augmentation,
-        teacher=teacher,
-        seed=recipe.seed,
-        resume=resume,
-        allow_inexact=allow_inexact,
-        conditions=conditions(recipe, sets, teacher),
-        assumed=assumed_conditions(recipe),
-        on_step=on_step,
-        on_epoch=log_epoch,
-        notify=notify,
-    )
-    if log:
-        log.close()
+    with closing(TensorBoardLog(out, model)) if is_main() else nullcontext() as log:
 
+        def log_epoch(record: dict[str, Any]) -> None:
+            if log:
+                log.on_epoch(record)
+            if on_epoch:
+                on_epoch(record)
+
+        train(
+            model,
+            sets,
+            out,
+            **settings,
+            task_weights={name: task.weight for name, task in recipe.tasks.items()},
+            class_weights=class_weights,
+            augmentation=augmentation,
+            teacher=teacher,
+            seed=recipe.seed,
+            resume=resume,
+            allow_inexact=allow_inexact,
+            conditions=conditions(recipe, sets, teacher),
+            assumed=assumed_conditions(recipe),
+            on_step=on_step,
+            on_epoch=log_epoch,
+            notify=notify,
+        )
     return _test(recipe, out, sets, device, progress)
 
 

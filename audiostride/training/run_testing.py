@@ -130,7 +130,7 @@ def check_windows(
     Args:
         run_dir: the run directory; its test set is used.
         model: its model.
-        clips: files to use instead, as in `predict.find_sounds`.
+        clips: files to use instead, as in `sounds.find_sounds`.
         progress: called while data is read.
         n: number of clips, spread evenly over the set.
 
@@ -152,7 +152,7 @@ def check_windows(
         sources = [partial(read_audio, name, sample_rate) for name in find_sounds([clips])]
     if not sources:
         raise DataError(f"{run_dir}: its data has no test clips to check the export on; give some with --clips")
-    chosen = sources[:: max(1, len(sources) // n)][:n]
+    chosen = [sources[i] for i in np.linspace(0, len(sources) - 1, min(n, len(sources))).round().astype(int)]
     return torch.stack([split_windows(torch.from_numpy(read()), model.window_length)[0] for read in chosen])
 
 

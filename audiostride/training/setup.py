@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from pydantic import ValidationError
 
 from .. import __version__
 from ..data.augment import Augmentation
@@ -24,7 +25,7 @@ from ..models.custom import CustomFrontend, CustomTrunk, source_digest, try_out
 from ..models.image_frontend import ImageFrontend
 from ..models.network import MAX_WINDOW, Frontend, Trunk
 from ..models.weight_budget import WeightBudget
-from ..sections import defaults
+from ..sections import defaults, explain_all
 from .distillation import Teacher
 from .model_sections import CustomFrontendSection, CustomSection, FrontendSection, ImageFrontendSection
 from .processes import process_count
@@ -76,7 +77,8 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
         The recipe as it is and None, where `model.init` is not set.
 
     Raises:
-        RecipeError: if `model.linear_probe` is set without `model.init`, or the recipe names another window.
+        RecipeError: if `model.linear_probe` is set without `model.init`, the recipe names another window, or the model
+            is none that a recipe can describe beside these tasks (one for images beside sounds).
         ModelFileError: if the model cannot be read.
     """
     init, linear_probe = recipe.model.init, recipe.model.linear_probe
@@ -95,7 +97,11 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
     config = start.config()
     taken = {key: config[key] for key in ("window_s", "frontend")}
     model = config["model"] | {"init": init, "linear_probe": linear_probe}
-    return Recipe.model_validate(recipe.model_dump() | taken | {"model": model}), start
+    try:
+        return Recipe.model_validate(recipe.model_dump() | taken | {"model": model}), start
+    except ValidationError as error:
+        lines = "; ".join(explain_all(error.errors(), Recipe))
+        raise RecipeError(f"model.init: {init} does not fit this recipe: {lines}") from None
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:
