@@ -64,6 +64,7 @@ def styled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of a size in inches, drawn without pyplot and so without a display."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

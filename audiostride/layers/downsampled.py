@@ -35,12 +35,22 @@ class Downsampled(nn.Module):
 
 
 def n_axes(op: nn.Module) -> int:
-    """How many axes a convolution or pooling layer of torch.nn works on."""
+    """How many axes a convolution or pooling layer of torch.nn works on.
+
+    Example:
+        >>> n_axes(nn.Conv1d(1, 1, 3)), n_axes(nn.MaxPool2d(2))
+        (1, 2)
+    """
     return next(n for n in (1, 2, 3) if isinstance(op, (CONVS[n - 1], MAX_POOLS[n - 1], AVG_POOLS[n - 1])))
 
 
 def per_axis(value: Any, n: int) -> tuple[int, ...]:
-    """A setting of such a layer, one number for all axes or one for each, as one for each."""
+    """A setting of such a layer, one number for all axes or one for each, as one for each.
+
+    Example:
+        >>> per_axis(2, 3), per_axis((2, 1), 2)
+        ((2, 2, 2), (2, 1))
+    """
     return tuple(value) if isinstance(value, Iterable) else (value,) * n
 
 

@@ -195,7 +195,13 @@ class TimeBlock(DownsamplingBlock):
 
 
 def averaging(stride: tuple[int, int]) -> nn.Module:
-    """Average over a stride; ceil(N / S) long, as a strided convolution is."""
+    """Average over a stride; ceil(N / S) long, as a strided convolution is.
+
+    Example:
+        >>> import torch
+        >>> averaging((2, 1))(torch.zeros(1, 4, 25, 8)).shape
+        torch.Size([1, 4, 13, 8])
+    """
     return nn.Identity() if max(stride) == 1 else nn.AvgPool2d(stride, ceil_mode=True)
 
 

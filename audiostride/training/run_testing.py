@@ -114,6 +114,13 @@ def confusion_counts(model: AudioClassifier, task: str, logits: Tensor, truth: n
         task: a task whose clips have one class each.
         logits: of the clips, ``(n, n_classes)``.
         truth: class numbers ``(n,)``.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> model = create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]})
+        >>> confusion_counts(model, "word", torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 1]))
+        array([[1, 0],
+               [1, 1]])
     """
     labels = model.labels[task]
     counts = np.zeros((len(labels), len(labels)), np.int64)
@@ -205,7 +212,14 @@ def write_predictions(
 
 
 def true_label(model: AudioClassifier, task: str, numbers: np.ndarray) -> str:
-    """The label of a class number, or the labels of a multilabel task's 0s and 1s, joined by "|"."""
+    """The label of a class number, or the labels of a multilabel task's 0s and 1s, joined by "|".
+
+    Example:
+        >>> from audiostride import create_model
+        >>> model = create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]})
+        >>> true_label(model, "word", np.array(1))
+        'yes'
+    """
     labels = model.labels[task]
     if model.kinds[task] == "multilabel":
         return "|".join(label for label, present in zip(labels, numbers, strict=True) if present)
@@ -213,7 +227,14 @@ def true_label(model: AudioClassifier, task: str, numbers: np.ndarray) -> str:
 
 
 def predicted_label(model: AudioClassifier, task: str, logits: Tensor) -> str:
-    """The label that logits ``(n_classes,)`` stand for; several, or none, of a multilabel task, joined by "|"."""
+    """The label that logits ``(n_classes,)`` stand for; several, or none, of a multilabel task, joined by "|".
+
+    Example:
+        >>> from audiostride import create_model
+        >>> model = create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]})
+        >>> predicted_label(model, "word", torch.tensor([0.0, 1.0]))
+        'yes'
+    """
     labels, kind, thresholds = model.labels[task], model.kinds[task], model.thresholds.get(task)
     if kind == "multiclass" or thresholds is None:
         return labels[int(logits.argmax())]

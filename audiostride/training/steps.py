@@ -174,7 +174,13 @@ def share_of_mean(labels: Tensor, share: float, class_weights: Tensor | None = N
 
 
 def mean_scores(parts: Sequence[Totals]) -> Totals:
-    """Mean loss and accuracy of each task from the sums of all processes."""
+    """Mean loss and accuracy of each task from the sums of all processes.
+
+    Example:
+        >>> first, second = ({"loss": loss, "accuracy": 1.0, "n": 2.0} for loss in (3.0, 1.0))
+        >>> mean_scores([{"word": first}, {"word": second}])
+        {'word': {'loss': 1.0, 'accuracy': 0.5}}
+    """
     n = {task: sum(part[task]["n"] for part in parts if task in part) for part in parts for task in part}
     return {
         task: {key: sum(part[task][key] for part in parts if task in part) / n[task] for key in ("loss", "accuracy")}
