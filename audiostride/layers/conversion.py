@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .downsampled import AVG_POOLS, Downsampled, n_axes, per_axis
-from .downsampling import DiffStride, SpectralPool
+from .downsampling import DiffStride, SpectralPool, make_pool
 from .parallel_branches import Group, find_downsampling
 
 
@@ -112,11 +112,8 @@ def replace_downsampling(
     pools: dict[nn.Module, DiffStride | SpectralPool] = {}
     for group, stride in zip(groups, initial, strict=True):
         _check_sizes(group, ops)
-        pool: DiffStride | SpectralPool = (
-            SpectralPool(stride, aliasing)
-            if kind == "spectral"
-            else DiffStride(stride, smoothness, shared_stride, aliasing=aliasing)
-        )
+        pool = make_pool(kind, stride, smoothness, shared_stride, aliasing)
+        assert pool is not None  # both kinds pool
         pool.to(reference.device).train(model.training)
         pools |= {ops[name]: pool for name in group.layers}
     _swap(model, {op: Downsampled(op, pool).train(op.training) for op, pool in pools.items()})

@@ -8,7 +8,7 @@ Sources: Rippel et al. 2015 (spectral pooling); Riad et al., ICLR 2022 (DiffStri
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from .published import (
 )
 from .spectrum import Crop, diffstride_crop, diffstride_mask, spectral_crop
 from .strided_conv import StridedConv
+
+Downsampling = Literal["strided", "spectral", "diffstride"]
 
 
 class SpectralPool(SpectralDownsampling):
@@ -217,6 +219,36 @@ class DiffStride(SpectralDownsampling):
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
         return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps, self.axis_aliasing(axis, x))
+
+
+def make_pool(
+    downsampling: str,
+    stride: float | Sequence[float] | None,
+    smoothness: float,
+    shared_stride: bool = False,
+    aliasing: Aliasing = None,
+    as_published: bool = False,
+) -> SpectralPool | DiffStride | None:
+    """The pooling layer behind a convolution of any trunk; None where that is strided, or nothing is pooled.
+
+    Args:
+        downsampling: "strided", "spectral" or "diffstride".
+        stride: of each axis, for diffstride the initial one; a number is one axis; None: nothing is pooled.
+        smoothness: DiffStride's ramp width R, in DFT bins.
+        shared_stride: one learned stride for all axes.
+        aliasing: where the learned aliasing starts, see `DiffStride`; None: no aliasing.
+        as_published: pool as the code published with DiffStride does, see `layers.published`.
+
+    Example:
+        >>> make_pool("diffstride", (2, 2), 1.0, aliasing=0.25)
+        DiffStride(stride=[2.0, 2.0], smoothness=1.0, crop=True, aliasing=[0.25, 0.25])
+        >>> make_pool("strided", (2, 2), 1.0)
+    """
+    if downsampling == "strided" or stride is None:
+        return None
+    if downsampling == "spectral":
+        return SpectralPool(stride, aliasing, as_published)
+    return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing, as_published=as_published)
 
 
 def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:

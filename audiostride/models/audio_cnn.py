@@ -1,18 +1,16 @@
 """`AudioCNN`: the separable time/frequency CNN on log-mel spectrograms, with its three kinds of downsampling."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.downsampling import DiffStride, Downsampling, make_pool
 from ..layers.pooling import Aliasing, Alpha
 from ..layers.recomputation import keep_recipe, norm_recomputably
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing, read_strides
-
-Downsampling = Literal["strided", "spectral", "diffstride"]
 
 CHANNELS = (64, 128, 256, 256, 512, 512)
 STRIDES = ((2, 2), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2))
@@ -224,36 +222,6 @@ class AudioCNN(nn.Module):
         for block in self.separable_blocks:
             sizes.append(block.output_lengths(*sizes[-1]))
         return sizes
-
-
-def make_pool(
-    downsampling: str,
-    stride: float | Sequence[float] | None,
-    smoothness: float,
-    shared_stride: bool = False,
-    aliasing: Aliasing = None,
-    as_published: bool = False,
-) -> SpectralPool | DiffStride | None:
-    """The pooling layer behind a convolution of any trunk; None where that is strided, or nothing is pooled.
-
-    Args:
-        downsampling: "strided", "spectral" or "diffstride".
-        stride: of each axis, for diffstride the initial one; a number is one axis; None: nothing is pooled.
-        smoothness: DiffStride's ramp width R, in DFT bins.
-        shared_stride: one learned stride for all axes.
-        aliasing: where the learned aliasing starts, see `DiffStride`; None: no aliasing.
-        as_published: pool as the code published with DiffStride does, see `layers.published`.
-
-    Example:
-        >>> make_pool("diffstride", (2, 2), 1.0, aliasing=0.25)
-        DiffStride(stride=[2.0, 2.0], smoothness=1.0, crop=True, aliasing=[0.25, 0.25])
-        >>> make_pool("strided", (2, 2), 1.0)
-    """
-    if downsampling == "strided" or stride is None:
-        return None
-    if downsampling == "spectral":
-        return SpectralPool(stride, aliasing, as_published)
-    return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing, as_published=as_published)
 
 
 def check_aliasing(downsampling: str, aliasing: Aliasing, channels: Sequence[int] = ()) -> None:

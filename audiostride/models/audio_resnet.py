@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .audio_cnn import Downsampling, check_aliasing
+from ..layers.downsampling import Downsampling
+from .audio_cnn import check_aliasing
 from .audio_resnet_blocks import MelTimeBlock, Stem, TimeBlock
 
 Pooling = Literal["mean", "max", "mean_max"]

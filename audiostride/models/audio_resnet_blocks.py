@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ..layers.downsampling import Downsampling, make_pool
 from ..layers.strided_conv import StridedConv
-from .audio_cnn import Downsampling, make_pool
 from .residual_block import whole_strides
 
 

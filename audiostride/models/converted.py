@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.conversion import InitialStrides, replace_downsampling
-from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.downsampling import DiffStride, Downsampling, SpectralPool
 from ..layers.parallel_branches import find_downsampling
 from ..layers.pooling import Alpha
 from ..layers.strides import model_aliasing
-from .audio_cnn import Downsampling, check_aliasing
+from .audio_cnn import check_aliasing
 from .image_nets import DenseNetBC, EfficientNetB0
 
 NETWORKS = {"efficientnet_b0": EfficientNetB0, "densenet_bc": DenseNetBC}

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, get_args
 
-from .audio_cnn import Downsampling
+from ..layers.downsampling import Downsampling
 from .classifier import TRUNKS, AudioClassifier, load
 from .log_mel import LogMel
 from .network import Frontend

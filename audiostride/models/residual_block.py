@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from ..layers.downsampling import Downsampling, make_pool
 from ..layers.strided_conv import PointwiseConv
-from .audio_cnn import Downsampling, make_pool
 
 Stride = tuple[float, float]
 

@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.downsampling import DiffStride, Downsampling, SpectralPool, make_pool
 from ..layers.pooling import Alpha
 from ..layers.strides import model_aliasing
-from .audio_cnn import Downsampling, check_aliasing, make_pool
+from .audio_cnn import check_aliasing
 from .residual_block import ResidualBlock, make_conv, whole_strides
 
 Stem = Literal["small", "imagenet"]

@@ -15,10 +15,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from ..layers.downsampling import Downsampling, make_pool
 from ..layers.pooling import Alpha
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing
-from .audio_cnn import Downsampling, check_aliasing, make_pool
+from .audio_cnn import check_aliasing
 
 
 class RawWaveform(nn.Module):
