@@ -70,7 +70,8 @@ def explain(problem: Any, kind: type[Section]) -> str:
     expected = problem.get("ctx", {}).get("expected") or problem.get("ctx", {}).get("expected_tags")
     given = problem.get("ctx", {}).get("tag", problem["input"])
     hint = nearest(str(given), re.findall(r"'([^']+)'", expected)) if expected else ""
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     return f"{key}: {message}, got {shown}{hint}"
 
 

@@ -45,6 +45,12 @@ def test_time_shift_moves_an_impulse_both_ways_but_not_too_far() -> None:
     assert all(450 <= place <= 550 for place in places)
 
 
+def test_a_shift_that_leaves_nothing_of_a_window_is_refused() -> None:
+    recipe = load_recipe("folder", ["augment.time_shift_ms=500", "window_s=0.5"])
+    with pytest.raises(RecipeError, match=r"augment\.time_shift_ms: 500 ms would leave nothing of a window of 500 ms"):
+        make_transforms(recipe)
+
+
 def test_time_shift_moves_silence_in() -> None:
     shifted = TimeShift(400)(np.ones(1000, np.float32), rng(1))
     assert set(np.unique(shifted)) == {0.0, 1.0}

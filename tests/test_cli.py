@@ -3,14 +3,20 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from audiostride.analysis.run_directory import read_predictions
 from audiostride.cli.display import plain_table
 from audiostride.cli.output import print_table
+from audiostride.errors import DataError
+from audiostride.training.recipe import load_recipe
+from audiostride.training.run import run
+from audiostride.training.run_testing import evaluate_run
 
 TINY = [
     "model.channels=[4,8]",
@@ -79,7 +85,23 @@ def test_a_directory_with_something_in_it_is_not_trained_into(trained: Path, ton
         "train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "--out", "runs/folder", cwd=trained
     )
     assert again.returncode == 2
-    assert "runs/folder: is not empty" in again.stderr
+    assert "runs/folder: is not empty; go on with its run by --resume, give another --out" in again.stderr
+
+
+def test_a_run_is_evaluated_on_its_own_test_clips_whatever_has_become_of_the_folder(
+    tone_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tone_folder, tmp_path / "tones")
+    run(load_recipe("folder", [f"tasks.label.data.path={folder}", *TINY]), tmp_path / "run")
+    before = read_predictions(tmp_path / "run")["label"].files
+    for i in range(30):
+        shutil.copy(folder / "low" / f"{i:02d}.wav", folder / "low" / f"new-{i:02d}.wav")
+    assert evaluate_run(tmp_path / "run")["label"].n == len(before)
+    (folder / before[0]).unlink()
+    with pytest.raises(
+        DataError, match=rf"1 of its {len(before)} test clips are not there any more, such as {before[0]}"
+    ):
+        evaluate_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +138,14 @@ def test_a_class_in_brackets_is_printed_as_it_is(capsys) -> None:
     print_table(plain_table("words", ("class",), [("[noise]",), ("[/x]",), (":dog:",)]))
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("[noise]", "[/x]", ":dog:"))
+
+
+def test_numbers_of_a_table_are_never_cut_however_narrow_the_terminal(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "30")
+    print_table(plain_table("cut-offs", [f"c{i}" for i in range(9)], [[f"{i}.12345" for i in range(9)]]))
+    printed = capsys.readouterr().out
+    assert all(f"{i}.12345" in printed for i in range(9))
 
 
 def test_help_loads_neither_torch_nor_numpy() -> None:

@@ -76,6 +76,12 @@ def test_what_is_wrong_with_a_folder_is_said_with_its_name(tmp_path: Path, prepa
     assert str(folder) in str(caught.value)
 
 
+def test_hidden_folders_are_no_classes(tone_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tone_folder, tmp_path / "tones")
+    shutil.copytree(folder / "low", folder / ".ipynb_checkpoints")
+    assert set(read_folder(folder).columns["label"]) == {"high", "low"}
+
+
 def test_a_split_of_another_name_is_said_in_full() -> None:
     clips = Clips(["a", "b"], {"label": ["x", "y"]}, ["train", "validation.clean"])
     with pytest.raises(DataError, match=r"splits named validation\.clean; say with the key splits"):

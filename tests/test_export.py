@@ -89,6 +89,18 @@ def test_learned_aliasing_goes_into_the_file(aliasing_model, windows, tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["strided", "diffstride"])
+@pytest.mark.parametrize(("format", "takes_log_mel"), [("torch", False), ("torch", True), ("onnx", True)])
+def test_a_residual_network_goes_into_a_file_that_takes_any_batch(windows, tmp_path, kind, format, takes_log_mel):
+    torch.manual_seed(0)
+    model = create_model(f"audio_resnet_pico_{kind}", heads={"pitch": ["low", "high"]}).eval()
+    path = tmp_path / f"model{ENDINGS[format]}"
+    check = export_model(model, path, format, windows, takes_log_mel=takes_log_mel)
+    assert check.max_error < 1e-4
+    assert bool(check.other_lengths_s) == (not takes_log_mel)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "takes_log_mel"), [("torch", False), ("onnx", False), ("onnx", True), ("executorch", False)]
 )

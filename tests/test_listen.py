@@ -72,6 +72,12 @@ def test_the_command_writes_a_sound_of_the_same_length_the_same_every_time(tmp_p
     assert (len(sound), rate) == (11200, 16000)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
     assert soundfile.info(tmp_path / "plain.flac").frames == 11200
+    before = (tmp_path / "clip.wav").read_bytes()
+    for same in (["clip.wav"], ["c.wav", "--plain", "c.wav"]):
+        names = [part if part == "--plain" else str(tmp_path / part) for part in same]
+        refused = CliRunner().invoke(app, [*arguments, *names])
+        assert isinstance(refused.exception, UsageError)
+    assert (tmp_path / "clip.wav").read_bytes() == before
 
 
 def test_what_aliasing_keeps_of_the_ramp_is_heard_and_what_it_folds_is_said(tmp_path):

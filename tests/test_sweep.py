@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from audiostride.cli import app
-from audiostride.errors import RecipeError, UsageError
+from audiostride.errors import Interrupted, RecipeError, UsageError
+from audiostride.training.interrupt import interrupted
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.sweep import plan_sweep
+from audiostride.training.sweep import plan_sweep, run_sweep
 
 TINY = [
     "tasks.rate.data.n_clips=250",
@@ -88,6 +89,15 @@ def test_a_killed_sweep_goes_on_without_repeating_and_ends_as_if_never_killed(tm
 
     run(load_recipe("ripples", [*TINY, "seed=1"]), straight)
     assert (second / "steps.jsonl").read_text() == (straight / "steps.jsonl").read_text()
+
+
+def test_a_stopped_sweep_says_how_it_goes_on(tmp_path):
+    def stopped(*_):
+        raise interrupted(signal.SIGINT, 3)
+
+    with pytest.raises(Interrupted, match="everything is saved; the same command goes on there") as caught:
+        run_sweep(plan_sweep("ripples", tmp_path, ["train.epochs=1,2"], []), stopped, lambda _: None)
+    assert caught.value.exit_code == 130
 
 
 @pytest.mark.slow

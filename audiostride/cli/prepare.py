@@ -1,5 +1,6 @@
 """Before a training: `recipes`, `init`, `validate`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -81,7 +82,7 @@ def init(
     else:
         print_table(findings_table(found, path))
     out.write_text(make_recipe(path, found, sample_rate, allow_shared_groups), encoding="utf-8")
-    typer.echo(f"wrote {out}; train it with: audiostride train {out}", err=True)
+    typer.echo(f"wrote {out}; train it with: audiostride train {shlex.quote(str(out))}", err=True)
 
 
 def validate(

@@ -187,10 +187,14 @@ def listen(
     from ..analysis.listening import check_sound_file, keep, through_mel, write_sound
     from ..analysis.wording import folding_sentence
     from ..data.decoding import read_audio
+    from ..errors import UsageError
     from ..models.classifier import load
     from ..models.cutoffs import model_cutoffs, summarise
 
-    for file in filter(None, (out, compare_with)):
+    files = [file for file in (Path(sound), out, compare_with) if file]
+    if len({file.resolve() for file in files}) < len(files):
+        raise UsageError("the sound, --out and --plain must be different files")
+    for file in files[1:]:
         check_sound_file(file)
     model = load(run_dir)
     rate = model.frontend.sample_rate

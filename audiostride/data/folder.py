@@ -77,7 +77,7 @@ def _clips_of(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         return
     # os.walk, sorted: the same order on every file system, and directory links are not followed.
     for directory, subfolders, files in os.walk(folder):
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         relative = Path(directory).relative_to(folder)
         if relative.parts:
             # A directory with an audio file's name is reported as a bad file, not silently entered.

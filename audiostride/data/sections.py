@@ -3,11 +3,13 @@
 A source is imported when it is opened: a recipe can be read and checked without torch.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from ..errors import DataError
 from ..sections import Section
 
 if TYPE_CHECKING:
@@ -87,6 +89,9 @@ class FolderData(EncodedData):
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         from .folder import read_folder
 
+        folder = Path(self.path).expanduser()
+        if not folder.exists():
+            raise DataError(f"{self.path}: no such folder ({folder.absolute()}); set {key}.path to yours")
         return read_folder(self.path)
 
 

@@ -59,7 +59,10 @@ def assign_splits(
         _hold_back(splits, "validation", min(validation_share, 1.0), groups, stratify, seed)
     for name in ("train", "validation", "test"):
         if name not in splits and (name != "validation" or validation_fraction):
-            raise DataError(f"{len(clips)} clips leave nothing for the {name} set; more clips or groups are needed")
+            raise DataError(
+                f"{len(clips)} clips leave nothing for the {name} set; more clips or groups are needed, "
+                "or another train.validation_fraction"
+            )
     return splits.tolist()
 
 

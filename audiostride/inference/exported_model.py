@@ -136,8 +136,12 @@ class ExportedWindow(nn.Module):
 
     @property
     def any_length(self) -> bool:
-        """Whether it holds no matrix that fits one length only, as with strided convolutions."""
-        return not any(isinstance(module, ConstantPool) for module in self.trunk.modules())
+        """Whether it holds nothing that fits one length only: no pooling matrix, no average over a stride.
+
+        An `AudioResNet` averages in its shortcuts; torch.export cannot prove that what comes out is as long as what a
+        strided convolution makes.
+        """
+        return not any(isinstance(module, ConstantPool | nn.AvgPool2d) for module in self.trunk.modules())
 
 
 class ExportedClip(nn.Module):

@@ -119,7 +119,9 @@ class AudioResNet(nn.Module):
         if x.shape[-1] != self.settings["mel_regions"]:
             x = functional.linear(x, mel_regions(x.shape[-1], self.settings["mel_regions"]).to(x))
         x = x.transpose(2, 3).flatten(1, 2).unsqueeze(3)
-        x = self.squeeze(x.contiguous(memory_format=torch.channels_last))
+        if not torch.compiler.is_compiling():  # which chooses a layout itself; one of channels last asks for the batch
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.squeeze(x)
         for block in self.time_blocks:
             x = block(x)
         return x

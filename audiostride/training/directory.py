@@ -44,7 +44,8 @@ def _run_directory(recipe: Recipe, out: str | os.PathLike[str] | None, resume: b
         # Hidden files are what a crash may leave of a file that was being written.
         visible = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.exists() else []
         if visible and not resume:
-            raise UsageError(f"{folder}: is not empty; give another --out, or remove it first")
+            goes_on = "go on with its run by --resume, " if CHECKPOINTS in visible else ""
+            raise UsageError(f"{folder}: is not empty; {goes_on}give another --out, or remove it first")
         if visible and RECIPE_FILE not in visible:
             raise UsageError(f"{folder}: holds no run to resume, there is no {RECIPE_FILE}")
         return folder

@@ -103,12 +103,12 @@ def run(
     model.to(device)
     if recipe.train.sync_batch_norm and device.type != "cuda":
         raise RecipeError("train.sync_batch_norm: needs GPUs, there is no synchronised batch norm on the CPU")
+    class_weights = {name: w.to(device) for name, w in make_class_weights(recipe.tasks, sets, labels).items()}
     if is_main():
         _begin_directory(out, recipe, bad_files, replace_recipe=allow_inexact)
     if on_start:
         on_start(model, sets, bad_files)
 
-    class_weights = {name: w.to(device) for name, w in make_class_weights(recipe.tasks, sets, labels).items()}
     elsewhere = {"validation_fraction", "teacher", "teacher_weight", "teacher_temperature"}
     settings = recipe.train.model_dump(exclude=elsewhere)
     with closing(TensorBoardLog(out, model)) if is_main() else nullcontext() as log:

@@ -26,7 +26,7 @@ from ..models.cost import cost_per_second
 from ..models.image_frontend import ImageFrontend
 from ..models.prediction import probabilities
 from ..windows import split_windows
-from .directory import recipe_of
+from .directory import PREDICTIONS_FILE, recipe_of
 from .evaluation import Score, best_thresholds, clip_logits, evaluate
 from .setup import read_data
 
@@ -54,6 +54,26 @@ def evaluate_run(
     return evaluate_run_by_class(run_dir, data, task, progress, overlap)[0]
 
 
+def _tested(run_dir: Path, data: LabelledClips) -> np.ndarray:
+    """Where the run's test clips are: a split drawn anew, of data that has changed, may hold clips it was trained on.
+
+    Raises:
+        DataError: if some of them are not there any more.
+    """
+    path = run_dir / PREDICTIONS_FILE
+    if not path.is_file():
+        return data.indexes("test")
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        names = {row["file"] for row in csv.DictReader(file) if row["task"] in data.labels}
+    rows = [i for i in range(len(data.clips)) if data.clips.title(i) in names]
+    if missing := sorted(names - {data.clips.title(i) for i in rows}):
+        raise DataError(
+            f"{run_dir}: {len(missing)} of its {len(names)} test clips are not there any more, such as {missing[0]}; "
+            "put them back, or test on other clips with --data"
+        )
+    return np.array(rows)
+
+
 def evaluate_run_by_class(
     run_dir: Path,
     data: str | None = None,
@@ -74,7 +94,7 @@ def evaluate_run_by_class(
         raise UsageError(f"{run_dir}: classifies images, of which each is one window; leave the overlap out")
     asked = list(model.labels) if task is None else [task]
     if data is None:
-        sets = [(s.clips, s.labels, s.indexes("test")) for s in read_data(recipe, progress, model.labels)[0]]
+        sets = [(s.clips, s.labels, _tested(run_dir, s)) for s in read_data(recipe, progress, model.labels)[0]]
     else:
         section = recipe.tasks[asked[0]].data
         clips: Clips = read_images(data, section.crop) if isinstance(section, ImagesData) else read_path(data)

@@ -155,6 +155,11 @@ def make_transforms(recipe: Recipe) -> Augmentation | None:
     for key in SPECTROGRAM_KEYS if isinstance(recipe.frontend, CustomFrontendSection) else ():
         if getattr(recipe.augment, key) is not None:
             raise RecipeError(f"augment.{key}: is for frontend.name log_mel, whose axes are known; leave it out")
+    shift_ms, window_ms = recipe.augment.time_shift_ms, 1000 * recipe.window_s
+    if shift_ms is not None and shift_ms >= window_ms:
+        raise RecipeError(
+            f"augment.time_shift_ms: {shift_ms:g} ms would leave nothing of a window of {window_ms:g} ms (window_s)"
+        )
     hop_ms = recipe.frontend.hop_ms if isinstance(recipe.frontend, FrontendSection) else None
     return make_augmentation(recipe.augment, recipe.frontend.sample_rate, hop_ms)
 
