@@ -73,8 +73,8 @@ def _options(
 
 def main() -> None:
     """Entry point: run the command and turn errors into one message and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a class may be called what they cannot write
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # a class may be called what they cannot write
     try:
         app()
     except AudiostrideError as error:
