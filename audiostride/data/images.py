@@ -257,13 +257,13 @@ def _read_parquet(folder: Path, splits: Sequence[str]) -> _Part:
     classes = getattr(table.features[label], "names", None)
     where = Path(files[0]).name if len(files) == 1 else f"{folder.name}/{splits[0]}*.parquet"
     names = [f"{where}, row {i}" for i in range(len(table))]
-    contents = [cell and cell["bytes"] for cell in rows[image]]
-    for name, number, content in zip(names, table[label], contents, strict=True):
+    contents, numbers = [cell and cell["bytes"] for cell in rows[image]], table[label][:]
+    for name, number, content in zip(names, numbers, contents, strict=True):
         if number is None or number == -1:  # -1: a test split whose labels are kept back
             raise DataError(f"{name}: has no class")
         if content is None:
             raise DataError(f"{name}: has no image")
-    return _Part(contents, names, [classes[number] if classes else str(number) for number in table[label]])
+    return _Part(contents, names, [classes[number] if classes else str(number) for number in numbers])
 
 
 def _read_folder(folder: Path, splits: Sequence[str]) -> _Part:

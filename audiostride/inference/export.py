@@ -76,15 +76,15 @@ def export_model(
     """Export a classifier to one file, and keep the file only if it computes what the model computes.
 
     From the waveform the file takes any batch of clips of any length, and gives the logits that the model gives;
-    from log-mel a batch of windows, which with strided convolutions may be of any length, too. An
+    from log-mel a batch of windows, which for an `AudioCNN` with strided convolutions may be of any length, too. An
     ExecuTorch file plans its memory beforehand: it takes one window.
 
     Args:
         model: the classifier.
         path: the file; nothing is left there if the check fails.
         format: "torch" (torch.export, .pt2), "onnx" or "executorch" (.pte).
-        windows: real windows ``(n, samples)``, which the file is checked on; for int8 their first
-            half sets the ranges and the other half is checked.
+        windows: real windows ``(n, samples)``, which the file is checked on; for int8 every other one sets the
+            ranges and the rest is checked.
         takes_log_mel: the file takes log-mel windows ``(batch, 1, time, mel)``, not waveforms.
         quantize: "int8" for weights and activations in 8 bits (ONNX only).
 

@@ -65,13 +65,13 @@ def _tested(run_dir: Path, data: LabelledClips) -> np.ndarray:
         return data.indexes("test")
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         names = {row["file"] for row in csv.DictReader(file) if row["task"] in data.labels}
-    rows = [i for i in range(len(data.clips)) if data.clips.title(i) in names]
-    if missing := sorted(names - {data.clips.title(i) for i in rows}):
+    titles = [data.clips.title(i) for i in range(len(data.clips))]
+    if missing := sorted(names - set(titles)):
         raise DataError(
             f"{run_dir}: {len(missing)} of its {len(names)} test clips are not there any more, such as {missing[0]}; "
             "put them back, or test on other clips with --data"
         )
-    return np.array(rows)
+    return np.array([i for i, title in enumerate(titles) if title in names])
 
 
 def evaluate_run_by_class(
