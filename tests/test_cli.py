@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from audiostride.analysis.run_directory import read_predictions
 from audiostride.cli.display import plain_table
 from audiostride.cli.output import print_table
 from audiostride.errors import DataError
+from audiostride.models.classifier import load
+from audiostride.training.predictions_file import read_predictions
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.run_testing import evaluate_run
+from audiostride.training.run_testing import check_windows, evaluate_run
 
 TINY = [
     "model.channels=[4,8]",
@@ -92,16 +93,22 @@ def test_a_run_is_evaluated_on_its_own_test_clips_whatever_has_become_of_the_fol
     tone_folder: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tone_folder, tmp_path / "tones")
+    for file in [*folder.rglob("*.wav")]:  # names that are no UTF-8 text are read back, too
+        os.rename(file, os.fsencode(file.with_suffix("")) + b"\xe9.wav")
     run(load_recipe("folder", [f"tasks.label.data.path={folder}", *TINY]), tmp_path / "run")
     before = read_predictions(tmp_path / "run")["label"].files
-    for i in range(30):
-        shutil.copy(folder / "low" / f"{i:02d}.wav", folder / "low" / f"new-{i:02d}.wav")
+    for i, file in enumerate([*(folder / "low").iterdir()]):
+        shutil.copy(file, folder / "low" / f"new-{i:02d}.wav")
     assert evaluate_run(tmp_path / "run")["label"].n == len(before)
+    model = load(tmp_path / "run")
+    assert len(check_windows(str(tmp_path / "run"), model)) == len(before)
     (folder / before[0]).unlink()
     with pytest.raises(
         DataError, match=rf"1 of its {len(before)} test clips are not there any more, such as {before[0]}"
     ):
         evaluate_run(tmp_path / "run")
+    with pytest.raises(DataError, match="are not there any more"):
+        check_windows(str(tmp_path / "run"), model)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,7 @@ def test_a_run_is_evaluated_on_its_own_test_clips_whatever_has_become_of_the_fol
     [
         (["train", "folder", "train.epoch=3"], 3, "train.epoch: there is no such key; did you mean 'epochs'?"),
         (["train", "fodler"], 3, "did you mean 'folder'?"),
-        (["train", "folder"], 4, "DIR: no such folder"),
+        (["train", "folder"], 4, "DIR: no such file or folder"),
         (["train"], 2, "RECIPE"),
         (["train", "folder", "--uot", "x"], 2, "--uot"),
         (["evaluate", "nowhere"], 5, "nowhere/config.json: no such file"),

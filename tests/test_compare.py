@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from audiostride.analysis.comparison import compare, striding_runs
 from audiostride.analysis.finished_runs import find_runs
-from audiostride.analysis.run_directory import TaskPredictions, correct_shares
 from audiostride.analysis.significance import bootstrap_interval, paired_difference
 from audiostride.analysis.tables import Cell, Table, tables, to_latex, to_markdown, write_comparison
 from audiostride.cli import app
@@ -18,6 +17,7 @@ from audiostride.errors import ModelFileError, UsageError
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.log_mel import LogMel
+from audiostride.training.predictions_file import TaskPredictions, correct_shares
 from audiostride.training.recipe import dump_recipe, load_recipe
 from audiostride.training.run import run as run_recipe
 from audiostride.training.run_testing import describe
@@ -300,20 +300,20 @@ def test_every_file_is_written_and_the_csv_holds_unrounded_figures(four_runs, tm
 
 def test_the_commands_print_and_write_what_the_pages_say(four_runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["compare", str(four_runs), "--out", "tables", "--plot", "cost.png"])
+    done = CliRunner().invoke(app, ["compare", str(four_runs), "--out", "tables", "--plot", "figures/cost.png"])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "tables" / "tables.md").read_text().strip() in done.stdout
-    assert (tmp_path / "cost.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "cost.png").stat().st_size > 1000
 
     learned = [str(four_runs / "d0"), str(four_runs / "d1")]
-    options = ["--csv", "c.csv", "--plot", "c.svg", "--seconds", "2", "--json"]
+    options = ["--csv", "layers/c.csv", "--plot", "c.svg", "--seconds", "2", "--json"]
     done = CliRunner().invoke(app, ["cutoffs", *learned, *options])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["seconds"] == 2
     assert found["measured"]["largest_error"] < 0.02
     assert [ripple["modulation"] for ripple in found["ripples"]] == [24.0, 0.2]
-    with (tmp_path / "c.csv").open(newline="") as file:
+    with (tmp_path / "layers" / "c.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["own_minus_6db"]) for row in rows] == [row["own"]["minus_6db"] for row in found["layers"]]
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from audiostride import load
-from audiostride.analysis.run_directory import read_predictions, read_results
+from audiostride.analysis.run_directory import read_results
 from audiostride.cli.display import images_table
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.images import ImageClips, centre, random_part, read_images, shift_and_flip
@@ -23,6 +23,7 @@ from audiostride.errors import DataError, Interrupted, RecipeError, UsageError
 from audiostride.models.cost import model_cost
 from audiostride.models.image_frontend import ImageFrontend
 from audiostride.models.resnet import ResNet
+from audiostride.training.predictions_file import read_predictions
 from audiostride.training.recipe import dump_recipe, load_recipe
 from audiostride.training.run import run
 from audiostride.training.run_testing import evaluate_run

@@ -49,8 +49,12 @@ def test_init_reports_bad_files_and_copies_and_leaves_bad_ones_out(tone_folder: 
     shutil.copytree(tone_folder, at / "mine")
     (at / "mine" / "low" / "broken.wav").write_bytes(b"RIFF")
     shutil.copy(at / "mine" / "low" / "00.wav", at / "mine" / "low" / "copy.wav")
+    shutil.copy(at / "mine" / "low" / "00.wav", at / "mine" / "loose.wav")
     shown = call("init", "mine")
     assert "broken.wav" in shown
+    assert "1, left out" in shown
+    assert "loose.wav" in shown
+    assert "audiostride validate looks at the splits that are drawn" in shown
     assert "low/00.wav = low/copy.wav" in shown
     assert load_recipe("recipe.yaml").tasks["label"].data.on_bad_file == "skip"  # type: ignore[union-attr]
 
@@ -77,12 +81,12 @@ def test_init_refuses_a_speaker_on_two_sides_unless_allowed(at: Path) -> None:
 
 def test_init_finds_labels_speakers_and_the_sample_rate_of_a_table(at: Path) -> None:
     speakers(at, leak=False)
-    call("init", "t.csv", "--out", "r.yaml")
-    recipe = load_recipe("r.yaml")
+    call("init", "t.csv", "--out", "new/r.yaml")
+    recipe = load_recipe("new/r.yaml")
     assert recipe.tasks["word"].data.group == "speaker"  # type: ignore[union-attr]
     assert recipe.frontend.sample_rate == 8000
     assert recipe.frontend.f_max == 3900
-    call("validate", "r.yaml")
+    call("validate", "new/r.yaml")
 
 
 def test_init_names_what_it_cannot_use(at: Path) -> None:
@@ -98,10 +102,10 @@ def test_recipes_are_listed_and_copied_out_whole(at: Path) -> None:
     assert listed["speech_commands"] == "Speech Commands v0.02: 35 spoken words"
     assert listed["cifar10"].startswith("CIFAR-10 as in the paper")
     assert "dcase2018_birds" in call("recipes")
-    assert call("recipes", "ripples", "--out", "mine.yaml").strip() == "mine.yaml"
-    assert load_recipe("mine.yaml") == load_recipe("ripples")
-    with pytest.raises(UsageError, match=r"mine\.yaml: is there already"):
-        call("recipes", "ripples", "--out", "mine.yaml")
+    assert call("recipes", "ripples", "--out", "new/mine.yaml").strip() == "new/mine.yaml"
+    assert load_recipe("new/mine.yaml") == load_recipe("ripples")
+    with pytest.raises(UsageError, match=r"new/mine\.yaml: is there already"):
+        call("recipes", "ripples", "--out", "new/mine.yaml")
     with pytest.raises(RecipeError, match="did you mean 'ripples'"):
         call("recipes", "riples")
 

@@ -66,12 +66,12 @@ def test_the_command_writes_a_sound_of_the_same_length_the_same_every_time(tmp_p
     soundfile.write(tmp_path / "clip.wav", modulated_noise(4.0, 0.7), 16000)
     arguments = ["listen", str(tmp_path / "run"), str(tmp_path / "clip.wav"), "-o"]
     for name in ("a.wav", "b.wav"):
-        done = CliRunner().invoke(app, [*arguments, str(tmp_path / name), "--plain", str(tmp_path / "plain.flac")])
+        done = CliRunner().invoke(app, [*arguments, str(tmp_path / name), "--plain", str(tmp_path / "plain/a.flac")])
         assert done.exit_code == 0, done.output
     sound, rate = soundfile.read(tmp_path / "a.wav")
     assert (len(sound), rate) == (11200, 16000)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
-    assert soundfile.info(tmp_path / "plain.flac").frames == 11200
+    assert soundfile.info(tmp_path / "plain" / "a.flac").frames == 11200
     before = (tmp_path / "clip.wav").read_bytes()
     for same in (["clip.wav"], ["c.wav", "--plain", "c.wav"]):
         names = [part if part == "--plain" else str(tmp_path / part) for part in same]

@@ -215,6 +215,20 @@ def test_a_stream_answers_each_window_as_offline_and_before_the_pipe_ends(run_di
             assert float(row["score"]) == pytest.approx(float(expected["score"]), abs=2e-6)
 
 
+def test_ctrl_c_ends_a_stream_with_a_word(run_dir):
+    command = [sys.executable, "-m", "audiostride", "predict", str(run_dir), "-", "--stream", "--pcm-rate", "16000"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
+        assert live.stdin is not None
+        assert live.stdout is not None
+        assert live.stderr is not None
+        live.stdin.write(bytes(2 * 16100))
+        live.stdin.flush()
+        live.stdout.readline()
+        live.send_signal(signal.SIGINT)
+        assert live.wait(60) == 130
+        assert live.stderr.read().endswith(b"error: interrupted\n")
+
+
 def test_overlapping_windows_are_averaged_and_have_rows_of_their_own(model, run_dir, tmp_path):
     path = tmp_path / "sound.wav"
     soundfile.write(path, 0.1 * np.random.RandomState(1).standard_normal(16000 * 3), 16000)

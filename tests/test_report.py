@@ -200,8 +200,8 @@ def test_a_run_without_validation_clips_shows_the_test_and_that_the_last_epoch_w
     train = ["train.epochs=2", "train.batch_size=16", "train.keep=last", "train.validation_fraction=0"]
     init = [f"tasks.label.data.path={tone_folder}", f"model.init={run_dir}"]
     run(load_recipe("folder", [*init, *train]), tmp_path / "all")
-    write_report(tmp_path / "all", tmp_path / "report.html")
-    page = " ".join((tmp_path / "report.html").read_text().split())
+    write_report(tmp_path / "all", tmp_path / "pages" / "report.html")
+    page = " ".join((tmp_path / "pages" / "report.html").read_text().split())
     curve = page.partition("The test curve as a table")[2].partition("</table>")[0]
     assert curve.count('<tr><td class="n">') == 2
     assert "The model that was kept is that of the last epoch" in page

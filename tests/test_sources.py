@@ -14,6 +14,8 @@ from audiostride.data.annotations import Segment, read_annotated, read_labels, w
 from audiostride.data.clips import ArrayClips
 from audiostride.data.folder import read_folder
 from audiostride.data.manifest import read_manifest, write_manifest
+from audiostride.data.preparation import prepare_data
+from audiostride.data.sections import TaskSection
 from audiostride.data.shards import read_shards
 from audiostride.data.splits import assign_splits, resplit, shared_groups
 from audiostride.data.text_column import Texts, class_numbers
@@ -91,6 +93,15 @@ def test_a_table_that_is_missing_or_of_another_kind_is_named(tmp_path: Path) -> 
         read_manifest(tmp_path / "t.xlsx")
     with pytest.raises(DataError, match="no such file"):
         read_manifest(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("source", ["folder", "manifest", "annotated"])
+def test_a_path_of_a_recipe_that_is_not_there_is_named_with_its_key(source: str) -> None:
+    task = TaskSection.model_validate({"data": {"source": source, "path": "nowhere"}})
+    with pytest.raises(
+        DataError, match=r"^nowhere: no such file or folder \(/.*\); set tasks\.bird\.data\.path to yours"
+    ):
+        prepare_data({"bird": task}, sample_rate=16000)
 
 
 def test_label_files_of_audacity_and_raven_come_back_as_they_were_written(tmp_path: Path) -> None:

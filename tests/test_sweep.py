@@ -12,11 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from audiostride.cli import app
-from audiostride.errors import Interrupted, RecipeError, UsageError
-from audiostride.training.interrupt import interrupted
+from audiostride.errors import RecipeError, UsageError
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.sweep import plan_sweep, run_sweep
+from audiostride.training.sweep import plan_sweep
 
 TINY = [
     "tasks.rate.data.n_clips=250",
@@ -91,13 +90,17 @@ def test_a_killed_sweep_goes_on_without_repeating_and_ends_as_if_never_killed(tm
     assert (second / "steps.jsonl").read_text() == (straight / "steps.jsonl").read_text()
 
 
-def test_a_stopped_sweep_says_how_it_goes_on(tmp_path):
-    def stopped(*_):
-        raise interrupted(signal.SIGINT, 3)
-
-    with pytest.raises(Interrupted, match="everything is saved; the same command goes on there") as caught:
-        run_sweep(plan_sweep("ripples", tmp_path, ["train.epochs=1,2"], []), stopped, lambda _: None)
-    assert caught.value.exit_code == 130
+def test_a_stopped_sweep_ends_there_and_says_how_it_goes_on(tmp_path):
+    command = sweep_command(tmp_path / "out", "--seeds", "0,1", "train.steps=100000")
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    steps = tmp_path / "out/seed-0/steps.jsonl"
+    while child.poll() is None and not (steps.exists() and steps.stat().st_size):
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert "everything is saved; the same command goes on there" in said
+    assert not (tmp_path / "out/seed-1").exists()
 
 
 @pytest.mark.slow

@@ -21,9 +21,9 @@ from audiostride.models.classifier import AudioClassifier, load
 from audiostride.models.cutoffs import model_cutoffs
 from audiostride.models.log_mel import LogMel
 from audiostride.training.evaluation import best_thresholds, score, task_loss
+from audiostride.training.predictions_file import predicted_label
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.run_testing import predicted_label
 from audiostride.training.setup import check_recipe, make_frontend, make_transforms, make_trunk, read_data
 from audiostride.training.shipped import shipped_recipes
 
@@ -40,6 +40,13 @@ def test_equal_class_weights_change_nothing_and_a_heavy_class_counts_more() -> N
     plain = task_loss(logits, numbers)
     torch.testing.assert_close(task_loss(logits, numbers, class_weights=torch.full((2,), 3.0)), plain)
     assert task_loss(logits, numbers, class_weights=torch.tensor([9.0, 1.0])) > plain
+
+
+def test_a_weight_for_no_class_is_refused_before_a_run_directory_is_made(tone_folder: Path, tmp_path: Path) -> None:
+    settings = [f"tasks.label.data.path={tone_folder}", "tasks.label.class_weights={nope: 2}", *TINY]
+    with pytest.raises(RecipeError, match=r"tasks\.label\.class_weights: there is no class 'nope' among high, low"):
+        run(load_recipe("folder", settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_scores_equal_scikit_learns_definitions_by_hand() -> None:

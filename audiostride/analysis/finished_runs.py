@@ -10,7 +10,8 @@ from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import LayerCutoff, model_cutoffs, why_no_cutoffs
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
-from .run_directory import correct_shares, read_predictions, read_results
+from ..training.predictions_file import correct_shares, read_predictions
+from .run_directory import read_results
 
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",
@@ -33,7 +34,7 @@ class Run(NamedTuple):
         tasks: the title of each of its tasks in a table.
         settings: every other setting of its recipe that it makes use of, by dotted key.
         results: "tasks" with the scores, "macs_per_second", "parameters" and "strides", as in `results.json`.
-        right: for each task, how correct each of its test clips is, see `run_directory.correct_shares`.
+        right: for each task, how correct each of its test clips is, see `predictions_file.correct_shares`.
         groups: for each task what its test clips belong to (speaker, instrument); a task of which that is
             not known is left out.
         layers: the cut-offs of every layer.

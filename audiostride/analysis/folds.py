@@ -10,7 +10,8 @@ from ..errors import UsageError
 from ..files import replace_file
 from ..models.classifier import load
 from ..training.directory import recipe_of
-from .run_directory import correct_shares, read_predictions, read_results
+from ..training.predictions_file import correct_shares, read_predictions
+from .run_directory import read_results
 from .significance import accuracy_interval
 
 

@@ -163,6 +163,7 @@ def write_sound(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         soundfile.write(path, waveform, sample_rate)
     except soundfile.SoundFileError as error:

@@ -100,6 +100,7 @@ def shared_legend(figure: "Figure") -> None:
 @styled
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure on white; the file's ending decides the format, see `check_ending`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, facecolor="white")
 
 

@@ -16,12 +16,13 @@ from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.network import spectrogram_cnn
 from ..training.directory import RECIPE_FILE, recipe_of
+from ..training.predictions_file import TaskPredictions, read_predictions
 from .cutoff_plots import cutoff_figure, plane_figure
 from .learning_dynamics import over_training, read_metrics, watched_split
 from .measured_response import ripple_response, takes_ripples
 from .plot_style import svg
 from .result_plots import confusion_figure, spectrogram_figure
-from .run_directory import TaskPredictions, describe_cutoffs, read_predictions, read_results, task_clips
+from .run_directory import describe_cutoffs, read_results, task_clips
 from .training_plots import curves_figure, dynamics_figure
 from .wording import folding_sentence, reference_cells, ripple_sentence
 
@@ -48,6 +49,7 @@ def write_report(run_dir: Path, out: Path, progress: Progress | None = None) -> 
     while len(html.encode()) > MAX_BYTES and any(task["mistakes"] for task in page["tasks"]):
         max(page["tasks"], key=lambda task: len(task["mistakes"]))["mistakes"].pop()
         html = _render(page)
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html, encoding="utf-8")
 
 

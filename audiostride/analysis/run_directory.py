@@ -1,16 +1,11 @@
-"""Reading a run directory: its recipe, results, predictions, clips, and the cut-offs of its model."""
+"""Reading a run directory: its results, clips, and the cut-offs of its model."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import torch
+from typing import Any
 
 from ..data.clips import Clips, Progress
-from ..data.labels import label_numbers
 from ..data.ripples import RATES_HZ, SCALES
 from ..data.sections import RipplesData
 from ..errors import ModelFileError, UsageError
@@ -19,48 +14,8 @@ from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise, 
 from ..models.folding import survival
 from ..models.log_mel import LogMel
 from ..models.network import SpectrogramTrunk
-from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
-from ..training.evaluation import share_correct
+from ..training.directory import RECIPE_FILE, RESULTS_FILE, recipe_of
 from .measured_response import LayerResponse, layer_responses, noise_log_mel
-
-
-class TaskPredictions(NamedTuple):
-    """A run's predictions to the test clips of one task.
-
-    Attributes:
-        files: name of each clip.
-        truth: its class.
-        label: the class the model says.
-        logits: float64 of shape ``(n_clips, n_classes)``, averaged over the clip's windows.
-        groups: what each clip belongs to (speaker, recording); empty where the recipe names no such column.
-    """
-
-    files: list[str]
-    truth: list[str]
-    label: list[str]
-    logits: np.ndarray
-    groups: Sequence[str] = ()
-
-
-def correct_shares(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> list[float]:
-    """How correct each clip is, from 0 to 1; their mean is the accuracy in the run's results.
-
-    Args:
-        predictions: of one task.
-        labels: the classes in order.
-        kind: of the task: "multiclass", "binary" or "multilabel".
-
-    Example:
-        >>> predictions = TaskPredictions(["a", "b"], ["no", "no"], ["no", "yes"], np.array([[1.0, 0.0], [0.0, 3.0]]))
-        >>> correct_shares(predictions, ["no", "yes"], "multiclass")
-        [1.0, 0.0]
-    """
-    if kind == "multiclass":
-        return [float(true == said) for true, said in zip(predictions.truth, predictions.label, strict=True)]
-    # The label is what the thresholds say; the accuracy does not go by them.
-    clips = Clips(predictions.files, {"truth": predictions.truth}, [""] * len(predictions.files))
-    truth = torch.from_numpy(label_numbers(clips, "truth", labels, kind))
-    return share_correct(torch.from_numpy(predictions.logits), truth, kind).tolist()
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
@@ -133,37 +88,6 @@ def describe_cutoffs(
         "measured": {"largest_error": max((response.error for response in responses), default=None)},
     }
     return found, responses
-
-
-def read_predictions(run_dir: Path) -> dict[str, TaskPredictions]:
-    """The predictions in a run's `predictions-test.csv`, by task.
-
-    Raises:
-        ModelFileError: if the file is missing or damaged.
-    """
-    path = run_dir / PREDICTIONS_FILE
-    predictions: dict[str, TaskPredictions] = {}
-    logits: dict[str, list[list[float]]] = {}
-    groups: dict[str, list[str]] = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                task = predictions.setdefault(row["task"], TaskPredictions([], [], [], np.empty(0)))
-                task.files.append(row["file"])
-                task.truth.append(row["truth"])
-                task.label.append(row["label"])
-                groups.setdefault(row["task"], []).append(row.get("group") or "")  # once there was no such column
-                logits.setdefault(row["task"], []).append([float(value) for value in row["logits"].split()])
-        return {
-            name: task._replace(logits=np.array(logits[name]), groups=groups[name] if all(groups[name]) else ())
-            for name, task in predictions.items()
-        }
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; it holds the predictions to each test clip") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ModelFileError(
-            f"{path}: is not a table of predictions with the columns file, task, truth, label and logits ({error})"
-        ) from error
 
 
 def task_clips(run_dir: Path, task: str, progress: Progress | None = None) -> Clips:

@@ -226,9 +226,17 @@ def findings_table(found: "Findings", path: str) -> Table:
             shown += f", ... {distinct} values"
         rows.append((f"column {name}{use}", shown))
     rows.append(("bad files", "\n".join([str(len(found.bad_files)), *found.bad_files[:5]])))
+    if found.unlabelled:
+        rows.append(("without a label", "\n".join([f"{len(found.unlabelled)}, left out", *found.unlabelled[:5]])))
     copies = [" = ".join(names[:3]) for names in found.duplicates[:5]]
     rows.append(("duplicates", "\n".join([str(len(found.duplicates)), *copies])))
-    rows.append(("on two sides", "\n".join(found.leaks) or "nothing"))
+    rows.append(
+        (
+            "on two sides",
+            "\n".join(found.leaks)
+            or ("nothing" if found.splits else "audiostride validate looks at the splits that are drawn"),
+        )
+    )
     return plain_table(path, ("", "found"), rows)
 
 

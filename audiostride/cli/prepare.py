@@ -68,20 +68,21 @@ def init(
 
       audiostride init calls.csv --column species --out calls.yaml
     """
-    from ..data.inspection import inspect, make_recipe
-    from ..data.manifest import read_path
+    from ..data.inspection import inspect_path, make_recipe
     from ..errors import UsageError
     from .display import ProgressDisplay, findings_table
 
     if out.exists():
         raise UsageError(f"{out}: is there already; give another --out, or remove it first")
     with ProgressDisplay() as display:
-        found = inspect(read_path(path), column, group, display.progress)
+        found = inspect_path(path, column, group, display.progress)
     if as_json:
         print_json(found.as_dict())
     else:
         print_table(findings_table(found, path))
-    out.write_text(make_recipe(path, found, sample_rate, allow_shared_groups), encoding="utf-8")
+    text = make_recipe(path, found, sample_rate, allow_shared_groups)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {out}; train it with: audiostride train {shlex.quote(str(out))}", err=True)
 
 

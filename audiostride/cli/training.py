@@ -1,6 +1,7 @@
 """Trainings: `train`, `sweep`, `crossval`, `train-images`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +63,8 @@ def train(
             display.print(f"run directory: {run_dir}")  # only now it is there: recipe and data were accepted
             display.on_start(model, sets, bad_files)
 
-        results = _train_one(display, loaded, run_dir, on_start, resume=resume, allow_inexact=allow_inexact)
+        with _if_stopped("go on with --resume"):
+            results = _train_one(display, loaded, run_dir, on_start, resume=resume, allow_inexact=allow_inexact)
     if not is_main():
         return
     if as_json:
@@ -190,7 +192,7 @@ def train_images(
     else:
         check_belongs(planned[0])
         if not is_finished(run_dir):
-            with _display() as display:
+            with _display() as display, _if_stopped(_SAME_COMMAND):
                 _train_one(display, loaded, run_dir)
     rows, results = _summary(planned)
     if as_json:
@@ -199,6 +201,20 @@ def train_images(
         _print_summary(rows, run_dir)
     if failed:
         raise typer.Exit(6)
+
+
+_SAME_COMMAND = "the same command goes on there"
+
+
+@contextmanager
+def _if_stopped(advice: str) -> Iterator[None]:
+    """Within this block a training that a signal stops ends in a message that says how to go on."""
+    from ..errors import Interrupted
+
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(f"{error}; {advice}", error.exit_code - 128) from error
 
 
 def _display() -> "ProgressDisplay":
@@ -234,7 +250,7 @@ def _train_all(planned: "Sequence[Planned]") -> "list[Outcome]":
     """Train every run of a sweep that is not finished."""
     from ..training.sweep import run_sweep
 
-    with _display() as display:
+    with _display() as display, _if_stopped(_SAME_COMMAND):
         return run_sweep(planned, partial(_train_one, display), display.on_run)
 
 

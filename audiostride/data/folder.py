@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import DataError
@@ -70,6 +70,35 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
     return FileClips(names, dict(columns), splits, root=root)
 
 
+def unlabelled_files(path: str | os.PathLike[str], names: Iterable[str]) -> list[str]:
+    """Audio files below a folder that are none of its clips: beside the class sub-folders, or without a row.
+
+    Args:
+        path: the folder.
+        names: of its clips, as `read_folder` gives them.
+
+    Example:
+        >>> import tempfile
+        >>> words = Path(tempfile.mkdtemp())
+        >>> (words / "no").mkdir()
+        >>> for name in ("no/a.wav", "b.wav", "notes.txt"):
+        ...     (words / name).touch()
+        >>> unlabelled_files(words, read_folder(words).names)
+        ['b.wav']
+    """
+    root = Path(path).expanduser()
+    known = set(names)
+    found = []
+    for directory, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        found += [str((Path(directory) / name).relative_to(root)) for name in sorted(files) if _is_audio(name)]
+    return [name for name in found if name not in known]
+
+
+def _is_audio(name: str) -> bool:
+    return Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
+
+
 def _clips_of(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     metadata = folder / "metadata.csv"
     if metadata.exists():
@@ -82,7 +111,7 @@ def _clips_of(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         if relative.parts:
             # A directory with an audio file's name is reported as a bad file, not silently entered.
             for name in sorted(files + [d for d in subfolders if Path(d).suffix.lower() in EXTENSIONS]):
-                if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
+                if _is_audio(name):
                     yield str(relative / name), {"label": relative.parts[0]}
 
 

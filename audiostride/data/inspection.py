@@ -16,7 +16,8 @@ import yaml
 from ..errors import DataError
 from .clips import Clips, EncodedClips, Progress
 from .decoding import audio_info
-from .manifest import SUFFIXES
+from .folder import unlabelled_files
+from .manifest import SUFFIXES, read_path
 from .splits import shared_groups
 
 LABEL_NAMES = ("label", "class", "category", "target", "species", "word", "event", "tag")
@@ -42,6 +43,7 @@ class Findings:
         group: the column that most likely says what belongs together, None if there is none.
         duplicates: names of clips with the same content, a list each.
         leaks: a line for each kind of thing that lies on two sides of the data's own splits.
+        unlabelled: names of audio files in the folder that are no clips, as nothing gives them a label.
     """
 
     clips: int
@@ -56,10 +58,22 @@ class Findings:
     group: str | None = None
     duplicates: list[list[str]] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
         return asdict(self)
+
+
+def inspect_path(
+    path: str | os.PathLike[str], label: str | None = None, group: str | None = None, progress: Progress | None = None
+) -> Findings:
+    """`inspect` a folder or table, with what a folder holds beside its clips."""
+    clips = read_path(path)
+    found = inspect(clips, label, group, progress)
+    if Path(path).suffix.lower() not in SUFFIXES:
+        found.unlabelled = unlabelled_files(path, clips.names)
+    return found
 
 
 def inspect(

@@ -89,10 +89,7 @@ class FolderData(EncodedData):
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         from .folder import read_folder
 
-        folder = Path(self.path).expanduser()
-        if not folder.exists():
-            raise DataError(f"{self.path}: no such folder ({folder.absolute()}); set {key}.path to yours")
-        return read_folder(self.path)
+        return read_folder(_existing(self.path, key))
 
 
 class ManifestData(EncodedData):
@@ -105,7 +102,7 @@ class ManifestData(EncodedData):
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         from .manifest import read_manifest
 
-        return read_manifest(self.path, self.root)
+        return read_manifest(_existing(self.path, key), self.root)
 
 
 class AnnotatedData(EncodedData):
@@ -117,7 +114,7 @@ class AnnotatedData(EncodedData):
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         from .annotations import read_annotated
 
-        return read_annotated(self.path)
+        return read_annotated(_existing(self.path, key))
 
 
 class ArchiveData(EncodedData):
@@ -264,3 +261,11 @@ class AugmentSection(Section):
         if between_class and not info.data.get("mixup"):
             raise PydanticCustomError("mixup", "is a way of mixing; set augment.mixup too, to 1.0 as in its paper")
         return between_class
+
+
+def _existing(path: str, key: str) -> str:
+    """The path of a data section, or an error that says which key to set."""
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise DataError(f"{path}: no such file or folder ({place.absolute()}); set {key}.path to yours")
+    return path

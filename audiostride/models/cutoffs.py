@@ -12,6 +12,7 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..layers.pooling import Alpha
@@ -281,7 +282,9 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
 
 def write_cutoffs(path: str | os.PathLike[str], layers: Sequence[dict[str, Any]]) -> None:
     """Write `summarise`'s rows as CSV, a row a layer and axis, with the unit of its cut-offs."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         sides = [f"{group}_{name}" for group in ("own", "cumulative") for name in Cutoff._fields]
         table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper", "paper_sd", "folded_share"])

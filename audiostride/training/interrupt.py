@@ -46,4 +46,4 @@ class StopSignals:
 def interrupted(number: int, step: int) -> Interrupted:
     """The error to raise once a checkpoint is saved after signal `number`."""
     name = signal.Signals(number).name
-    return Interrupted(f"stopped by {name} after step {step}, everything is saved; go on with --resume", number)
+    return Interrupted(f"stopped by {name} after step {step}, everything is saved", number)

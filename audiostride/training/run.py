@@ -25,10 +25,11 @@ from .checkpoints import Notify, list_checkpoints
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .evaluation import evaluate
 from .loop import OnEpoch, OnStep, train
+from .predictions_file import write_predictions
 from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
-from .run_testing import choose_thresholds, describe, write_predictions
+from .run_testing import choose_thresholds, describe
 from .setup import (
     assumed_conditions,
     conditions,

@@ -1,7 +1,5 @@
-"""Testing a trained run: its scores, thresholds and predictions, on its own test set or on other data."""
+"""Testing a trained run, on its own test clips or on other data: its scores, its thresholds, clips to check on."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,14 +18,13 @@ from ..data.manifest import read_path
 from ..data.sections import ImagesData
 from ..data.sounds import find_sounds
 from ..errors import DataError, UsageError
-from ..files import replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.image_frontend import ImageFrontend
-from ..models.prediction import probabilities
 from ..windows import split_windows
 from .directory import PREDICTIONS_FILE, recipe_of
 from .evaluation import Score, best_thresholds, clip_logits, evaluate
+from .predictions_file import predicted_label, read_predictions
 from .setup import read_data
 
 
@@ -52,26 +49,6 @@ def evaluate_run(
         ModelFileError, DataError, UsageError: each names the file or task.
     """
     return evaluate_run_by_class(run_dir, data, task, progress, overlap)[0]
-
-
-def _tested(run_dir: Path, data: LabelledClips) -> np.ndarray:
-    """Where the run's test clips are: a split drawn anew, of data that has changed, may hold clips it was trained on.
-
-    Raises:
-        DataError: if some of them are not there any more.
-    """
-    path = run_dir / PREDICTIONS_FILE
-    if not path.is_file():
-        return data.indexes("test")
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        names = {row["file"] for row in csv.DictReader(file) if row["task"] in data.labels}
-    titles = [data.clips.title(i) for i in range(len(data.clips))]
-    if missing := sorted(names - set(titles)):
-        raise DataError(
-            f"{run_dir}: {len(missing)} of its {len(names)} test clips are not there any more, such as {missing[0]}; "
-            "put them back, or test on other clips with --data"
-        )
-    return np.array([i for i, title in enumerate(titles) if title in names])
 
 
 def evaluate_run_by_class(
@@ -173,7 +150,7 @@ def check_windows(
     if clips is None:
         sets, _, _ = read_data(recipe_of(Path(run_dir)), progress, model.labels)
         sources: list[Callable[[], np.ndarray]] = [
-            partial(data.clips.read, index, sample_rate) for data in sets for index in data.indexes("test")
+            partial(data.clips.read, index, sample_rate) for data in sets for index in _tested(Path(run_dir), data)
         ]
     else:
         sources = [partial(read_audio, name, sample_rate) for name in find_sounds([clips])]
@@ -207,58 +184,19 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
     }
 
 
-def write_predictions(
-    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]]
-) -> None:
-    """Write the prediction for every test clip: file, task, truth, label, logits, and the group it belongs to.
+def _tested(run_dir: Path, data: LabelledClips) -> np.ndarray:
+    """Where the run's test clips are: a split drawn anew, of data that has changed, may hold clips it was trained on.
 
-    Args:
-        path: the CSV file.
-        parts: of each task its clips, the rows that were tested, the task's name, the column of groups or
-            None, the truth of all clips, the model and the logits ``(n_rows, n_classes)``.
+    Raises:
+        DataError: if some of them are not there any more.
     """
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["file", "task", "truth", "label", "logits", "group"])
-    for clips, indexes, task, group, numbers, model, logits in parts:
-        groups = None if group is None else clips.column(group)
-        for index, row in zip(indexes, logits, strict=True):
-            values = " ".join(f"{value:.5g}" for value in row.tolist())
-            truth = true_label(model, task, numbers[index])
-            belongs_to = "" if groups is None else groups[index]
-            table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values, belongs_to])
-    # File names that are no valid text are written back as the bytes they are.
-    replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def true_label(model: AudioClassifier, task: str, numbers: np.ndarray) -> str:
-    """The label of a class number, or the labels of a multilabel task's 0s and 1s, joined by "|".
-
-    Example:
-        >>> from audiostride import create_model
-        >>> model = create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]})
-        >>> true_label(model, "word", np.array(1))
-        'yes'
-    """
-    labels = model.labels[task]
-    if model.kinds[task] == "multilabel":
-        return "|".join(label for label, present in zip(labels, numbers, strict=True) if present)
-    return labels[int(numbers)]
-
-
-def predicted_label(model: AudioClassifier, task: str, logits: Tensor) -> str:
-    """The label that logits ``(n_classes,)`` stand for; several, or none, of a multilabel task, joined by "|".
-
-    Example:
-        >>> from audiostride import create_model
-        >>> model = create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]})
-        >>> predicted_label(model, "word", torch.tensor([0.0, 1.0]))
-        'yes'
-    """
-    labels, kind, thresholds = model.labels[task], model.kinds[task], model.thresholds.get(task)
-    if kind == "multiclass" or thresholds is None:
-        return labels[int(logits.argmax())]
-    likely = probabilities(logits, kind)
-    if kind == "binary":
-        return labels[int(likely[1] >= thresholds[0])]
-    return "|".join(label for label, p, t in zip(labels, likely, thresholds, strict=True) if p >= t)
+    if not (run_dir / PREDICTIONS_FILE).is_file():
+        return data.indexes("test")
+    names = {file for task, said in read_predictions(run_dir).items() if task in data.labels for file in said.files}
+    titles = [data.clips.title(i) for i in range(len(data.clips))]
+    if missing := sorted(names - set(titles)):
+        raise DataError(
+            f"{run_dir}: {len(missing)} of its {len(names)} test clips are not there any more, such as {missing[0]}; "
+            "put them back, or test on other clips with --data"
+        )
+    return np.array([i for i, title in enumerate(titles) if title in names])

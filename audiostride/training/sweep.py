@@ -134,9 +134,8 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
                 try:
                     train(run.recipe, run.path)
                     outcome = Outcome(run.path, "finished")
-                except Interrupted as error:  # a sweep has no --resume
-                    said = str(error).replace("go on with --resume", "the same command goes on there")
-                    raise Interrupted(said, error.exit_code - 128) from error
+                except Interrupted:
+                    raise
                 except AudiostrideError as error:
                     outcome = Outcome(run.path, "failed", str(error))
             on_run(outcome)
