@@ -227,12 +227,13 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 @styled
 def figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     """Error against MACs, latency and parameters, one row of panels a task; the line is the Pareto front."""
+    rows = sorted(rows, key=lambda row: -row["accuracy"])
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     models = list(dict.fromkeys(row["model"] for row in rows))
     from matplotlib.ticker import LogLocator, NullFormatter
 
     drawn = new_figure(10.5, 3.4 * len(tasks) + 0.4)
-    for axes, task in zip(drawn.subplots(len(tasks), len(PANELS), squeeze=False), tasks, strict=True):
+    for axes, task in zip(drawn.subplots(len(tasks), len(PANELS), squeeze=False, sharey="row"), tasks, strict=True):
         for ax, (key, title) in zip(axes, PANELS.items(), strict=True):
             shown = [row for row in rows if row["task"] == task and row[key]]
             if edge := front([(row[key], row["accuracy"]) for row in shown]):
