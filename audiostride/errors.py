@@ -88,14 +88,14 @@ def resource_error(error: BaseException) -> ResourceError | None:
         pid, end = worker.group(1), worker.group(2).replace("is killed", "was killed")
         likely = "its shared memory (/dev/shm) is full" if "Bus error" in text else "the machine ran out of memory"
         return ResourceError(
-            f"a process that decodes data (pid {pid}) {end}; most likely {likely}: set fewer train.workers (0: none) "
-            "or a smaller train.batch_size"
+            f"a process that decodes data (pid {pid}) {end}; most likely {likely}: lower train.workers (0: none) "
+            "or train.batch_size"
         )
     asked = re.search(r"(?:tried to allocate|Unable to allocate) ([\d.]+ \w+)", text)
     where = "GPU memory" if "CUDA" in text else "memory"
     if not isinstance(error, MemoryError) and not re.search(r"can't allocate memory|out of memory", text):
         return None
-    wanted = f" where {asked.group(1)} more were wanted" if asked else ""
+    wanted = f" when {asked.group(1)} more were requested" if asked else ""
     return ResourceError(
         f"{where} ran out{wanted}; lower the batch size or the number of workers, or close other programs"
     )

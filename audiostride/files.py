@@ -96,7 +96,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise ModelFileError(f"{path}: is not a file" + (" but a directory" if path.is_dir() else ""))
         if found.st_size > limit:
-            raise ModelFileError(f"{path}: has {found.st_size:,} bytes, more than the {limit:,} that are read of it")
+            raise ModelFileError(f"{path}: has {found.st_size:,} bytes, more than the limit of {limit:,}")
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror or error}") from error
@@ -129,7 +129,9 @@ class JsonLines:
         self.path = path
         found = path.stat().st_size if keep and path.exists() else 0
         if found < keep:
-            raise ModelFileError(f"{path}: has {found} bytes, not the {keep} it had at the checkpoint: cut or replaced")
+            raise ModelFileError(
+                f"{path}: has {found} bytes, not the {keep} it had at the checkpoint: truncated or replaced"
+            )
         with explain_write_errors(path):
             self.file = path.open("r+b" if keep else "wb", buffering=0)
             if keep:

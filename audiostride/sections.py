@@ -62,7 +62,7 @@ def explain(problem: Any, kind: type[Section]) -> str:
     section, path = _walk(location, kind)
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"{key}: there is no such key{nearest(path[-1], section)}"
+        return f"{key}: no such key{nearest(path[-1], section)}"
     if problem["type"] == "missing":
         return f"{key}: is missing"
     shown = repr(problem["input"])

@@ -32,18 +32,18 @@ def finding(evidence: Evidence) -> str:
     if not lines:
         return ""
     lead = f"Learned strides ({OURS}), in points of test accuracy with 95 % confidence intervals, compared with"
-    alt = f"Test accuracy of {OURS}, {FOLDING}, and {FIXED}, less that of each baseline, with 95 % intervals."
+    alt = f"Test accuracy of {OURS}, {FOLDING}, and {FIXED}, minus that of each baseline, with 95 % intervals."
     return "\n".join([verdict(evidence), wrap(lead), "", *lines, "", f"![{alt}]({FIGURE})", ""]).lstrip()
 
 
 def paper_ramp(evidence: Evidence) -> str:
     """The same at R = 4, and the best method of each task."""
     lines = [line for rival in BASELINES if (line := _beside(evidence, "DiffStride R=4", rival))]
-    parts = ["DiffStride R=4, the ramp width of the paper, in points of accuracy, compared with", "", *lines, ""]
+    parts = ["DiffStride R=4, the paper's ramp width, in points of accuracy, compared with", "", *lines, ""]
     parts = parts if lines else []
     best = [f"{task}: {_best(evidence, task)}" for task in evidence.tasks if len(evidence.names(task)) > 1]
     best_of_all = wrap("The highest mean accuracy of any method tried: " + "; ".join(best) + ".")
-    return "\n".join(["## At the ramp width of the paper, and the best of all", "", *parts, best_of_all, ""])
+    return "\n".join(["## At the paper's ramp width, and the best of all methods", "", *parts, best_of_all, ""])
 
 
 def accuracy(evidence: Evidence) -> str:
@@ -70,13 +70,13 @@ def accuracy(evidence: Evidence) -> str:
             [Cell(f"mean of {len(complete)}"), *(Cell(percent(m), m == highest(means)) for m in means), Cell("-")]
         )
     table = Table(
-        "Test accuracy in %, mean ± sd over seeds (their number, where it is not 3)",
+        "Test accuracy in %, mean ± sd over seeds (number of seeds, where it is not 3)",
         ["task", *methods, "the paper's strided / spectral / DiffStride R=4"],
         rows,
     )
     text = (
-        "The paper's figures are shown for orientation only; they are of other data (all 35 words, NSynth) and of a "
-        "network 16 times as large, and are no target here."
+        "The paper's figures are shown for orientation only; they are for other data (all 35 words, NSynth) and a "
+        "network 16 times as large, and are not a target here."
     )
     return f"## Accuracy\n\n{wrap(' '.join(filter(None, [_widened(evidence), text])))}\n\n{to_markdown([table])}"
 
@@ -100,7 +100,7 @@ def each_task(evidence: Evidence) -> str:
             cells += [Cell(numbers(row["seeds"])), Cell(mmac(row)), Cell(f"{row['parameters'] / 1e3:.0f}")]
             rows.append(cells + [difference_cell(evidence.difference(task, name, rival)) for rival in rivals])
         clips = evidence.cells[task, names[0]]["clips"]
-        made.append(Table(f"{task}, {clips:,} test clips", [*header, *(f"less {rival}" for rival in rivals)], rows))
+        made.append(Table(f"{task}, {clips:,} test clips", [*header, *(f"minus {rival}" for rival in rivals)], rows))
     return f"## Every method on every task\n\n{to_markdown(made)}"
 
 
@@ -169,6 +169,6 @@ def _widened(evidence: Evidence) -> str:
     if not said:
         return ""
     return (
-        "*strided, widened* is the strided network with more channels, the baseline at a like cost that the paper "
+        "*strided, widened* is the strided network with more channels, the baseline at a similar cost that the paper "
         f"leaves out: {'; '.join(said)}."
     )

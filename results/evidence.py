@@ -10,18 +10,20 @@ from audiostride.analysis.finished_runs import Run
 
 DATA = {
     "commands": "nine words of Speech Commands v0.01 (down, eight, five, go, left, one, right, up, zero), "
-    "split by speaker: 3,805 clips to train and validate, 678 to test",
+    "split by speaker: 3,805 clips for training and validation, 678 for testing",
     "notes": "notes of 11 instrument families and 60 pitches, 1 s, rendered from free sampled sound fonts, "
-    "split by instrument and bank; in place of NSynth: 4,176 clips to train and validate, 1,045 to test",
-    "esc": "ESC-50, 50 kinds of sound, 5 s; folds 1 to 3 to train and validate (1,200 clips), fold 5 to test (400)",
-    "digits": "Free Spoken Digit Dataset, four speakers to train and validate (2,000 clips), a fifth to test (500)",
+    "split by instrument and bank; in place of NSynth: 4,176 clips for training and validation, 1,045 for testing",
+    "esc": "ESC-50, 50 kinds of sound, 5 s; folds 1 to 3 for training and validation (1,200 clips), fold 5 for "
+    "testing (400)",
+    "digits": "Free Spoken Digit Dataset, four speakers for training and validation (2,000 clips), a fifth for "
+    "testing (500)",
     "ripples": "moving ripples, made by the package itself",
-    "cifar10": "CIFAR-10, re-coded as JPEG, drawn at random: 20,000 of its 50,000 images to train, 5,000 of its "
-    "10,000 to test",
+    "cifar10": "CIFAR-10, re-encoded as JPEG: 20,000 of its 50,000 images for training and 5,000 of its 10,000 for "
+    "testing, drawn at random",
 }
 GROUPS = {
     ("commands", "speaker"): "speakers",
-    ("notes", "instrument"): "instruments of a bank",
+    ("notes", "instrument"): "instruments (per bank)",
     ("esc", "freesound_id"): "source recordings",
 }
 TITLES = {

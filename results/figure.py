@@ -31,7 +31,9 @@ def differences_figure(panels: Mapping[str, Sequence[tuple[str, str, Mapping[str
             colour = PALETTE[number]
             ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour, lw=1.6)
             fill = colour if is_significant(row) else "white"
-            ax.plot(100 * row["difference"], y, "o", ms=6, color=colour, markerfacecolor=fill, label=f"less {baseline}")
+            ax.plot(
+                100 * row["difference"], y, "o", ms=6, color=colour, markerfacecolor=fill, label=f"minus {baseline}"
+            )
         ax.set_yticks(range(len(tasks)), tasks)
         ax.set_ylim(len(tasks) - 0.5, -0.5)
         ax.grid(False, axis="y")

@@ -61,7 +61,7 @@ def image_section(rows: Sequence[Mapping[str, str]]) -> str:
             "method",
             "accuracy",
             "seeds",
-            "MMAC an image",
+            "MMAC per image",
             "thousand parameters",
             "learned strides, by seed",
             "published",
@@ -86,7 +86,7 @@ def _image_differences(means: Mapping[tuple[str, str], float], macs: Mapping[tup
             if method == OURS and (rival, start) in means
         ]
         if said:
-            lines.append(f"Compared with {rival}, {OURS} is, in points: {'; '.join(said)}.")
+            lines.append(f"Compared with {rival}, {OURS} differs, in points, by {'; '.join(said)}.")
     return wrap(" ".join(lines)) + "\n" if lines else ""
 
 

@@ -11,10 +11,10 @@ from evidence import AFTER, ALIASED_AFTER, ALIASING, FIXED, FOLDING, OURS, SLOW,
 from audiostride.analysis.tables import Cell, Table, to_markdown
 
 STORY = (
-    "Pooling removes what lies above its cut-off, before any ReLU could make use of it; a strided convolution folds it "
-    "down, into the way of everything else. A layer can learn how much to fold, for each of two groups of channels, "
-    "behind the ReLU (see [below](#learned-aliasing)), with learned strides or with fixed ones. Other methods are "
-    "strided convolutions, the same widened, fixed spectral pooling and learned strides (R = 1) without aliasing:"
+    "Pooling removes what lies above its cut-off before any ReLU can make use of it; a strided convolution folds it "
+    "down, where it gets mixed up with everything else. A layer can learn how much to fold, for each of two groups of "
+    "channels, after the ReLU (see [below](#learned-aliasing)), with learned or fixed strides. The other methods are "
+    "strided convolutions, wider ones, fixed spectral pooling and learned strides (R = 1) without aliasing:"
 )
 
 
@@ -31,19 +31,19 @@ def learned_aliasing(evidence: Evidence) -> str:
             if (task, name) in evidence.cells
         ]
         if rows:
-            header = ["less strided", "less strided, widened", "less spectral", f"less {OURS}"]
+            header = ["minus strided", "minus strided, widened", "minus spectral", f"minus {OURS}"]
             tables.append(Table(f"{name}, in points, with the 95 % confidence interval", ["task", *header], rows))
     if not tables:
         return ""
     text = (
         "A convolution followed by low-pass pooling is linear, so modulations above the cut-off are gone before the "
         "first ReLU; a strided convolution folds them down (aliasing), where later layers can use them. Learned "
-        "aliasing (docs/layers.md) starts at alpha = 0.1 in every layer and axis and learns at a rate of 0.06, the "
-        "strides at 0.01; after the ReLU, a layer pools what has been rectified. One setting for all tasks, chosen "
-        "with one seed by prototypes whose test scores on pitch, pitch with family, and environmental sounds were "
-        "seen. In two groups of channels alpha starts at 0 and 1. Of several "
-        "widened strided networks the one whose multiply-accumulates are nearest is compared. Learned aliasing before "
-        "the ReLU was trained on another CPU (AMD EPYC) than the others (Intel)."
+        "aliasing (docs/layers.md) starts at alpha = 0.1 in every layer and axis and is learned at a rate of 0.06, the "
+        "strides at 0.01; after the ReLU, a layer pools what has been rectified. One setting serves all tasks; it was "
+        "chosen by prototype runs with one seed, whose test scores on pitch, pitch with family, and environmental "
+        "sounds were seen. In two groups of channels alpha starts at 0 and 1. Of several "
+        "widened strided networks, the one with the nearest multiply-accumulates is compared. Learned aliasing before "
+        "the ReLU was trained on a different CPU (AMD EPYC) from the others (Intel)."
     )
     parts = [wrap(text), to_markdown(tables), _parts(evidence), _alphas(evidence), _resting()]
     return "## Learned aliasing\n\n" + "\n\n".join(filter(None, parts)) + "\n"
@@ -74,7 +74,14 @@ def verdict(evidence: Evidence) -> str:
         rows.append(cells)
     if not rows:
         return ""
-    header = ["task", "best other method, %", "MMAC/s", "learned strides, less it", "MMAC/s", "fixed strides, less it"]
+    header = [
+        "task",
+        "best other method, %",
+        "MMAC/s",
+        "learned strides, minus it",
+        "MMAC/s",
+        "fixed strides, minus it",
+    ]
     table = Table("Learned aliasing in 2 groups, after the ReLU, in points of accuracy", [*header, "MMAC/s"], rows)
     return f"{wrap(STORY)}\n\n{to_markdown([table])}"
 
@@ -112,9 +119,9 @@ def _alphas(evidence: Evidence) -> str:
         return ""
     header = ["task", "method", "seeds", "time, layer 1", "time, layer 2", "mel, layer 1", "mel, layer 2"]
     text = (
-        "What alpha became, the share that is folded, mean over seeds, of each group of channels. A network for pitch "
-        "folds over frequency and filters over time, one for families filters both; one that learns both tasks needs "
-        "channels of each kind, and a wider strided network that folds in all of them stays ahead on its pitch:"
+        "What alpha, the share that is folded, became for each group of channels, mean over seeds. A network for pitch "
+        "folds along frequency and filters along time, one for families filters along both; one that learns both tasks "
+        "needs channels of each kind, and a wider strided network, which folds in all, stays ahead of it on pitch:"
     )
     return f"{wrap(text)}\n\n{to_markdown([Table('Learned alpha', header, body)])}"
 
@@ -136,10 +143,16 @@ def _resting() -> str:
         body.append([Cell(kind), Cell(numbers([int(row["seed"]) for row in chosen])), *map(Cell, cells)])
     if not body:
         return ""
-    header = ["strides", "seeds", "accuracy", "with statistics anew", "largest fall of validation in one epoch, points"]
+    header = [
+        "strides",
+        "seeds",
+        "accuracy",
+        "with recomputed statistics",
+        "largest fall in validation accuracy in one epoch, points",
+    ]
     text = (
-        "Every change of a map's size moves the running statistics of batch norm. On pitch, plain DiffStride "
-        "(R = 1, rate 0.06) with strides that rest for the last third of training, and with statistics computed anew "
+        "Every change in a map's size shifts the running statistics of batch norm. On pitch, plain DiffStride "
+        "(R = 1, rate 0.06) with strides that rest for the last third of training, and with statistics recomputed "
         "from training clips before the test (`python results/resting.py notes`):"
     )
     table = Table("Moving strides and batch norm", header, body)

@@ -22,8 +22,8 @@ STUDIES = {
     "train.stride_cost": (
         "Cost as a term of the loss",
         "The regulariser of the paper's Eq. 6 adds stride_cost times the sum of 1 / (stride in time x stride in mel) "
-        "over the layers to the loss, so that large strides pay; a larger weight buys a lower cost with accuracy. The "
-        "paper draws this as its Fig. 4; `audiostride compare RUNS --plot cost.png` draws it of any runs.",
+        "over the layers to the loss, so that large strides pay off; a larger weight trades accuracy for a lower cost. "
+        "The paper draws this as its Fig. 4; `audiostride compare RUNS --plot cost.png` draws it for any runs.",
     ),
 }
 
@@ -46,7 +46,7 @@ def smoothness(evidence: Evidence) -> str:
     if not rows:
         return ""
     table = Table(
-        "DiffStride's ramp width R", ["task", "R", "accuracy", "loss", "seeds", "MMAC/s", "less R=4, same seeds"], rows
+        "DiffStride's ramp width R", ["task", "R", "accuracy", "loss", "seeds", "MMAC/s", "minus R=4, same seeds"], rows
     )
     said = []
     for width, by_task in sorted(losses.items()):
@@ -59,8 +59,10 @@ def smoothness(evidence: Evidence) -> str:
         rest = [task for task in by_task if by_task[task] < NO_LOSS]
         parts = [f"loses half a point or more on {', '.join(dear)}"] if dear else []
         parts += [f"costs no accuracy (a mean loss under half a point) on {', '.join(rest)}"] if rest else []
-        said.append(f"Against R=4, R={width:g} {' and '.join(parts)}, at {cost} times the multiply-accumulates.")
-    text = "## What R costs\n\nThe paper has R = 4. A map keeps R bins more than its stride asks for, and that costs."
+        said.append(f"Compared with R=4, R={width:g} {' and '.join(parts)}, at {cost} times the multiply-accumulates.")
+    text = (
+        "## What R costs\n\nThe paper uses R = 4. A map keeps R more bins than its stride asks for, which has a cost."
+    )
     before, _, text = text.rpartition("\n")
     return f"{before}\n{wrap(' '.join([text, *said]))}\n\n{to_markdown([table])}"
 
@@ -104,7 +106,7 @@ def cutoffs(evidence: Evidence) -> str:
     text = """## Learned cut-offs
 
 What the first layer keeps, in the convention of the paper's Table 2 and at half amplitude; see [cutoffs](cutoffs.md).
-The initial stride is 2 x 2 unless the method's name gives another, which is 25 Hz and 0.25 cycles per mel band.
+The initial stride is 2 x 2, or 25 Hz and 0.25 cycles per mel band, unless the method's name gives another.
 The paper's figures are for its own data.
 """
     return f"{text}\n{to_markdown([Table('First layer, mean ± sd over seeds', header, rows)])}"
@@ -128,9 +130,9 @@ def shared_strides(evidence: Evidence) -> str:
             )
     if not rows:
         return ""
-    header = ["task", "method", "separate", "shared", "separate less shared", "MMAC/s separate", "MMAC/s shared"]
+    header = ["task", "method", "separate", "shared", "separate minus shared", "MMAC/s separate", "MMAC/s shared"]
     return (
-        f"## One stride for both axes\n\n{to_markdown([Table('The form of the Table A.7 of the paper', header, rows)])}"
+        f"## One stride for both axes\n\n{to_markdown([Table('In the form of Table A.7 of the paper', header, rows)])}"
     )
 
 
@@ -160,8 +162,8 @@ def starts(evidence: Evidence) -> str:
                 said.append(f"{method._replace(start='').name} on {task} {interval(difference)}")
     if not rows:
         return ""
-    header = ["task", "method", "initial strides", "accuracy", "seeds", "less default", "MMAC/s"]
-    header += ["all strides, at first", "all strides, in the end"]
+    header = ["task", "method", "initial strides", "accuracy", "seeds", "minus default", "MMAC/s"]
+    header += ["all strides, initial", "all strides, final"]
     text = (
         "Does a learned stride recover from initial strides that are too large, as the paper's Table 3 claims for "
         "images, and do different initial strides converge to the same product, the paper's equivalence classes? "
@@ -195,12 +197,12 @@ def studies(evidence: Evidence) -> str:
                 usual = _setting(evidence, task, base, key) if base in names else ""
         if not rows:
             continue
-        header = ["task", "method", key.rpartition(".")[2], "accuracy", "loss", "seeds", "less the default"]
+        header = ["task", "method", key.rpartition(".")[2], "accuracy", "loss", "seeds", "minus the default"]
         header += ["MMAC/s", "first layer: Hz", "cycles/band", "all strides"]
         heading, text = STUDIES.get(key, (f"Other values of `{key}`", ""))
         if said:
             text = f"{text} Compared with {usual}, in points of accuracy: {'; '.join(said)}.".strip()
-        table = Table(f"`{key}` alone changed", header, rows)
+        table = Table(f"Only `{key}` changed", header, rows)
         parts.append("\n\n".join(filter(None, [f"## {heading}", wrap(text), to_markdown([table])])))
     return "\n".join(parts)
 

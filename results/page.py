@@ -33,12 +33,12 @@ HEAD = """# Results
 
 METHOD = """## How to read it
 
-Small networks on small sets: the figures compare methods under equal conditions and are no records. Accuracy is of
-test clips in percent, mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates (MMAC) per
-second of audio, counted by one rule for all runs. Differences have 95 % confidence intervals from a paired bootstrap
-over the seeds that both methods have and over groups of test clips: one group fewer than there are is drawn with
-replacement, and one seed fewer, 10,000 times. A difference is **statistically significant** where its interval leaves
-out zero. With one seed the interval holds for that seed alone; with three it is too narrow where seeds differ more
+Small networks on small sets: the figures compare methods under equal conditions and are not record scores. Accuracy
+is on test clips in percent, mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates
+(MMAC) per second of audio, counted by one rule for all runs. Differences have 95 % confidence intervals from a paired
+bootstrap over the seeds that both methods have and over groups of test clips: each of 10,000 resamples draws, with
+replacement, one group and one seed fewer than there are. A difference is **statistically significant** if its interval
+excludes zero. With one seed the interval holds for that seed alone; with three it is too narrow where seeds differ more
 than groups do. Intervals are not corrected for the number of comparisons. Bold: the best of a row or column, or a
 significant difference.
 """
@@ -94,16 +94,17 @@ def conditions(evidence: Evidence) -> str:
     hardware = "; ".join(f"{machine} ({n} runs)" for machine, n in machines.items())
     text = (
         f"Hardware and versions: {hardware}. The network is narrow, with {_networks(rows)}; "
-        "the methods differ in nothing but what their names say. "
-        "The model tested is that of the best validation epoch; a tenth of the training clips is for validation."
+        "the methods differ only in what their names say. "
+        "The model tested is that of the best validation epoch; a tenth of the training clips is for "
+        "validation only."
     )
     lines += [wrap(text), ""]
     gaps = {task: missing for task in PLANNED if (missing := list(_gaps(evidence, task)))}
     if gaps:
-        lines += ["Planned and not there yet:", ""]
+        lines += ["Planned but not yet run:", ""]
         lines += [wrap(f"- {task}: {'; '.join(missing)}", "  ") for task, missing in gaps.items()]
     else:
-        lines.append("Of the planned runs none is missing.")
+        lines.append("None of the planned runs is missing.")
     return "\n".join(lines) + "\n"
 
 
@@ -111,9 +112,9 @@ def _grouping(clips: str) -> str:
     """What is resampled of a test set."""
     row = read_groups().get(clips)
     if row is None:
-        return "Resampled: single test clips, as nothing is known of what belongs together."
+        return "Resampled: single test clips, as it is not known which belong together."
     what = GROUPS.get((row["data"], row["column"]), f"values of {row['column']}")
-    return f"Resampled: the {row['n_groups']} {what} of the test."
+    return f"Resampled: the {row['n_groups']} {what} in the test set."
 
 
 def _networks(rows: Sequence[Mapping[str, str]]) -> str:
@@ -155,10 +156,10 @@ def repeat(evidence: Evidence) -> str:
     ]
     return "\n".join(
         [
-            "## Again",
+            "## Reproducing the runs",
             "",
-            "With the data in folders of these names in the current directory; `results/settings/` holds the full",
-            "recipe of every run, whatever defaults may change:",
+            "Run these with the data in folders of these names in the current directory. `results/settings/` holds",
+            "the full recipe of every run, which later changes of defaults do not affect:",
             "",
             "```console",
             *lines,

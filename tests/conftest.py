@@ -1,6 +1,9 @@
 """Fixtures that several test modules share."""
 
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,17 @@ def tone(frequency_hz: float, seconds: float = 1.0, sample_rate: int = 16000) ->
     """A sine at half of full scale, float32."""
     time_s = np.arange(round(seconds * sample_rate)) / sample_rate
     return (0.5 * np.sin(2 * np.pi * frequency_hz * time_s)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def warm_audiostride(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """How to call the `audiostride` command in a process of its own that has imported torch already."""
+    script, path = Path(__file__).with_name("warm_command.py"), tmp_path_factory.mktemp("warm") / "socket"
+    with subprocess.Popen([sys.executable, script, "serve", path], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield [sys.executable, "-S", "-E", str(script), "call", str(path)]
+        server.terminate()
 
 
 @pytest.fixture(scope="session")

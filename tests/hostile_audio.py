@@ -99,7 +99,7 @@ def make_corpus(folder: Path) -> dict[str, str]:
         size = 10 * 3600 * _RATE * 2
         file.write(wav[:4] + struct.pack("<I", size + 36) + wav[8:40] + struct.pack("<I", size))
         file.truncate(44 + size)
-    expected["ten-hours.wav"] = "more than can be decoded at once"
+    expected["ten-hours.wav"] = "samples that can be decoded at once"
 
     # No files at all.
     os.mkfifo(folder / "fifo.wav")

@@ -132,7 +132,7 @@ def test_cutoffs_state_gain_and_measured_response_of_learned_strides_agree():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"channels": ()}, "channels needs the stem's at least"),
+        ({"channels": ()}, "channels needs at least the stem's"),
         ({"strides": ((1, 2), (2, 2))}, "got 2 channels, 2 time_channels and 2 strides"),
         ({"strides": ((1, 2), (2, 2), (1, 1), (2, 2))}, "blocks over time have a mel stride of 1"),
         ({"strides": ((1, 2), (2, 2, 2), (1, 1), (2, 1))}, "pair of strides"),

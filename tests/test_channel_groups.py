@@ -185,8 +185,8 @@ def test_a_model_lists_the_alphas_of_its_groups() -> None:
         (lambda: DiffStride(2.0, aliasing=(0, 1))(torch.zeros(20)), "1 channels cannot be split into 2"),
         (lambda: AudioCNN(channels=(6, 9), strides=((2, 2),) * 2, aliasing=(0, 1)), "9 channels cannot be split"),
         (lambda: AudioCNN("strided", aliasing=(0, 1)), "strided convolutions have no aliasing to learn"),
-        (lambda: ResNet("diffstride", aliasing=(0, 1)), "for AudioCNN alone"),
-        (lambda: WaveCNN("diffstride", aliasing=(0, 1)), "for AudioCNN alone"),
+        (lambda: ResNet("diffstride", aliasing=(0, 1)), "for AudioCNN only"),
+        (lambda: WaveCNN("diffstride", aliasing=(0, 1)), "for AudioCNN only"),
     ],
 )
 def test_arguments_out_of_range_are_refused_by_name(make, message: str) -> None:

@@ -86,7 +86,7 @@ def test_a_directory_with_something_in_it_is_not_trained_into(trained: Path, ton
         "train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "--out", "runs/folder", cwd=trained
     )
     assert again.returncode == 2
-    assert "runs/folder: is not empty; go on with its run by --resume, give another --out" in again.stderr
+    assert "runs/folder: is not empty; continue its run with --resume, choose another --out" in again.stderr
 
 
 def test_a_run_is_evaluated_on_its_own_test_clips_whatever_has_become_of_the_folder(
@@ -103,18 +103,16 @@ def test_a_run_is_evaluated_on_its_own_test_clips_whatever_has_become_of_the_fol
     model = load(tmp_path / "run")
     assert len(check_windows(str(tmp_path / "run"), model)) == len(before)
     (folder / before[0]).unlink()
-    with pytest.raises(
-        DataError, match=rf"1 of its {len(before)} test clips are not there any more, such as {before[0]}"
-    ):
+    with pytest.raises(DataError, match=rf"1 of its {len(before)} test clips are missing, such as {before[0]}"):
         evaluate_run(tmp_path / "run")
-    with pytest.raises(DataError, match="are not there any more"):
+    with pytest.raises(DataError, match="test clips are missing"):
         check_windows(str(tmp_path / "run"), model)
 
 
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["train", "folder", "train.epoch=3"], 3, "train.epoch: there is no such key; did you mean 'epochs'?"),
+        (["train", "folder", "train.epoch=3"], 3, "train.epoch: no such key; did you mean 'epochs'?"),
         (["train", "fodler"], 3, "did you mean 'folder'?"),
         (["train", "folder"], 4, "DIR: no such file or folder"),
         (["train"], 2, "RECIPE"),
@@ -124,10 +122,10 @@ def test_a_run_is_evaluated_on_its_own_test_clips_whatever_has_become_of_the_fol
         (
             ["export", "audio_resnet_small_strided"],
             2,
-            "comes with the package and is no folder to write to; give --out",
+            "comes with the package and is not a folder to write to; give --out",
         ),
         (["predict", "nowhere", "a.wav", "--pcm-rate", "8000"], 2, "--pcm-rate is the rate of samples on stdin"),
-        (["recipes", "--out", "mine.yaml"], 2, "--out is where one recipe goes; name it"),
+        (["recipes", "--out", "mine.yaml"], 2, "--out is where a recipe is copied to; name the recipe"),
     ],
 )
 def test_mistakes_are_answered_in_words_with_the_documented_exit_code(

@@ -97,7 +97,7 @@ def test_training_under_autocast_gives_the_strides_a_finite_gradient() -> None:
     ("arguments", "message"),
     [
         ({"downsampling": "pool"}, "strided.*spectral.*diffstride"),
-        ({"channels": (4, 8)}, "one entry a block"),
+        ({"channels": (4, 8)}, "one entry per block"),
         ({"channels": (4,), "strides": ((2,),)}, "pair"),
         ({"downsampling": "strided", "channels": (4,), "strides": ((1.5, 2),)}, "whole strides"),
     ],

@@ -179,7 +179,9 @@ def test_candidates_are_named_or_match_a_pattern():
     net = nn.Sequential(conv(1), nn.Sequential(conv(1), conv(2)), conv(1))
     assert [group.layers for group in find_downsampling(net, ["0", "1.*"])] == [["0"], ["1.0"], ["1.1"]]
     assert [group.stride for group in find_downsampling(net, ["0", "1.*"])] == [(1, 1), (1, 1), (2, 2)]
-    with pytest.raises(ValueError, match=r"no convolution or max-pool of stride 1 matches '1.1'; there are 0, 1.0, 2"):
+    with pytest.raises(
+        ValueError, match=r"no convolution or max-pool of stride 1 matches '1.1'; the model has 0, 1.0, 2"
+    ):
         find_downsampling(net, ["1.1"])
     with pytest.raises(ValueError, match="downsampled 1 and 0 times"):
         find_downsampling(Joined(conv(1), nn.Identity()), ["a"])
@@ -271,8 +273,8 @@ REFUSED = {
     "a skipped branch": (Joined(conv(2), nn.Identity()), "downsampled 1 and 0 times"),
     "a pool called as a function": (Calls(lambda x: F.max_pool2d(x, 2)), "make it a module"),
     "a fixed number of features": (nn.Sequential(conv(2), nn.Flatten(), nn.Linear(9, 2)), "1: .*Flatten"),
-    "a flattening function": (Calls(lambda x: x.flatten(1)), "cannot be told what flatten"),
-    "upsampling": (Calls(lambda x: F.interpolate(x, scale_factor=2)), "cannot be told what interpolate"),
+    "a flattening function": (Calls(lambda x: x.flatten(1)), "is unknown what flatten"),
+    "upsampling": (Calls(lambda x: F.interpolate(x, scale_factor=2)), "is unknown what interpolate"),
     "transposed convolution": (nn.Sequential(conv(2), nn.ConvTranspose2d(1, 1, 2, 2)), "ConvTranspose2d"),
     "every second sample": (Calls(lambda x: x[:, :, ::2]), "cuts out"),
     "a branch on values": (Calls(lambda x: x if x.sum() > 0 else -x), "cannot be traced"),
@@ -293,7 +295,7 @@ def test_wrong_arguments_are_refused():
     net = ResNet18(10, 8)
     with pytest.raises(ValueError, match="kind must be"):
         replace_downsampling(net, "strided")
-    with pytest.raises(ValueError, match=r"no downsampling layer is called conv9; there are conv1, maxpool"):
+    with pytest.raises(ValueError, match=r"no downsampling layer is called conv9; the model has conv1, maxpool"):
         replace_downsampling(net, only=["conv9"])
     with pytest.raises(ValueError, match="convert all of them or none"):
         replace_downsampling(net, only=["layer2.0.conv1"])

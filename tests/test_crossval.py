@@ -251,7 +251,7 @@ def test_runs_that_are_no_folds_are_not_summarised(crossval: tuple, tmp_path: Pa
     recipe, out, _ = crossval
     run(load_recipe(recipe), tmp_path / "plain")
     for run_dirs in ([tmp_path / "plain"], [out / "fold-1", out / "fold-1"]):
-        with pytest.raises(UsageError, match="is not the run of a fold of its own"):
+        with pytest.raises(UsageError, match="is not the run of a separate fold"):
             summarise_folds(run_dirs)
 
 
@@ -286,7 +286,7 @@ def test_a_fold_that_one_of_two_data_sets_lacks_is_named(recipe: str, tmp_path: 
     rows = [row for row in sounds(tmp_path / "others") if row[6] != "10"]
     write_tables(tmp_path / "others", rows)
     other = f"tasks.loud.data.path={tmp_path / 'others'}"
-    with pytest.raises(DataError, match=r"tasks\.loud\.data: there are no clips of the fold '10'"):
+    with pytest.raises(DataError, match=r"tasks\.loud\.data: there are no clips in the fold '10'"):
         plan_crossval(recipe, Path("nowhere"), "fold", overrides=[other])
     assert len(plan_crossval(recipe, Path("nowhere"), n_folds=4, overrides=[other])) == 4
 
@@ -322,7 +322,7 @@ def test_a_group_in_two_folds_is_refused_unless_allowed(tmp_path: Path, recipe: 
 
 def test_a_fold_that_is_not_there_or_has_no_usable_file_is_an_error(tmp_path: Path, recipe: str) -> None:
     with pytest.raises(
-        DataError, match=r"label\.data\.test_fold: there are no clips of the fold '3'; .*'1', '2', '10'"
+        DataError, match=r"label\.data\.test_fold: there are no clips in the fold '3'; .*'1', '2', '10'"
     ):
         read_data(load_recipe(recipe, ["tasks.label.data.test_fold={column: fold, value: 3}"]))
     for path in (tmp_path / "sounds").glob("*/*.wav"):

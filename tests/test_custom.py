@@ -121,17 +121,13 @@ def load_recipe_text(text, folder):
     return load_recipe(str(folder / "dumped.yaml"))
 
 
-def test_the_commands_find_it_in_the_working_directory(nets, tone_folder, tmp_path):
-    """As a user starts them: the installed command, whose own folder comes first, not the working directory."""
+def test_the_commands_find_it_in_the_working_directory(nets, tone_folder, warm_audiostride):
+    """As the installed command does, which has not the working directory among the folders of its modules."""
     settings = [f"tasks.label.data.path={tone_folder}", f"model={{name: custom, trunk: '{nets}:Net'}}"]
     settings += ["train.steps=2", "train.workers=0"]
-    start = "import sys; sys.path = [p for p in sys.path if p]; from audiostride.cli import main; main()"
 
     def audiostride(*arguments, code=0):
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        done = subprocess.run(
-            [sys.executable, "-c", start, *map(str, arguments)], env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run([*warm_audiostride, *map(str, arguments)], capture_output=True, text=True)
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
@@ -151,7 +147,7 @@ def test_the_commands_find_it_in_the_working_directory(nets, tone_folder, tmp_pa
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("os:system", "not a class of torch.nn.Module but a builtin_function"),
+        ("os:system", "not a subclass of torch.nn.Module but a builtin_function"),
         ("subprocess:Popen", "but the class Popen; it was not called"),
         ("NETS:function", "but a function; it was not called"),
         ("no_such_package.nets:Net", "there is no module 'no_such_package'"),
@@ -222,9 +218,9 @@ def test_what_is_not_known_of_it_is_said_and_not_made_up(nets):
         model.block_features(torch.zeros(1, 16000))
     card = model_card(model, model_id="user/words")
     assert "Cut-offs" not in card
-    assert f"needs `{nets}:Net`" in card
+    assert f"calls `{nets}:Net`" in card
     assert cost_per_second(model).parameters == 4 * 9 + 4 + 2 * 4 + 2
-    with pytest.raises(ValueError, match=r"goes in as CustomTrunk\('PACKAGE\.MODULE:CLASS'\)"):
+    with pytest.raises(ValueError, match=r"pass one of your own as CustomTrunk\('PACKAGE\.MODULE:CLASS'\)"):
         AudioClassifier(LogMel(), torch.nn.Flatten(), {"word": 2})
 
 

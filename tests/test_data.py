@@ -84,7 +84,7 @@ def test_hidden_folders_are_no_classes(tone_folder: Path, tmp_path: Path) -> Non
 
 def test_a_split_of_another_name_is_said_in_full() -> None:
     clips = Clips(["a", "b"], {"label": ["x", "y"]}, ["train", "validation.clean"])
-    with pytest.raises(DataError, match=r"splits named validation\.clean; say with the key splits"):
+    with pytest.raises(DataError, match=r"splits named validation\.clean; say what each is for with the key splits"):
         assign_splits(clips, ["x", "y"], seed=0)
 
 

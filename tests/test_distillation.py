@@ -317,7 +317,7 @@ def _saved(
         ({"labels": {"word": ["high", "low"]}}, "has no task 'label', only 'word'"),
         (
             {"labels": {"label": ["high", "middle", "top"]}},
-            "task 'label' of .*teacher has other classes; only in the data: low; only in the teacher: middle, top",
+            "task 'label' of .*teacher has different classes; only in the data: low; only in the teacher: middle, top",
         ),
         ({"labels": {"label": ["high", "low", "top"]}}, "only in the data: none; only in the teacher: top"),
         ({"labels": {"label": ["high", "low"]}, "kind": "multilabel"}, r"tasks\.label\.kind is multiclass"),

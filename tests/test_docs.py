@@ -81,13 +81,13 @@ def workspace(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def programs(folder: Path, quick: list[str]) -> Path:
-    """A folder with the programs that pages call: `audiostride` as it is here, and a microphone."""
+def programs(folder: Path, audiostride: list[str], quick: list[str]) -> Path:
+    """A folder with the programs that pages call: `audiostride` as it is called here, and a microphone."""
     folder.mkdir()
     quicker = shlex.join([*QUICK, *quick])
     (folder / "audiostride").write_text(
         f'#!/bin/sh\ncase "$1" in train|sweep|crossval) set -- "$@" {quicker};; esac\n'
-        f'exec {shlex.quote(sys.executable)} -m audiostride "$@"\n'
+        f'exec {shlex.join(audiostride)} "$@"\n'
     )
     samples = f"import sys; sys.stdout.buffer.write({(2**14 * tone(300, 2.0)).astype('<i2').tobytes()!r})"
     (folder / "samples.py").write_text(samples)
@@ -99,7 +99,9 @@ def programs(folder: Path, quick: list[str]) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", COMMANDS)
-def test_the_commands_of_a_page_run_in_order(page: str, workspace: Path, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_run_in_order(
+    page: str, workspace: Path, warm_audiostride: list[str], tmp_path: Path
+) -> None:
     blocks = shell_blocks(ROOT / page)
     assert blocks
     folder = tmp_path / "work"
@@ -114,7 +116,7 @@ def test_the_commands_of_a_page_run_in_order(page: str, workspace: Path, tmp_pat
     server.start()
     try:
         environment = os.environ | {
-            "PATH": f"{programs(tmp_path / 'bin', COMMANDS[page])}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{programs(tmp_path / 'bin', warm_audiostride, COMMANDS[page])}{os.pathsep}{os.environ['PATH']}",
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "hub"),
         }

@@ -192,14 +192,14 @@ def test_a_bomb_is_stopped_in_proportion_to_its_size(tmp_path: Path, make: objec
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken", b"\x1f\x8b broken"])
 def test_what_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(DataError, match="is not a sound tar or zip archive"):
+    with pytest.raises(DataError, match="is not a valid tar or zip archive"):
         extract(tmp_path / "a.zip", tmp_path / "folder")
 
 
 def test_a_cut_archive_is_named(tmp_path: Path) -> None:
     whole = make_tar(tmp_path / "a.tgz", {"a.wav": np.random.RandomState(0).bytes(50_000)}).read_bytes()
     (tmp_path / "a.tgz").write_bytes(whole[:20_000])
-    with pytest.raises(DataError, match="is not a sound tar or zip archive"):
+    with pytest.raises(DataError, match="is not a valid tar or zip archive"):
         extract(tmp_path / "a.tgz", tmp_path / "folder")
 
 
@@ -297,7 +297,7 @@ def test_esc50_has_its_folds(tmp_path: Path) -> None:
 def test_a_data_set_that_is_neither_there_nor_to_be_had_names_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)127\.0\.0\.1:9.*data\.path=DIR.*data\.archives"):
         read_archives("nsynth", tmp_path / "data", ["http://127.0.0.1:9/nsynth.tar.gz"])
-    with pytest.raises(DataError, match=r"no such folder, and .*archives names nothing to make it from"):
+    with pytest.raises(DataError, match=r"no such folder, and .*archives gives no archives to make it from"):
         read_archives("nsynth", tmp_path / "other")
 
 

@@ -184,11 +184,11 @@ def test_a_file_that_computes_something_else_is_not_kept(model, windows, tmp_pat
 
 
 def test_what_cannot_be_exported_is_a_named_error(model, windows, tmp_path):
-    with pytest.raises(UsageError, match=r"model\.onnx: a file of --format torch ends in \.pt2"):
+    with pytest.raises(UsageError, match=r"model\.onnx: a file for --format torch must end in \.pt2"):
         export_model(model, tmp_path / "model.onnx", "torch", windows)
     with pytest.raises(UsageError, match="int8 is for"):
         export_model(model, tmp_path / "model.pt2", "torch", windows, quantize="int8")
-    with pytest.raises(UsageError, match="needs two clips"):
+    with pytest.raises(UsageError, match="needs at least two clips"):
         export_model(model, tmp_path / "model.onnx", "onnx", windows[:1], quantize="int8")
     wave = create_model("wave_cnn_strided", heads={"pitch": 2})
     with pytest.raises(UsageError, match="this model has no log-mel: its frontend is RawWaveform"):

@@ -219,7 +219,7 @@ def test_a_data_set_of_a_hub_is_streamed_over_http(tree: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_missing_data_set_and_a_missing_network_are_said_at_once(hub: str, tmp_path: Path) -> None:
     said = read_from(hub, "ours/nothing", tmp_path)
-    assert "DataError ours/nothing: is no local folder and no data set of http://127.0.0.1" in said
+    assert "DataError ours/nothing: is neither a local folder nor a data set on http://127.0.0.1" in said
     said = read_from("http://127.0.0.1:9", "ours/words", tmp_path)
     assert "http://127.0.0.1:9 cannot be reached" in said
     assert "data.path=DIR" in said

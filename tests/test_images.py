@@ -231,7 +231,7 @@ def test_a_sweep_in_a_recipe_runs_all_combinations_once_and_goes_on_where_it_sto
 def test_a_recipe_of_several_runs_is_no_single_run(image_folder, tmp_path):
     with pytest.raises(RecipeError, match="audiostride sweep"):
         run(recipe_for(image_folder, "sweep={seed: [0, 1]}"), tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"model\.stride: there is no such key; did you mean 'strides'"):
+    with pytest.raises(RecipeError, match=r"model\.stride: no such key; did you mean 'strides'"):
         plan_sweep("cifar10", tmp_path, overrides=settings_for(image_folder, "sweep={model.stride: [1]}"))
 
 
@@ -320,7 +320,7 @@ def test_published_scores_belong_to_runs_of_their_recipe(tmp_path):
 
 
 def test_recipe_mistakes_are_named_with_what_is_right(image_folder, tmp_path):
-    with pytest.raises(RecipeError, match=r"train\.epoch: there is no such key; did you mean 'epochs'"):
+    with pytest.raises(RecipeError, match=r"train\.epoch: no such key; did you mean 'epochs'"):
         recipe_for(image_folder, "train.epoch=3")
     with pytest.raises(RecipeError, match=r"no such recipe file; did you mean 'cifar10'.*; shipped recipes: .*cifar10"):
         load_recipe("cifar1")
@@ -362,7 +362,7 @@ def test_a_parquet_file_without_labels_is_named(tmp_path):
     for split in ("train", "test"):
         table = datasets.Dataset.from_dict({"image": [{"bytes": png.getvalue(), "path": None}], "name": ["a"]})
         table.to_parquet(str(tmp_path / f"{split}.parquet"))
-    with pytest.raises(DataError, match="no image and label column, only image, name"):
+    with pytest.raises(DataError, match="not have both an image and a label column, only image, name"):
         read_images(tmp_path)
 
 
@@ -396,7 +396,7 @@ def test_a_saved_model_gives_the_answers_that_were_reported(image_folder, tmp_pa
     results = run(recipe_for(image_folder, "train.epochs=1"), tmp_path)
     assert evaluate_run(tmp_path)["label"].accuracy == results["tasks"]["label"]["accuracy"]
     assert evaluate_run(tmp_path, str(image_folder))["label"].n == 32
-    with pytest.raises(UsageError, match="each is one window; leave the overlap out"):
+    with pytest.raises(UsageError, match="each of which is one window; omit the overlap"):
         evaluate_run(tmp_path, overlap=0.5)
     test = read_images(image_folder).loaded(16).pixels[64:]
     logits = load(tmp_path)(torch.from_numpy(test))["label"]
@@ -465,7 +465,7 @@ def test_train_and_sweep_take_images_and_commands_for_sound_refuse_them(image_fo
     assert "Test scores of run" in done.stdout
     swept = command(tmp_path, "sweep", "cifar10", *settings, "--seeds", "0,1", "--out", "sweep")
     assert swept.returncode == 0, swept.stderr
-    assert "MMAC an image" in swept.stdout
+    assert "MMAC per image" in swept.stdout
     assert command(tmp_path, "evaluate", "run").returncode == 0
     compared = command(tmp_path, "compare", "sweep")
     assert compared.returncode == 0, compared.stderr

@@ -40,8 +40,8 @@ def test_init_says_what_is_there_and_its_recipe_is_sound(tone_folder: Path, at: 
     assert recipe.tasks["label"].kind == "binary"
     checked = json.loads(call("validate", "recipe.yaml", "--json"))
     assert checked["tasks"]["label"]["clips"] == {"train": 48, "validation": 6, "test": 6}
-    assert "is sound" in call("validate", "recipe.yaml")
-    with pytest.raises(UsageError, match=r"recipe\.yaml: is there already"):
+    assert "is valid" in call("validate", "recipe.yaml")
+    with pytest.raises(UsageError, match=r"recipe\.yaml: already exists"):
         call("init", str(tone_folder))
 
 
@@ -54,7 +54,7 @@ def test_init_reports_bad_files_and_copies_and_leaves_bad_ones_out(tone_folder: 
     assert "broken.wav" in shown
     assert "1, left out" in shown
     assert "loose.wav" in shown
-    assert "audiostride validate looks at the splits that are drawn" in shown
+    assert "audiostride validate checks the splits that are drawn" in shown
     assert "low/00.wav = low/copy.wav" in shown
     assert load_recipe("recipe.yaml").tasks["label"].data.on_bad_file == "skip"  # type: ignore[union-attr]
 
@@ -104,7 +104,7 @@ def test_recipes_are_listed_and_copied_out_whole(at: Path) -> None:
     assert "dcase2018_birds" in call("recipes")
     assert call("recipes", "ripples", "--out", "new/mine.yaml").strip() == "new/mine.yaml"
     assert load_recipe("new/mine.yaml") == load_recipe("ripples")
-    with pytest.raises(UsageError, match=r"new/mine\.yaml: is there already"):
+    with pytest.raises(UsageError, match=r"new/mine\.yaml: already exists"):
         call("recipes", "ripples", "--out", "new/mine.yaml")
     with pytest.raises(RecipeError, match="did you mean 'ripples'"):
         call("recipes", "riples")

@@ -128,7 +128,7 @@ def test_a_wav_on_a_pipe_is_the_wav_in_a_file(tmp_path, subtype, channels, rate)
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"hello, world", "is no WAV file"),
+        (b"hello, world", "is not a WAV file"),
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", "ends within its header"),
         (b"RIFF\x00\x00\x00\x00WAVEdata\x08\x00\x00\x00" + bytes(8), "come before their format"),
         (b"RIFF\x00\x00\x00\x00WAVEjunk\xff\xff\xff\x0f", "a header chunk"),
@@ -246,7 +246,7 @@ def test_overlapping_windows_are_averaged_and_have_rows_of_their_own(model, run_
     ]  # fmt: skip
     assert len(rows_of(timeline)) == 9
     streamed = cli("predict", run_dir, "-", "--stream", "--csv", "--overlap", 0.75, stdin=path.read_bytes())
-    assert b"a prediction each 0.25 s" in streamed.stderr
+    assert b"a prediction every 0.25 s" in streamed.stderr
     for live, offline in zip(rows_of(streamed.stdout), rows_of(timeline), strict=True):
         assert all(live[key] == offline[key] for key in ("start_s", "end_s", "label"))
     plain, at_zero = (cli("predict", run_dir, path, "--csv", *way).stdout for way in ((), ("--overlap", 0)))
@@ -260,13 +260,13 @@ def test_an_overlap_that_cannot_be_is_a_usage_error_and_a_batch_keeps_its_own(ru
         assert b"it must be at least 0 and less than 1" in said.stderr
     said = cli("predict", run_dir, sounds, "--overlap", 0.5, "--format", "raven", "--out", tmp_path / "labels")
     assert said.returncode == 2
-    assert b"leave it out with --format" in said.stderr
+    assert b"omit it with --format" in said.stderr
     for first, then in ((0.5, 0.0), (0.0, 0.5)):
         out = tmp_path / f"{first}.csv"
         cli("predict", run_dir, sounds, "--out", out, "--overlap", first)
         said = cli("predict", run_dir, sounds, "--out", out, "--overlap", then, "--resume")
         assert said.returncode == 2
-        assert b"was begun with another overlap" in said.stderr
+        assert b"was started with another overlap" in said.stderr
 
 
 def test_a_batch_killed_at_any_byte_is_continued_to_the_same_file(model, sounds, tmp_path):
@@ -294,9 +294,9 @@ def test_an_output_is_neither_overwritten_nor_continued_with_other_options(tmp_p
     path = tmp_path / "rows.csv"
     with RowFile(path, {"model": "a", "top_k": 1}):
         assert path.read_text() == CSV_HEADER
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         RowFile(path, {"model": "a", "top_k": 1})
-    with pytest.raises(UsageError, match="begun with another top_k"):
+    with pytest.raises(UsageError, match="started with another top_k"):
         RowFile(path, {"model": "a", "top_k": 2}, resume=True)
     (tmp_path / "rows.csv.journal").write_text("[]\n")
     with pytest.raises(UsageError, match="is not a journal"):

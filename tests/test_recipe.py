@@ -39,9 +39,9 @@ def test_every_shipped_recipe_is_valid_and_survives_a_round_trip(name: str, tmp_
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epoch=3", "train.epoch: there is no such key; did you mean 'epochs'?"),
-        ("nam=x", "nam: there is no such key; did you mean 'name'?"),
-        ("tasks.label.data.pth=x", "tasks.label.data.pth: there is no such key; did you mean 'path'?"),
+        ("train.epoch=3", "train.epoch: no such key; did you mean 'epochs'?"),
+        ("nam=x", "nam: no such key; did you mean 'name'?"),
+        ("tasks.label.data.pth=x", "tasks.label.data.pth: no such key; did you mean 'path'?"),
         ("train.epochs=many", "train.epochs: input should be a valid integer, got 'many'"),
         ("train.epochs=1.5", "train.epochs: input should be a valid integer, got 1.5"),
         ("train.epochs=0", "train.epochs: input should be greater than or equal to 1, got 0"),
@@ -56,7 +56,7 @@ def test_every_shipped_recipe_is_valid_and_survives_a_round_trip(name: str, tmp_
         ("train.learning_rate=.inf", "train.learning_rate"),
         ("epochs", "an override is KEY=VALUE"),
         ("name.x=1", "'name' has no keys below it"),
-        ("train.epochs={a: 1, a: 2}", "the key 'a' stands twice"),
+        ("train.epochs={a: 1, a: 2}", "the key 'a' appears twice"),
     ],
 )
 def test_a_wrong_override_names_the_key_the_value_and_the_nearest(override: str, message: str) -> None:
@@ -82,8 +82,8 @@ def test_a_value_that_may_be_of_several_kinds_is_explained_by_the_one_it_comes_n
     [
         ("a: &x 1\nb: *x\n", "aliases are not allowed"),
         ("a: " + "[" * 100_000 + "]" * 100_000, "nested deeper"),
-        (MINIMAL + "name: again\n", "line 4: the key 'name' stands twice"),
-        (MINIMAL + "1: x\n", "the key 1 is no text"),
+        (MINIMAL + "name: again\n", "line 4: the key 'name' appears twice"),
+        (MINIMAL + "1: x\n", "the key 1 is not text"),
         ("- a\n- b\n", "a mapping of keys"),
         ("", "a mapping of keys"),
         ("a: [1\n", "mine.yaml, line"),

@@ -294,7 +294,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(ch
     assert found.state == {"step": 2}
     assert len(said) == 1
     assert "model.safetensors" in said[0]
-    assert "going on from an earlier one" in said[0]
+    assert "continuing from an earlier one" in said[0]
     assert newest.with_name(f"{newest.name}.damaged").is_dir()
 
 
@@ -412,7 +412,7 @@ def test_the_command_exits_143_and_resumes(tone_folder: Path, tmp_path: Path) ->
     _, said = child.communicate(timeout=60)
     assert child.returncode == 143, said
     assert "stopped by SIGTERM" in said
-    assert "go on with --resume" in said
+    assert "continue with --resume" in said
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "is not empty" in refused.stderr

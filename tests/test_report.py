@@ -205,7 +205,7 @@ def test_a_run_without_validation_clips_shows_the_test_and_that_the_last_epoch_w
     curve = page.partition("The test curve as a table")[2].partition("</table>")[0]
     assert curve.count('<tr><td class="n">') == 2
     assert "The model that was kept is that of the last epoch" in page
-    assert "test clips that training has not seen" in page
+    assert "test clips that were not used in training" in page
     (line,) = striding_runs(find_runs([tmp_path / "all"])[0])
     assert [point["epoch"] for point in line["points"]] == [1, 2]  # it began with the strides of another run
 

@@ -146,7 +146,7 @@ def test_the_page_names_data_and_gaps_and_no_paths(runs, collected):
     command(collected / "page.py")
     page = (collected.parent / "docs" / "results.md").read_text()
     assert "| DiffStride R=1" in page
-    assert "Planned and not there yet" in page
+    assert "Planned but not yet run" in page
     assert "strided | 75.0" in page
     for file in [collected.parent / "docs" / "results.md", *collected.rglob("*.csv"), *collected.rglob("*.yaml")]:
         assert str(runs) not in file.read_text()

@@ -249,7 +249,7 @@ def test_a_server_without_ranges_a_missing_shard_and_no_network_are_named(server
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
         clips = read_shards(f"http://127.0.0.1:{http.server_port}/test-000.tar")
-        with pytest.raises(DataError, match="does not hand out parts of a file"):
+        with pytest.raises(DataError, match="does not serve parts of a file"):
             clips.read(0, RATE)
         http.shutdown()
         thread.join()
@@ -281,7 +281,7 @@ def test_a_server_that_does_not_speak_http_is_named(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("pattern", ["train-{009..001}.tar", "train-{0..999999}.tar"])
 def test_a_brace_range_that_is_none_is_named(pattern: str) -> None:
-    with pytest.raises(DataError, match="is no range of up to"):
+    with pytest.raises(DataError, match="is not a range of up to"):
         read_shards(pattern)
 
 

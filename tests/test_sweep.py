@@ -60,7 +60,7 @@ def test_a_directory_of_another_recipe_is_never_touched(tmp_path):
     foreign = tmp_path / "strided_seed-0"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="in the way"):
+    with pytest.raises(UsageError, match="not a run of this sweep"):
         plan_sweep("ripples", tmp_path, ["model.downsampling=strided"])
     (foreign / "recipe.yaml").write_text((Path(__file__).parents[1] / "recipes" / "ripples.yaml").read_text())
     with pytest.raises(UsageError, match=r"model\.downsampling was diffstride, is strided"):
@@ -99,7 +99,7 @@ def test_a_stopped_sweep_ends_there_and_says_how_it_goes_on(tmp_path):
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 130, said
-    assert "everything is saved; the same command goes on there" in said
+    assert "everything is saved; the same command continues from there" in said
     assert not (tmp_path / "out/seed-1").exists()
 
 

@@ -172,7 +172,7 @@ def test_class_weights_are_balanced_or_as_given(tone_folder: Path) -> None:
         ("augment.mixup=-1", "greater than 0"),
         (
             "augment.spec_augment={tme_ms: 3}",
-            "augment.spec_augment.tme_ms: there is no such key; did you mean 'time_ms'",
+            "augment.spec_augment.tme_ms: no such key; did you mean 'time_ms'",
         ),
         ("augment.noise={path: x, snr_db: [1]}", "augment.noise.snr_db"),
         ("train.mixing=0.5", "train.mixing"),

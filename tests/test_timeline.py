@@ -62,7 +62,7 @@ def test_the_command_writes_a_label_file_for_each_recording(
     assert [tuple(segment[:3]) for segment in found] == [(0.0, 3.0, "soft"), (3.0, 5.0, "loud")]
     assert [s.label for s in read_labels(tmp_path / "labels" / "june" / f"first{ending}")] == ["soft"]
     assert all((s.score is None) == (label_format == "audacity") for s in found)
-    with pytest.raises(UsageError, match=r"is there already"):
+    with pytest.raises(UsageError, match=r"already exists"):
         call("predict", run_dir, recordings, "--format", label_format, "--out", tmp_path / "labels")
 
 

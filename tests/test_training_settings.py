@@ -154,7 +154,7 @@ def test_without_validation_clips_the_test_is_watched_and_cannot_choose_the_epoc
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.momentum=0.9", r"train\.momentum: .*SGD's; set train\.optimizer=sgd"),
+        ("train.momentum=0.9", r"train\.momentum: .*sgd only; set train\.optimizer=sgd"),
         ("train.schedule=step", r"train\.drop_epochs: .*belongs to train\.schedule=step"),
         ("train.drop_epochs=[3]", r"train\.drop_epochs: .*belongs to train\.schedule=step"),
         ("train.validation_fraction=0", r"train\.validation_fraction: .*set train\.keep=last"),
@@ -266,7 +266,7 @@ def test_labels_are_smoothed_in_training_and_in_no_score(tmp_path: Path) -> None
 
 
 def test_label_smoothing_is_refused_for_a_multilabel_task_which_is_named(tmp_path: Path) -> None:
-    message = r"train\.label_smoothing is for tasks of one class a clip, and tasks\.label\.kind is multilabel"
+    message = r"train\.label_smoothing is for tasks with one class per clip, but tasks\.label\.kind is multilabel"
     with pytest.raises(RecipeError, match=message):
         load_recipe("folder", ["tasks.label.kind=multilabel", "train.label_smoothing=0.1"])
     assert load_recipe("folder", ["tasks.label.kind=binary", "train.label_smoothing=0.1"]).train.label_smoothing == 0.1

@@ -153,10 +153,10 @@ def test_recipes_build_every_trunk_and_read_back():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.name=resnet", "model.chanels=[8]"], r"model\.chanels: there is no such key"),
+        (["model.name=resnet", "model.chanels=[8]"], r"model\.chanels: no such key"),
         (["model={name: wave_cnn}"], "belong together, got 'log_mel' and 'wave_cnn'"),
         (["model={name: resnett}"], "did you mean 'resnet'"),
-        (["model={name: resnet, kernel_sizes: [3]}"], r"model\.kernel_sizes: there is no such key"),
+        (["model={name: resnet, kernel_sizes: [3]}"], r"model\.kernel_sizes: no such key"),
     ],
 )
 def test_mistakes_in_the_model_section_are_named(overrides, message):

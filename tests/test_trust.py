@@ -136,7 +136,7 @@ def allocate_too_much(*_: object) -> None:
             kill_a_worker,
             r"a process that decodes data \(pid \d+\) (was killed by signal: Killed|exited); most likely ",
         ),
-        (allocate_too_much, r"memory ran out where \d+ bytes more were wanted; lower the batch size"),
+        (allocate_too_much, r"memory ran out when \d+ bytes more were requested; lower the batch size"),
     ],
 )
 def test_a_killed_worker_and_a_failed_allocation_are_named_and_the_run_goes_on_from_its_checkpoint(
@@ -147,7 +147,7 @@ def test_a_killed_worker_and_a_failed_allocation_are_named_and_the_run_goes_on_f
             fault()
 
     train_small(small_model(), tmp_path / "whole")
-    saved = r".*\. Checkpoint epoch-0001-step-00000004 is saved, go on from it with --resume"
+    saved = r".*\. Checkpoint epoch-0001-step-00000004 is saved; continue from it with --resume"
     with pytest.raises(ResourceError, match=message + saved) as caught:
         train_small(small_model(), tmp_path / "run", workers=1, on_step=on_step)
     assert caught.value.exit_code == 1
@@ -173,7 +173,7 @@ class Wasteful(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_memory_that_runs_out_in_a_worker_is_named_without_its_traceback(workers: int) -> None:
-    with pytest.raises(ResourceError, match=r"^memory ran out where 1\.00 EiB more were wanted; lower"):
+    with pytest.raises(ResourceError, match=r"^memory ran out when 1\.00 EiB more were requested; lower"):
         next(load(Wasteful(), workers))
 
 
@@ -202,7 +202,7 @@ main()
 """
     done = python(code, tmp_path / "run")
     assert done.returncode == 1
-    assert "memory ran out where" in done.stderr
+    assert "memory ran out when" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -256,7 +256,7 @@ def test_on_request_training_goes_on_without_a_lost_file_and_says_so(
     mixing = Augmentation(mixup=0.5) if augmented else None
     train_on(sets, tmp_path / "run", workers=workers, notify=said.append, augmentation=mixing, epochs=2)
     assert len(said) == 2  # once an epoch
-    assert all(line.startswith("step ") and "went on without" in line and "clip-00.wav" in line for line in said)
+    assert all(line.startswith("step ") and "continued without" in line and "clip-00.wav" in line for line in said)
     batches = list(training_batches(sets, 16000, 3200, 8, "uniform", 0, 0, workers))
     assert (
         sorted(name for batch in batches for name in batch.names)
@@ -413,7 +413,7 @@ def test_other_data_test_the_tasks_whose_columns_they_have(two_tasks: Path) -> N
     found = evaluate_run(two_tasks / "run", data=str(two_tasks / "loud.csv"))
     assert {task: score.n for task, score in found.items()} == {"loud": 40}
     assert set(evaluate_run(two_tasks / "run", data=str(two_tasks / "both.csv"))) == {"loud", "third"}
-    with pytest.raises(UsageError, match=r"none of the columns loud \(task loud\), third \(task third\) but other"):
+    with pytest.raises(UsageError, match=r"none of the columns loud \(task loud\), third \(task third\), only other"):
         evaluate_run(two_tasks / "run", data=str(two_tasks / "neither.csv"))
 
 

@@ -82,7 +82,7 @@ def test_fine_tuning_keeps_the_window_of_the_model_it_starts_from(
     plan_sweep("folder", tmp_path / "sweep", ["train.stride_cost=0.5"], overrides=init)  # it is this sweep's own
     other = load_recipe("folder", [*init, "window_s=1"])
     for work in (lambda: run(other, tmp_path / "other"), lambda: check_recipe(other)):
-        with pytest.raises(RecipeError, match=r"window_s: 1 s, but .* takes windows of 2\.5 s; leave window_s out"):
+        with pytest.raises(RecipeError, match=r"window_s: 1 s, but .* takes windows of 2\.5 s; remove window_s"):
             work()
     assert not (tmp_path / "other").exists()
 
@@ -93,7 +93,7 @@ def test_fine_tuning_keeps_the_window_of_the_model_it_starts_from(
         ("window_s=0", "window_s: input should be greater than 0"),
         ("window_s=0.005", "window_s: 0.005 s are 80 samples; at least one frame of 160 samples"),
         ("window_s=1e9", "at most 67,108,864 samples"),
-        ("window=2", "window: there is no such key; did you mean 'window_s'?"),
+        ("window=2", "window: no such key; did you mean 'window_s'?"),
     ],
 )
 def test_a_window_that_cannot_be_is_an_error_that_names_it(settings: list[str], override: str, message: str) -> None:
@@ -103,7 +103,7 @@ def test_a_window_that_cannot_be_is_an_error_that_names_it(settings: list[str], 
 
 
 def test_an_image_is_one_window() -> None:
-    with pytest.raises(RecipeError, match="window_s is for sounds, an image is one window; leave it out, got 2"):
+    with pytest.raises(RecipeError, match="window_s is for sounds, an image is one window; remove it, got 2"):
         load_recipe("cifar10", ["window_s=2"])
 
 

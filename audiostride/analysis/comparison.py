@@ -99,7 +99,7 @@ def striding_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
         and run.settings["model.name"] in ("audio_cnn", "audio_resnet")
     ]
     if not learned:
-        raise UsageError("none of the runs learned strides, there is nothing to draw")
+        raise UsageError("none of the runs learned strides, so there is nothing to draw")
     return [
         {
             "data": run.title,

@@ -42,7 +42,7 @@ def summarise_folds(run_dirs: Sequence[Path]) -> dict[str, Any]:
         for name, predictions in read_predictions(run_dir).items():
             fold = recipe.tasks[name].data.test_fold
             if fold is None or fold.value in [row["fold"] for row in tasks.get(name, [])]:
-                raise UsageError(f"{run_dir}: is not the run of a fold of its own; give the runs of one crossval")
+                raise UsageError(f"{run_dir}: is not the run of a separate fold; give the runs of one crossval")
             metrics = {key: value for key, value in results["tasks"][name].items() if key != "split"}
             tasks.setdefault(name, []).append({"fold": fold.value, "run": run_dir.name} | metrics)
             shares = correct_shares(predictions, labels[name], recipe.tasks[name].kind)

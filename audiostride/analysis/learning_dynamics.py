@@ -24,7 +24,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     except FileNotFoundError as error:
         raise ModelFileError(f"{path}: no such file; it holds the training curves of a run") from error
     except ValueError as error:
-        raise ModelFileError(f"{path}: is not a file of JSON lines ({error})") from error
+        raise ModelFileError(f"{path}: is not a JSON Lines file ({error})") from error
     if not lines:
         raise ModelFileError(f"{path}: is empty; the run has not finished an epoch")
     return lines

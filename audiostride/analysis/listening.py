@@ -149,12 +149,10 @@ def check_sound_file(path: Path) -> None:
     """Refuse a file to which no sound can be written, before any work.
 
     Raises:
-        UsageError: if its ending is none of those in `ENDINGS`, or its folder does not exist.
+        UsageError: if its ending is none of those in `ENDINGS`.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise UsageError(f"{path}: a sound's file must end in one of {' '.join(ENDINGS)}")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}")
+        raise UsageError(f"{path}: a sound file must end in one of {' '.join(ENDINGS)}")
 
 
 def write_sound(path: Path, waveform: np.ndarray, sample_rate: int) -> None:

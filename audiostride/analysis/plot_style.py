@@ -111,7 +111,7 @@ def check_ending(path: Path) -> None:
         UsageError: if its ending is none of those in `ENDINGS`.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise UsageError(f"{path}: a figure's file must end in one of {' '.join(ENDINGS)}")
+        raise UsageError(f"{path}: a figure file must end in one of {' '.join(ENDINGS)}")
 
 
 @styled

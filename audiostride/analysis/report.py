@@ -214,10 +214,10 @@ def _lead(model: AudioClassifier, results: dict[str, Any], keep: str) -> str:
     kind = kinds[settings["downsampling"]].format(smoothness=settings["smoothness"], shared=shared)
     tasks = ", ".join(f"{task} ({len(labels)} classes)" for task, labels in model.labels.items())
     clips = sum(score["n"] for score in results["tasks"].values()) // len(results["tasks"])
-    unseen = "neither training nor the choice of the best epoch has" if keep == "best" else "training has not"
+    unused = "in training or to choose the best epoch" if keep == "best" else "in training"
     return (
-        f"A mel-spectrogram network {kind}, trained for {tasks}. Scores below are of {clips:,} test clips that "
-        f"{unseen} seen."
+        f"A mel-spectrogram network {kind}, trained for {tasks}. Scores below are on {clips:,} test clips that "
+        f"were not used {unused}."
     )
 
 
@@ -236,12 +236,12 @@ def _summary(
         plain = {"downsampling": "strided", "aliasing": None, "pool_after_relu": False}
         strided = type(trunk)(**(settings | {key: plain[key] for key in plain.keys() & settings.keys()}))
         macs = cost_per_second(model, strided).macs
-        remark = f"with strided convolutions {macs / 1e6:.3g} million"
+        remark = f"{macs / 1e6:.3g} million with strided convolutions"
     cost = cost_per_second(model).macs
     tiles.append(("multiply-accumulates per second of audio", f"{cost / 1e6:.3g} million", remark))
     tiles.append(("parameters", f"{results['parameters']:,}", settings["downsampling"]))
     kept = [line["epoch"] for line in metrics if line["split"] != "train" and line["strides"] == results["strides"]]
-    which = f"; the model is of epoch {kept[0]}" if len(kept) == 1 else ""
+    which = f"; the model is from epoch {kept[0]}" if len(kept) == 1 else ""
     tiles.append(("epochs", str(metrics[-1]["epoch"]), f"{metrics[-1]['step']:,} steps, seed {results['seed']}{which}"))
     return tiles
 

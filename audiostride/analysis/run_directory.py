@@ -32,7 +32,7 @@ def read_results(run_dir: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelFileError(f"{path}: is not readable JSON ({error})") from error
     if not isinstance(results, dict) or not {"tasks", "seed", "macs_per_second", "parameters"} <= results.keys():
-        raise ModelFileError(f"{path}: is not what a run writes")
+        raise ModelFileError(f"{path}: does not hold the results of a run")
     return results
 
 
@@ -62,14 +62,14 @@ def describe_cutoffs(
         if len(values) > 1:
             raise UsageError(
                 f"the runs differ in {key} ({', '.join(sorted(values))}) and cannot be averaged; "
-                "ask for each by itself, or give all of them to audiostride compare"
+                "give each by itself, or give all of them to audiostride compare"
             )
     try:
         layers = summarise([model_cutoffs(model, length) for model in models])
     except ValueError as error:
         raise UsageError(str(error)) from error
     if len({json.dumps(model.frontend.settings) for model in models}) > 1:
-        raise UsageError("the runs have different frontends, so that their cut-offs are not comparable")
+        raise UsageError("the runs have different frontends, so their cut-offs are not comparable")
     frontend = models[0].frontend
     responses = [
         response

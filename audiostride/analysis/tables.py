@@ -96,14 +96,14 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         header = ["data", "method", "axis", "stride", "-6 dB", "paper's Table 2", "all strides", "at first", "cost"]
         body = [_cutoff_cells(row) for row in found["cutoffs"]]
         title = (
-            "First layer: stride and cut-offs in Hz (time) and cycles per mel band (mel); product of all strides, and "
-            "at the start; cost as above"
+            "First layer: stride and cut-offs in Hz (time) and cycles per mel band (mel); product of all strides, "
+            "learned and initial; cost as above"
         )
         made.append(Table(title, header, body))
     if found["shared_strides"]:
         header = ["task", "method", "separate strides", "shared strides", "cost, separate", "cost, shared"]
         body = [_shared_cells(row, most) for row in found["shared_strides"]]
-        made.append(Table("One stride for both axes against one for each, test accuracy in %", header, body))
+        made.append(Table("One stride for both axes versus one for each, test accuracy in %", header, body))
     return made
 
 

@@ -67,11 +67,11 @@ def ripple_sentence(row: Mapping[str, Any]) -> str:
         'fastest ripple of the data: lost at layer 1, so that no layer can follow it'
         >>> folded = {"share": 0.25, "lands_on": 3.0}
         >>> ripple_sentence({"kept": ["in full", "folded"], "lost_at": 2, "folded": folded, "unit": "Hz"})
-        'fastest ripple of the data: kept in full by layer 1, folded at layer 2, 25 % of it, at last onto 3 Hz'
+        'fastest ripple of the data: kept in full by layer 1, folded at layer 2, 25 % of it, finally onto 3 Hz'
     """
     if row["folded"]:
         start = "" if row["lost_at"] == 1 else f"kept {row['kept'][0]} by layer 1, "
-        end = f"{100 * row['folded']['share']:.0f} % of it, at last onto {row['folded']['lands_on']:.3g} {row['unit']}"
+        end = f"{100 * row['folded']['share']:.0f} % of it, finally onto {row['folded']['lands_on']:.3g} {row['unit']}"
         return f"fastest ripple of the data: {start}folded at layer {row['lost_at']}, {end}"
     if row["lost_at"] == 1:
         return "fastest ripple of the data: lost at layer 1, so that no layer can follow it"

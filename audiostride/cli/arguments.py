@@ -21,11 +21,14 @@ Overrides = Annotated[
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A directory that `train` made.")]
 Model = Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run directory, or hf-hub:USER/NAME.")]
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Files, folders, patterns; - is a sound on stdin.")
+    list[str], typer.Argument(metavar="INPUT...", help="Files, folders, patterns; - reads a sound from stdin.")
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that decode audio.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows the model sees at once.")]
 Overlap = Annotated[
-    float, typer.Option(metavar="SHARE", callback=_share, help="Of a window that the next one holds too, 0 to below 1.")
+    float,
+    typer.Option(
+        metavar="SHARE", callback=_share, help="Share of each window that the next one repeats; at least 0, below 1."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -98,7 +98,7 @@ class ProgressDisplay:
 
     def on_run(self, run: "Outcome | Planned") -> None:
         """Say which run of a sweep begins, and what became of it."""
-        state = getattr(run, "state", "begins")
+        state = getattr(run, "state", "starting")
         self.print(f"{run.path}: {state}")
         if error := getattr(run, "error", ""):
             self.print(f"  {error}")
@@ -117,10 +117,10 @@ def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     """Accuracy of image runs beside their cost and the published scores."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("downsampling")
-    table.add_column("first strides")
-    for heading in ("accuracy", "runs", "MMAC an image", "published"):
+    table.add_column("initial strides")
+    for heading in ("accuracy", "runs", "MMAC per image", "published"):
         table.add_column(heading, justify="right")
-    table.add_column("strides in the end")
+    table.add_column("final strides")
     for row in rows:
         sd = "" if row["accuracy_sd"] is None else f" ± {row['accuracy_sd']:.1f}"
         published = "-" if row["published"] is None else f"{row['published']:.1f} %"
@@ -210,7 +210,7 @@ def findings_table(found: "Findings", path: str) -> Table:
     """What `init` saw in a folder or table."""
     rows = [("clips", str(found.clips))]
     rows.append(
-        ("splits", ", ".join(f"{n} {split}" for split, n in found.splits.items()) or "none, 80/10/10 are drawn")
+        ("splits", ", ".join(f"{n} {split}" for split, n in found.splits.items()) or "none; 80/10/10 will be drawn")
     )
     if found.seconds:
         low, middle, high, total = found.seconds.values()
@@ -232,9 +232,9 @@ def findings_table(found: "Findings", path: str) -> Table:
     rows.append(("duplicates", "\n".join([str(len(found.duplicates)), *copies])))
     rows.append(
         (
-            "on two sides",
+            "in several splits",
             "\n".join(found.leaks)
-            or ("nothing" if found.splits else "audiostride validate looks at the splits that are drawn"),
+            or ("none" if found.splits else "audiostride validate checks the splits that are drawn"),
         )
     )
     return plain_table(path, ("", "found"), rows)
@@ -277,7 +277,7 @@ def export_table(path: str, check: "Check") -> Table:
     lengths = " and ".join(f"{seconds:.1f} s" for seconds in check.other_lengths_s)
     on = f"{check.windows} windows" + (f" and on clips of {lengths}" if lengths else "")
     table = Table(title=f"{path}, checked on {on}", box=box.SIMPLE_HEAD, title_justify="left")
-    for heading in ("size", "largest error of a logit", "labels agree", "ms a window", "in PyTorch"):
+    for heading in ("size", "largest logit error", "labels agree", "ms per window", "in PyTorch"):
         table.add_column(heading, justify="right")
     table.add_row(
         f"{check.size_bytes / 1e6:.2f} MB",
@@ -343,6 +343,6 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
         references.add_row(f"{row['modulation']:g} {row['unit']}", "", ripple_sentence(row), "by construction")
     largest = found["measured"]["largest_error"]
     if largest is not None:
-        references.caption = f"measured inside the network, each layer's gain is its mask to within {largest:.1g}"
+        references.caption = f"measured inside the network, each layer's gain matches its mask to within {largest:.1g}"
         references.caption_justify = "left"
     return [*tables, references] if references.rows or largest is not None else tables

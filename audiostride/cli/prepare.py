@@ -11,13 +11,13 @@ from .output import print_json, print_table
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Copy this one out.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The recipe to copy.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to; default: NAME.yaml here.")
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to copy it; default: NAME.yaml here.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes that ship with audiostride, or copy one out to change it.
+    """List the recipes that ship with audiostride, or copy one to edit it.
 
     [bold]Examples[/bold]
 
@@ -29,7 +29,7 @@ def recipes(
     from ..training.shipped import copy_recipe, shipped_recipes, summary_of
 
     if out is not None and name is None:
-        raise UsageError("--out is where one recipe goes; name it")
+        raise UsageError("--out is where a recipe is copied to; name the recipe")
     if name is not None:
         typer.echo(str(copy_recipe(name, out or Path(f"{name}.yaml"))))
         return
@@ -50,17 +50,17 @@ def init(
     ),
     column: Annotated[str | None, typer.Option(metavar="NAME", help="The label column; default: guessed.")] = None,
     group: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of what belongs together, such as speakers.")
+        str | None, typer.Option(metavar="NAME", help="Column that says what belongs together, such as speakers.")
     ] = None,
     sample_rate: Annotated[
-        int | None, typer.Option(min=100, metavar="HZ", help="To train at; default: the files', at most 16000.")
+        int | None, typer.Option(min=100, metavar="HZ", help="Rate to train at; default: the files', at most 16000.")
     ] = None,
     allow_shared_groups: Annotated[
-        bool, typer.Option("--allow-shared-groups", help="Accept speakers, groups or copies on two sides.")
+        bool, typer.Option("--allow-shared-groups", help="Accept speakers, groups or copies in more than one split.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Look at a folder or table of sounds, say what is there, and write a recipe that trains on it.
+    """Look at a folder or table of sounds, report what it holds, and write a recipe that trains on it.
 
     [bold]Examples[/bold]
 
@@ -73,7 +73,7 @@ def init(
     from .display import ProgressDisplay, findings_table
 
     if out.exists():
-        raise UsageError(f"{out}: is there already; give another --out, or remove it first")
+        raise UsageError(f"{out}: already exists; choose another --out, or remove it first")
     with ProgressDisplay() as display:
         found = inspect_path(path, column, group, display.progress)
     if as_json:
@@ -116,4 +116,4 @@ def validate(
         (name, task["kind"], str(len(task["labels"])), *(str(n) for n in task["clips"].values()))
         for name, task in checked["tasks"].items()
     ]
-    print_table(plain_table(f"{recipe} is sound", ("task", "kind", "classes", "train", "validation", "test"), rows))
+    print_table(plain_table(f"{recipe} is valid", ("task", "kind", "classes", "train", "validation", "test"), rows))

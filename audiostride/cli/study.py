@@ -13,11 +13,11 @@ def evaluate(
     run_dir: RunDir,
     data: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Another folder of audio; default: the test set it was made with."),
+        typer.Option(metavar="PATH", help="Another folder of audio; default: the run's own test set."),
     ] = None,
     task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
     by_class: Annotated[
-        bool, typer.Option("--by-class", help="Accuracy by class and a confusion matrix, too.")
+        bool, typer.Option("--by-class", help="Also show accuracy by class and a confusion matrix.")
     ] = False,
     overlap: Overlap = 0.0,
     as_json: Json = False,
@@ -61,7 +61,7 @@ def cutoffs(
 ) -> None:
     """Turn learned strides into cut-off frequencies: Hz along time, cycles per mel band along frequency.
 
-    Several runs are converted one by one and averaged. Beside them: reference ranges from the
+    Several runs are converted one by one and averaged. Shown alongside: reference ranges from the
     literature, and the gain of every learned layer as measured inside the network.
 
     [bold]Examples[/bold]
@@ -105,7 +105,7 @@ def compare(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: accuracy over seeds, cost, cut-offs, and how sure a difference is.
+    """Compare runs: accuracy over seeds, cost, cut-offs, and how certain a difference is.
 
     [bold]Examples[/bold]
 
@@ -146,7 +146,7 @@ def report(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the run directory.")
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page on a run: scores, curves, strides, cut-offs, mistakes with sound.
+    """Write one self-contained HTML page about a run: scores, curves, strides, cut-offs, mistakes with sound.
 
     [bold]Examples[/bold]
 
@@ -176,7 +176,7 @@ def listen(
 ) -> None:
     """Hear what is left of a sound after the learned cut-offs.
 
-    What a layer folds down by aliasing has become another modulation: it is left out of the sound, and said on stderr.
+    What a layer folds down by aliasing has become another modulation: it is left out and reported on stderr.
 
     [bold]Examples[/bold]
 

@@ -26,14 +26,14 @@ def train(
         Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Default: runs/NAME, or runs/NAME-2, ...")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out where it stopped, to the bit.")
+        bool, typer.Option("--resume", help="Continue the run in --out where it stopped, bit for bit.")
     ] = False,
     allow_inexact: Annotated[
-        bool, typer.Option("--allow-inexact", help="Resume although recipe, data, machine or versions changed.")
+        bool, typer.Option("--allow-inexact", help="Resume even if recipe, data, machine or versions changed.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier, test it and leave everything in a run directory.
+    """Train a classifier, test it and save everything in a run directory.
 
     [bold]Examples[/bold]
 
@@ -50,7 +50,7 @@ def train(
 
     loaded = load_recipe(recipe, overrides or [])
     if loaded.sweep:
-        raise UsageError(f"{recipe}: trains several runs; give: audiostride sweep {recipe}, or set sweep={{}} for one")
+        raise UsageError(f"{recipe}: trains several runs; use audiostride sweep {recipe}, or set sweep={{}} for one")
     from ..training.directory import run_directory
     from ..training.evaluation import Score
     from ..training.processes import is_main
@@ -63,7 +63,7 @@ def train(
             display.print(f"run directory: {run_dir}")  # only now it is there: recipe and data were accepted
             display.on_start(model, sets, bad_files)
 
-        with _if_stopped("go on with --resume"):
+        with _if_stopped("continue with --resume"):
             results = _train_one(display, loaded, run_dir, on_start, resume=resume, allow_inexact=allow_inexact)
     if not is_main():
         return
@@ -80,15 +80,15 @@ def sweep(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every run.")
     ] = None,
     grid: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=V1,V2,...", help="Values to go through; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=V1,V2,...", help="Values to try; may be repeated.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Default: the recipe's seed.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: runs/NAME-sweep.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe over a grid of settings and seeds, or over the one that its `sweep` names.
+    """Train a recipe over a grid of settings and seeds, or over those of its `sweep` key.
 
-    Give the same command again to go on after an interruption: finished runs are never repeated.
+    Run the same command again to continue after an interruption: finished runs are never repeated.
 
     [bold]Examples[/bold]
 
@@ -101,7 +101,7 @@ def sweep(
     from ..training.sweep import plan_sweep
 
     if seeds is not None and not all(seed.strip().isdigit() for seed in seeds.split(",")):
-        raise UsageError(f"--seeds {seeds}: whole numbers divided by commas are needed, such as 0,1,2")
+        raise UsageError(f"--seeds {seeds}: must be whole numbers separated by commas, such as 0,1,2")
     numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
     folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-sweep")
     planned = plan_sweep(recipe, folder, grid or [], numbers, overrides or [])
@@ -122,14 +122,14 @@ def crossval(
         str | None, typer.Option(metavar="NAME", help="Column of the data whose values name the folds.")
     ] = None,
     folds: Annotated[
-        int | None, typer.Option(min=2, metavar="K", help="Draw K folds, by the recipe's seed and data.group.")
+        int | None, typer.Option(min=2, metavar="K", help="Draw K folds, using the recipe's seed and data.group.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: runs/NAME-crossval.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe once for each fold of its data, tested on that fold; mean and sd over the folds.
+    """Train a recipe once for each fold of its data, testing it on that fold; report mean and sd over the folds.
 
-    Give the same command again to go on after an interruption: finished folds are never repeated.
+    Run the same command again to continue after an interruption: finished folds are never repeated.
 
     [bold]Examples[/bold]
 
@@ -166,7 +166,7 @@ def train_images(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train on images as train and sweep do, with a table in the end; the same command goes on where it stopped.
+    """Train on images as train and sweep do, with a table at the end; the same command continues where it stopped.
 
     The keys data.path, data.size, data.crop and train.mixup stand for tasks.label.data.path, frontend.size,
     tasks.label.data.crop and augment.mixup.
@@ -203,7 +203,7 @@ def train_images(
         raise typer.Exit(6)
 
 
-_SAME_COMMAND = "the same command goes on there"
+_SAME_COMMAND = "the same command continues from there"
 
 
 @contextmanager

@@ -36,12 +36,12 @@ def predict(
     label_format: Annotated[
         LabelFormat | None, typer.Option("--format", help="Write a label file for each sound into the folder --out.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of an interrupted batch.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the file of an interrupted batch.")] = False,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Classify each window of stdin as soon as its last sample is there.")
+        bool, typer.Option("--stream", help="Classify each window of stdin as soon as its last sample has arrived.")
     ] = False,
     pcm_rate: Annotated[
-        int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, no WAV.")
+        int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, not WAV.")
     ] = None,
     overlap: Overlap = 0.0,
     workers: Workers = 2,
@@ -49,7 +49,7 @@ def predict(
 ) -> None:
     """Classify sounds of any length.
 
-    Exit code 6: some of them could not be used; their rows say why.
+    Exit code 6: some sounds could not be used; their rows say why.
 
     [bold]Examples[/bold]
 
@@ -85,7 +85,7 @@ def predict(
         done = file.done if file else {}
         if stream:
             hop_s = window_hop(model.window_length, overlap) / model.frontend.sample_rate
-            display.print(f"a prediction each {hop_s:g} s, latency {stream_latency_ms(model):.0f} ms")
+            display.print(f"a prediction every {hop_s:g} s, latency {stream_latency_ms(model):.0f} ms")
         if as_csv and not file:
             typer.echo(CSV_HEADER, nl=False)
         remaining = [name for name in names if name not in done]
@@ -133,15 +133,17 @@ def _check_options(
     if as_csv and as_json:
         raise UsageError("--csv and --json: choose one")
     if label_format and (out is None or as_csv or as_json or resume or stream or top_k > 1):
-        raise UsageError("--format writes label files into a folder: it needs --out DIR, and goes with no other format")
+        raise UsageError(
+            "--format writes label files into a folder: it needs --out DIR and allows no other output options"
+        )
     if label_format and overlap:
-        raise UsageError("--overlap: label files join windows that follow each other; leave it out with --format")
+        raise UsageError("--overlap: label files join consecutive windows; omit it with --format")
     if resume and out is None:
         raise UsageError("--resume continues a file; name it with --out")
     if pcm_rate and "-" not in inputs:
-        raise UsageError("--pcm-rate is the rate of samples on stdin; its input is -")
+        raise UsageError("--pcm-rate is the rate of samples on stdin; give - as input")
     if stream and (inputs != ["-"] or out):
-        raise UsageError("--stream reads stdin and prints: its only input is -, without --out")
+        raise UsageError("--stream reads stdin and prints: give - as its only input, and no --out")
 
 
 def _write_label_files(
@@ -189,7 +191,7 @@ def _report_failed(failed: int, n_sounds: int) -> None:
 
     if failed:
         kind = PartialError if failed < n_sounds else DataError
-        raise kind(f"{failed} of {n_sounds} sounds could not be used; see the error of each")
+        raise kind(f"{failed} of {n_sounds} sounds could not be used; see the error for each")
 
 
 class ExportFormat(StrEnum):
@@ -209,7 +211,7 @@ class ExportInput(StrEnum):
 
 def export(
     run_dir: Model,
-    format: Annotated[ExportFormat, typer.Option(help="Runtime that is to run it.")] = ExportFormat.onnx,
+    format: Annotated[ExportFormat, typer.Option(help="Runtime that will run it.")] = ExportFormat.onnx,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: model.onnx, .pt2 or .pte in RUN_DIR.")
     ] = None,
@@ -220,9 +222,9 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model for another runtime, strides as constant matrices, and check it on real clips.
+    """Write a model for another runtime, with strides as constant matrices, and check it on real clips.
 
-    Exit code 7: the file does not compute what the model computes; nothing is written then.
+    Exit code 7: the file does not compute what the model computes; nothing is written.
 
     [bold]Examples[/bold]
 
@@ -239,14 +241,14 @@ def export(
     from .display import ProgressDisplay, export_table
 
     if quantize not in (None, "int8"):
-        raise UsageError(f"--quantize {quantize}: only int8 is there")
+        raise UsageError(f"--quantize {quantize}: only int8 is supported")
     ending = ENDINGS[format.value]
     path = out or Path(run_dir, f"model.{quantize}{ending}" if quantize else f"model{ending}")
     if out is None and run_dir.startswith(HUB_PREFIX):
-        raise UsageError(f"{run_dir}: is on the hub and no folder to write to; give --out FILE")
+        raise UsageError(f"{run_dir}: is on the hub, not a folder to write to; give --out FILE")
     model = load(run_dir)
     if out is None and not Path(run_dir).is_dir():
-        raise UsageError(f"{run_dir}: comes with the package and is no folder to write to; give --out FILE")
+        raise UsageError(f"{run_dir}: comes with the package and is not a folder to write to; give --out FILE")
     with ProgressDisplay() as display:
         windows = check_windows(run_dir, model, clips, display.progress)
         check = export_model(

@@ -143,7 +143,7 @@ def _raven(path: Path, rows: list[list[str]]) -> list[Segment]:
         if not row:
             continue
         if len(row) != len(header):
-            raise DataError(f"{path}, line {line}: has {len(row)} columns, the header {len(header)}")
+            raise DataError(f"{path}, line {line}: has {len(row)} columns, but the header has {len(header)}")
         start_s = _number(path, line, row[places["Begin Time (s)"]])
         end_s = _number(path, line, row[places["End Time (s)"]] if "End Time (s)" in places else "")
         low, high = (row[places[name]] if name in places else "" for name in ("Low Freq (Hz)", "High Freq (Hz)"))
@@ -176,7 +176,7 @@ def _number(path: Path, line: int, text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise DataError(f"{path}, line {line}: {text!r} is not a number from 0 on")
+        raise DataError(f"{path}, line {line}: {text!r} is not a number >= 0")
     return value
 
 

@@ -49,7 +49,7 @@ def read_archives(
         return LAYOUTS[layout](folder)
     if not archives:
         what = "is not complete" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {what}, and {key}.archives names nothing to make it from")
+        raise DataError(f"{folder}: {what}, and {key}.archives gives no archives to make it from")
     state = folder / _STATE
     state.mkdir(parents=True, exist_ok=True)  # first of all: a half unpacked folder must not look like a user's
     with exclusive(state / "lock"):
@@ -207,7 +207,7 @@ class _Table:
 
     def clips(self, wanted: str = "audio") -> FileClips:
         if not self.names:
-            raise DataError(f"{self.root}: is not laid out as expected, it holds no {wanted}; see docs/data.md")
+            raise DataError(f"{self.root}: is not laid out as expected: it holds no {wanted}; see docs/data.md")
         return FileClips(self.names, dict(self.columns), self.splits, root=self.root)
 
 
@@ -217,7 +217,7 @@ def _find(folder: Path, name: str) -> Path:
         found = sorted(folder.glob(pattern))
         if found:
             return found[0]
-    raise DataError(f"{folder}: is not laid out as expected, there is no {name} in it; see docs/data.md")
+    raise DataError(f"{folder}: is not laid out as expected: there is no {name} in it; see docs/data.md")
 
 
 def _text(path: Path) -> str:
@@ -238,11 +238,11 @@ def _dicts(path: Path, delimiter: str, needed: Sequence[str]) -> Iterator[dict[s
     table = csv.DictReader(lines, delimiter=delimiter)
     missing = [name for name in needed if name not in (table.fieldnames or [])]
     if missing:
-        raise DataError(f"{path}: has no column {', '.join(missing)} but {', '.join(table.fieldnames or [])}")
+        raise DataError(f"{path}: has no column {', '.join(missing)}, only {', '.join(table.fieldnames or [])}")
     try:
         for row in table:
             if None in row or None in row.values():
-                raise DataError(f"{path}, line {table.line_num}: has not {len(table.fieldnames or [])} columns")
+                raise DataError(f"{path}, line {table.line_num}: does not have {len(table.fieldnames or [])} columns")
             yield row
     except csv.Error as error:
         raise DataError(f"{path}: is not a table ({error})") from error

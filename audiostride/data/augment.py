@@ -238,7 +238,7 @@ class OnTensor:
                 np.random.set_state(numpy_state)
         if changed.shape != tensor.shape:
             raise DataError(
-                f"the transform {self.transform!r} made {tuple(changed.shape)} of {tuple(tensor.shape)}; "
+                f"the transform {self.transform!r} turned {tuple(tensor.shape)} into {tuple(changed.shape)}; "
                 "a transform must keep the shape"
             )
         return changed.detach().numpy() if isinstance(value, np.ndarray) else changed

@@ -139,7 +139,7 @@ class _Xz:
             elif self.decompressor.needs_input:
                 packed = self.file.read(_PACKED_BYTES)
                 if not packed:
-                    raise EOFError("it ends before its end")
+                    raise EOFError("it ends too early")
             if part := self.decompressor.decompress(packed, size):
                 return part
 

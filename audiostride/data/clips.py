@@ -222,7 +222,7 @@ def check_rate(wanted: int, own: int) -> None:
         DataError: names both rates.
     """
     if wanted != own:
-        raise DataError(f"this data set is made at {own} Hz; set frontend.sample_rate to it")
+        raise DataError(f"this data set is made at {own} Hz; set frontend.sample_rate to that")
 
 
 def class_names(labels: Iterable[str]) -> list[str]:
@@ -316,7 +316,7 @@ def leave_out(clips: Clips, bad: dict[int, str], on_bad_file: str, key: str = "o
         more = f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else ""
         raise DataError(
             f"{len(bad)} of {len(clips)} audio files cannot be used:\n{shown}{more}\n"
-            f"Mend or remove them, or set {key}=skip to leave them out."
+            f"Fix or remove them, or set {key}=skip to leave them out."
         )
     if len(bad) == len(clips):
         raise DataError("none of the audio files can be used:\n  " + "\n  ".join(lines[:10]))

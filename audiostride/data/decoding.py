@@ -106,8 +106,8 @@ def read_audio(
             raise DataError(f"{shown}: lasts {lasts:.3f} s, nothing to read from {start_s} s on")
         if max(wanted, resampled_length(wanted, file.samplerate, sample_rate)) > MAX_SAMPLES:
             raise DataError(
-                f"{shown}: {wanted / file.samplerate:.0f} s at {file.samplerate} Hz are more than can be decoded at "
-                f"once, {MAX_SAMPLES:,} samples; cut it into shorter files"
+                f"{shown}: {wanted / file.samplerate:.0f} s at {file.samplerate} Hz are more than the "
+                f"{MAX_SAMPLES:,} samples that can be decoded at once; cut it into shorter files"
             )
         source_rate = file.samplerate
         waveform, done = np.empty(wanted, np.float32), 0
@@ -230,7 +230,7 @@ def _header_problem(file: soundfile.SoundFile) -> str | None:
         return f"has a sample rate of {file.samplerate} Hz, outside {RATES_HZ[0]} Hz to {RATES_HZ[1]:,} Hz"
     cut = _DECLARED_BYTES.search(file.extra_info)
     if cut and int(cut[2]) < int(cut[1]) < _UNKNOWN_LENGTH:
-        return f"cut short, {cut[2]} of {cut[1]} declared bytes are there"
+        return f"cut short, {cut[2]} of {cut[1]} declared bytes are present"
     return None
 
 

@@ -74,10 +74,10 @@ def parse_link(text: str) -> Link:
     digest = options.pop(algorithm, "").lower()
     if options or (fragment and not (algorithm or "name=" in fragment)):
         raise DataError(
-            f"{text}: after the # only name=, sha256= and md5= are known, not {', '.join(options) or fragment}"
+            f"{text}: after the # only name=, sha256= and md5= are allowed, not {', '.join(options) or fragment}"
         )
     if algorithm and not re.fullmatch("[0-9a-f]{64}" if algorithm == "sha256" else "[0-9a-f]{32}", digest):
-        raise DataError(f"{text}: {digest!r} is no {algorithm} in hexadecimal")
+        raise DataError(f"{text}: {digest!r} is not a hexadecimal {algorithm}")
     if name != os.path.basename(name) or name in (".", ".."):
         raise DataError(f"{text}: {name!r} is not a plain file name")
     return Link(address, name, algorithm, digest)
@@ -144,7 +144,7 @@ def extract(archive: Path, folder: Path, progress: Progress | None = None) -> No
                     if written > limit:
                         raise DataError(
                             f"{archive}: unpacks to more than {limit >> 20} MB from {archive.stat().st_size >> 20} MB; "
-                            "if that is right, unpack it yourself and give the folder"
+                            "if that is expected, unpack it yourself and give the folder"
                         )
                     file.write(chunk)
             if count > MAX_MEMBERS:
@@ -152,11 +152,11 @@ def extract(archive: Path, folder: Path, progress: Progress | None = None) -> No
             if progress:
                 progress(f"unpacking {archive.name}", count, count + 1)
     except UNSOUND as error:
-        raise DataError(f"{archive}: is not a sound tar or zip archive ({error})") from error
+        raise DataError(f"{archive}: is not a valid tar or zip archive ({error})") from error
     except OSError as error:
         wrong_names = FileExistsError | NotADirectoryError | IsADirectoryError
         if error.errno in (None, errno.EINVAL, errno.ENAMETOOLONG) or isinstance(error, wrong_names):
-            raise DataError(f"{archive}: is not a sound tar or zip archive ({error})") from error
+            raise DataError(f"{archive}: is not a valid tar or zip archive ({error})") from error
         raise
     if progress:
         progress(f"unpacking {archive.name}", count, count)
@@ -169,7 +169,7 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         try:
             if _download_once(url, part, before, progress):
                 return
-            reason = "the connection broke off"
+            reason = "the connection was lost"
         except urllib.error.HTTPError as error:
             if error.code == 416 and before:  # nothing lies behind what there is
                 if error.headers.get("Content-Range") == f"bytes */{before}":
@@ -183,7 +183,7 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         # An address that cannot be reached fails at once; one that broke off is taken up again.
         failures = failures + 1 if after > before else _TRIES
         if failures >= _TRIES:
-            kept = f" {after >> 20} MB are kept, run it again to go on." if after else ""
+            kept = f" {after >> 20} MB are kept; run it again to continue." if after else ""
             raise DataError(f"{url}: cannot be downloaded ({reason}).{kept}")
 
 
@@ -235,8 +235,8 @@ def _members(archive: Path, max_bytes: int) -> Iterator[tuple[str, IO[bytes]]]:
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     # Of the others zipfile unpacks all that a piece of the file stands for, at once.
                     raise DataError(
-                        f"{archive}: {info.filename!r} is packed by method {info.compress_type}, only deflate is read; "
-                        "unpack it yourself and give the folder"
+                        f"{archive}: {info.filename!r} is compressed by method {info.compress_type}, only deflate is "
+                        "supported; unpack it yourself and give the folder"
                     )
                 if not info.is_dir():
                     yield info.filename, zipped.open(info)

@@ -120,11 +120,13 @@ def _read_metadata(metadata: Path) -> Iterator[tuple[str, dict[str, str]]]:
         with metadata.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if "file_name" not in (rows.fieldnames or []):
-                raise DataError(f"{metadata}: needs a column file_name, has {rows.fieldnames}")
+                raise DataError(f"{metadata}: needs a column file_name, but has {rows.fieldnames}")
             for row in rows:
                 name = row.pop("file_name")
                 if None in row or None in row.values():
-                    raise DataError(f"{metadata}, line {rows.line_num}: has not {len(rows.fieldnames or [])} columns")
+                    raise DataError(
+                        f"{metadata}, line {rows.line_num}: does not have {len(rows.fieldnames or [])} columns"
+                    )
                 if not os.path.lexists(metadata.parent / name):
                     raise DataError(f"{metadata}, line {rows.line_num}: there is no file {metadata.parent / name}")
                 yield name, row

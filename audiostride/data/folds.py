@@ -25,7 +25,7 @@ def fold_column(clips: Clips, column: str) -> Sequence[str]:
     if empty:
         raise DataError(
             f"{len(empty)} of {len(clips)} clips have nothing in the column {column!r}, such as "
-            f"{clips.title(empty[0])}; every clip needs a fold (the key splits leaves out one of the data's own splits)"
+            f"{clips.title(empty[0])}; every clip needs a fold (the key splits can drop one of the data's own splits)"
         )
     return folds
 
@@ -88,7 +88,7 @@ def hold_out(clips: Clips, folds: Sequence[str], value: str) -> Clips:
     """
     found = class_names(folds)
     if value not in found:
-        raise DataError(f"there are no clips of the fold {value!r}; the data has {', '.join(map(repr, found[:20]))}")
+        raise DataError(f"there are no clips in the fold {value!r}; the data has {', '.join(map(repr, found[:20]))}")
     if len(found) == 1:
         raise DataError(f"all clips are in the fold {value!r}, which leaves none to train on")
     return replace(clips, splits=Texts("test" if fold == value else "train" for fold in folds))

@@ -280,10 +280,12 @@ def _check_reachable(name: str, revision: str | None, key: str) -> None:
         HfApi().dataset_info(name, revision=revision, timeout=10)
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{name}: is no local folder and no data set of {constants.ENDPOINT} ({reason})") from error
+        raise DataError(
+            f"{name}: is neither a local folder nor a data set on {constants.ENDPOINT} ({reason})"
+        ) from error
     except Exception as error:  # the client's own kinds of connection errors differ between its versions
         raise DataError(
-            f"{name}: is no local folder, and {constants.ENDPOINT} cannot be reached ({error}).\n"
+            f"{name}: is not a local folder, and {constants.ENDPOINT} cannot be reached ({error}).\n"
             "Fetch the data set on a machine with a network (`hf download --repo-type dataset "
             f"{name} --local-dir DIR`) and give its folder: {key}.path=DIR"
         ) from error

@@ -252,7 +252,9 @@ def _read_parquet(folder: Path, splits: Sequence[str]) -> _Part:
     image = next((c for c in ("image", "img") if c in table.column_names), None)
     label = next((c for c in ("label", "labels", "fine_label") if c in table.column_names), None)
     if image is None or label is None:
-        raise DataError(f"{files[0]}: has no image and label column, only {', '.join(table.column_names)}")
+        raise DataError(
+            f"{files[0]}: does not have both an image and a label column, only {', '.join(table.column_names)}"
+        )
     rows = table.cast_column(image, datasets.Image(decode=False))
     classes = getattr(table.features[label], "names", None)
     where = Path(files[0]).name if len(files) == 1 else f"{folder.name}/{splits[0]}*.parquet"

@@ -213,12 +213,12 @@ def make_recipe(
     column, group = found.label, found.group
     if column is None:
         raise DataError(
-            f"{path}: no column looks like labels among {', '.join(found.columns) or 'none'}; say which with --column"
+            f"{path}: no column looks like labels among {', '.join(found.columns) or 'none'}; name it with --column"
         )
     if found.leaks and not allow_shared_groups:
         raise DataError("\n".join([f"{path}: {line}" for line in found.leaks] + [_LEAK_HELP]))
     if not found.sample_rates:
-        raise DataError(f"{path}: none of the {found.clips} files can be read, such as {found.bad_files[0]}")
+        raise DataError(f"{path}: none of the {found.clips} files can be read, for example {found.bad_files[0]}")
     is_table = Path(path).suffix.lower() in SUFFIXES
     data: dict[str, Any] = {"source": "manifest" if is_table else "folder", "path": str(path)}
     if group:
@@ -286,7 +286,7 @@ def frontend_for(sample_rate: int) -> dict[str, float]:
 
 
 _LEAK_HELP = (
-    "Scores on such splits are too good. Mend them, leave the splits out so that they are drawn by group, "
+    "Scores on such splits are inflated. Fix them, leave the splits out so that they are drawn by group, "
     "name another column with --group, or allow it with --allow-shared-groups."
 )
 

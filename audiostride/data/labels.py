@@ -66,4 +66,4 @@ def _several(value: str) -> list[str]:
 def _unknown(clips: Clips, index: int, column: str, value: str, labels: Sequence[str]) -> DataError:
     if value == "":
         return DataError(f"{clips.title(index)}: has no label in the column {column!r}")
-    return DataError(f"{clips.title(index)}: the label {value!r} is none the model knows: {', '.join(labels[:20])}")
+    return DataError(f"{clips.title(index)}: the label {value!r} is not one the model knows: {', '.join(labels[:20])}")

@@ -80,7 +80,7 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
             own_splits = block.pop("split", [""] * len(lines))
             for split in set(own_splits) - {""} - set(SPLIT_FOLDERS):
                 raise DataError(
-                    f"{path}, line {lines[own_splits.index(split)]}: the split {split!r} is none of "
+                    f"{path}, line {lines[own_splits.index(split)]}: the split {split!r} is not one of "
                     "train, validation, test"
                 )
             splits.extend(SPLIT_FOLDERS.get(split, "") for split in own_splits)
@@ -149,7 +149,7 @@ def _csv_blocks(path: Path, file: IO[str], delimiter: str) -> Iterator[Block]:
             continue
         if len(values) != len(header):
             raise DataError(
-                f"{path}, line {table.line_num}: has {len(values)} columns, the header {len(header)}; "
+                f"{path}, line {table.line_num}: has {len(values)} columns, but the header has {len(header)}; "
                 "is the delimiter right?"
             )
         lines.append(table.line_num)
@@ -213,7 +213,7 @@ def _seconds(block: dict[str, list[str]], column: str, default: float, path: Pat
         except ValueError:
             value = math.nan
         if not (0 <= value < math.inf or (value == default and not text)):
-            raise DataError(f"{path}, line {line}: {column} is {text!r}, not a number of seconds from 0 on")
+            raise DataError(f"{path}, line {line}: {column} is {text!r}, not a number of seconds >= 0")
         values.append(value)
     return values
 

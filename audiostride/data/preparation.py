@@ -167,7 +167,7 @@ def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float |
     log_mel: list[LogMelTransform] = []
     for key in SPECTROGRAM_KEYS if hop_ms is None else ():
         if getattr(section, key) is not None:
-            raise RecipeError(f"augment.{key}: is for spectrograms, which a raw waveform is not; leave it out")
+            raise RecipeError(f"augment.{key}: is for spectrograms, which a raw waveform is not; remove it")
     if section.equalize_db is not None:
         log_mel.append(Equalizer(section.equalize_db))
     if section.spec_augment is not None and hop_ms is not None:
@@ -264,7 +264,7 @@ def _refuse_shared_groups(clips: Clips, block: EncodedData, key: str) -> None:
         name, sides = next(iter(shared.items()))
         raise DataError(
             f"{len(shared)} of the groups in {block.group!r} have clips in more than one split, such as {name!r} in "
-            f"{' and '.join(sides)}: scores would be too good. Mend the splits, or set {key}.allow_shared_groups=true."
+            f"{' and '.join(sides)}: scores would be inflated. Fix the splits, or set {key}.allow_shared_groups=true."
         )
 
 
@@ -278,14 +278,14 @@ def _refuse_untrained(numbers: np.ndarray, splits: Sequence[str], labels: Sequen
     missing = np.flatnonzero((clips_of_each(numbers) > 0) & (clips_of_each(numbers[train]) == 0))
     if len(missing):
         raise DataError(
-            f"{where}: the class {labels[missing[0]]!r} has no training clip where this fold is tested; "
+            f"{where}: the class {labels[missing[0]]!r} has no training clip when this fold is tested; "
             "every class needs clips, or groups, in several folds"
         )
 
 
 def _range(key: str, bounds: Sequence[float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
-        raise RecipeError(f"{key}: {bounds[0]:g} is more than {bounds[1]:g}; the lower bound stands first")
+        raise RecipeError(f"{key}: {bounds[0]:g} is more than {bounds[1]:g}; the lower bound comes first")
     return bounds[0], bounds[1]
 
 

@@ -40,7 +40,7 @@ class FoldSection(Section):
             raise PydanticCustomError("folds", "give column, whose values name the folds, or n_folds to draw them")
         value = info.data.get("value")
         if n_folds is not None and value is not None and value not in map(str, range(1, n_folds + 1)):
-            raise PydanticCustomError("folds", "has no fold {value}, they are called 1 to n_folds", {"value": value})
+            raise PydanticCustomError("folds", "has no fold {value}; they are called 1 to n_folds", {"value": value})
         return n_folds
 
 

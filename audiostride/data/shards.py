@@ -138,7 +138,9 @@ def read_shards(
     wanted = [name for pattern in given for name in expand(os.fspath(pattern))]
     remote = [name for name in wanted if name.startswith(("http://", "https://"))]
     if remote and len(remote) < len(wanted):
-        raise DataError(f"{wanted[0]}: shards on a disk and on a web server cannot be one data set; make it two tasks")
+        raise DataError(
+            f"{wanted[0]}: shards on a disk and on a web server cannot be one data set; make them two tasks"
+        )
     if remote:
         return _stream(remote, progress)
     shards = [shard for name in wanted for shard in _shards_at(Path(name).expanduser())]
@@ -170,7 +172,7 @@ def expand(pattern: str) -> list[str]:
         return [pattern]
     first, last = int(found[1]), int(found[2])
     if not 0 <= last - first < _MAX_SHARDS:
-        raise DataError(f"{pattern}: {found[0]} is no range of up to {_MAX_SHARDS:,} rising numbers")
+        raise DataError(f"{pattern}: {found[0]} is not a range of up to {_MAX_SHARDS:,} ascending numbers")
     numbers = [f"{number:0{len(found[1])}d}" for number in range(first, last + 1)]
     return [name for n in numbers for name in expand(pattern[: found.start()] + n + pattern[found.end() :])]
 
@@ -199,7 +201,7 @@ def _shards_at(root: Path) -> list[Path]:
     shards = [root] if root.is_file() else sorted(root.rglob("*.tar"))
     if not shards:
         packed = next(iter(sorted(root.rglob("*.tar.*"))), None) if root.is_dir() else None
-        hint = f"; {packed.name} is compressed, decompress it first" if packed else ""
+        hint = f"; {packed.name} is compressed: decompress it first" if packed else ""
         raise DataError(f"{root}: {'holds no .tar shards' if root.exists() else 'no such file or folder'}{hint}")
     return shards
 
@@ -318,7 +320,7 @@ def _index(url: str) -> tuple[str, list[Member]]:
             "folder as the path"
         ) from error
     except UNSOUND as error:
-        raise DataError(f"{url}: is not a plain tar file, or broke off ({error})") from error
+        raise DataError(f"{url}: is not a plain tar file, or the connection was lost ({error})") from error
     with contextlib.suppress(OSError):  # without a place to keep it the next run reads the headers again
         kept.parent.mkdir(parents=True, exist_ok=True)
         replace_file(kept, json.dumps(members))

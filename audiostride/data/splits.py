@@ -47,7 +47,7 @@ def assign_splits(
     own = [split or "train" for split in clips.splits]
     strangers = sorted(set(own) - {"train", "validation", "test"})
     if strangers:
-        raise DataError(f"the data has splits named {', '.join(strangers)}; say with the key splits which is for what")
+        raise DataError(f"the data has splits named {', '.join(strangers)}; say what each is for with the key splits")
     splits = np.array(own, dtype="<U10")
     n_open = int((splits == "train").sum())
     if "test" not in splits:

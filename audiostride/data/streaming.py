@@ -178,13 +178,13 @@ def read_range(url: str, first: int, last: int) -> bytes:
             with open_url(url, {"Range": f"bytes={first}-{last - 1}"}) as response:
                 if response.status != 206:
                     raise DataError(
-                        f"{url}: this server does not hand out parts of a file (HTTP Range), so it cannot be streamed; "
+                        f"{url}: this server does not serve parts of a file (HTTP Range), so it cannot be streamed; "
                         "download the files and give their folder"
                     )
                 content = response.read(last - first + 1)  # no more, whatever the server sends
             if len(content) == last - first:
                 return content
-            reason = f"{len(content)} of {last - first} bytes came"
+            reason = f"{len(content)} of {last - first} bytes arrived"
         except urllib.error.HTTPError as error:
             reason = f"HTTP {error.code} {error.reason}"
             if error.code < 500:

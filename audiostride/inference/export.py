@@ -97,11 +97,11 @@ def export_model(
         ExportError: if a logit or too many labels differ.
     """
     if path.suffix != ENDINGS[format]:
-        raise UsageError(f"{path}: a file of --format {format} ends in {ENDINGS[format]}")
+        raise UsageError(f"{path}: a file for --format {format} must end in {ENDINGS[format]}")
     if quantize and format != "onnx":
         raise UsageError(f"--quantize int8 is for --format onnx, not {format}: {_NOT_QUANTIZED[format]}")
     if quantize and len(windows) < 2:
-        raise UsageError("--quantize int8 needs two clips at least: one for the ranges, one to check it on")
+        raise UsageError("--quantize int8 needs at least two clips: one for the ranges, one to check it on")
     window = ExportedWindow(model, takes_log_mel).eval()
     any_length = format != "executorch" and (window.any_length or not takes_log_mel)
     program = exported_program(model, window, takes_log_mel, any_length, any_batch=format != "executorch")
@@ -129,7 +129,7 @@ def export_model(
 
 
 _NOT_QUANTIZED = {
-    "torch": "a .pt2 would compute in float32 all the same, on rounded weights",
+    "torch": "a .pt2 would still compute in float32, on rounded weights",
     "executorch": "8-bit .pte files are not supported",
 }
 

@@ -48,7 +48,7 @@ def load_model(model_file_path: str = "") -> HearModel:
     """
     if not model_file_path:
         raise ModelFileError(
-            "audiostride.inference.hear takes no model by default; give load_model a run directory, or "
+            "audiostride.inference.hear has no default model; give load_model a run directory, or "
             f"{', '.join(pretrained_names())}, which comes with the package"
         )
     model = HearModel(load(model_file_path))

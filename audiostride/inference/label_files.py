@@ -93,7 +93,7 @@ def label_paths(names: Sequence[str], folder: Path, ending: str) -> dict[str, Pa
     for name, place in places.items():
         path = folder / ((place if name == STDIN else os.path.relpath(place, common)) + ending)
         if path.exists():
-            raise UsageError(f"{path}: is there already; give another --out")
+            raise UsageError(f"{path}: already exists; choose another --out")
         if path in paths.values():
             other = next(name for name, taken in paths.items() if taken == path)
             raise UsageError(f"{name} and {other} would share the label file {path}; give them one at a time")

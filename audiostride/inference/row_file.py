@@ -63,13 +63,13 @@ class RowFile:
     def __init__(self, path: Path, made_by: dict[str, object], resume: bool = False):
         if path.suffix not in (".csv", ".jsonl"):
             raise UsageError(
-                f"{path}: rows are written to .csv or .jsonl, not to {path.suffix or 'a name without ending'}"
+                f"{path}: rows are written to .csv or .jsonl, not to {path.suffix or 'a name without an ending'}"
             )
         self.as_csv = path.suffix == ".csv"
         self.journal_path = path.with_name(path.name + ".journal")
         self.done: dict[str, bool] = {}
         if path.exists() and not resume:
-            raise UsageError(f"{path}: is there already; --resume continues it, or give another --out")
+            raise UsageError(f"{path}: already exists; continue it with --resume, or choose another --out")
         if path.exists():
             self._continue(path, made_by)
         else:
@@ -88,12 +88,12 @@ class RowFile:
             began, length = dict(entries[0]["made_by"]), entries[0]["bytes"]
             done = [(entry["file"], entry["bytes"], entry["failed"]) for entry in entries[1:]]
         except FileNotFoundError as error:
-            raise UsageError(f"{path}: cannot be continued, its journal {self.journal_path} is missing") from error
+            raise UsageError(f"{path}: cannot be continued: its journal {self.journal_path} is missing") from error
         except (ValueError, IndexError, KeyError, TypeError) as error:
             raise UsageError(f"{self.journal_path}: is not a journal of {path}") from error
         if began != made_by:
             changed = sorted(key for key in began | made_by if began.get(key) != made_by.get(key))
-            raise UsageError(f"{path}: was begun with another {', '.join(changed)}; give another --out")
+            raise UsageError(f"{path}: was started with another {', '.join(changed)}; choose another --out")
         kept = 1
         for name, end, failed in done:
             if end > path.stat().st_size:  # lost in a power cut

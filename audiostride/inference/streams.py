@@ -136,7 +136,7 @@ def _read_wav_header(stream: BufferedIOBase) -> tuple[SampleFormat, int | None]:
         raise DataError("standard input: is empty")
     if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         raise DataError(
-            f"standard input: is no WAV file, it begins with {head!r}; for raw 16-bit mono samples give --pcm-rate"
+            f"standard input: is not a WAV file: it begins with {head!r}; for raw 16-bit mono samples give --pcm-rate"
         )
     sound = None
     while True:

@@ -154,7 +154,7 @@ def _select(groups: list[Group], only: Sequence[str] | None) -> list[Group]:
         return groups
     found = [name for group in groups for name in group.layers]
     if unknown := sorted(set(only) - set(found)):
-        raise ValueError(f"no downsampling layer is called {', '.join(unknown)}; there are {', '.join(found)}")
+        raise ValueError(f"no downsampling layer is called {', '.join(unknown)}; the model has {', '.join(found)}")
     chosen = [group for group in groups if set(group.layers) & set(only)]
     for group in chosen:
         if left_out := sorted(set(group.layers) - set(only)):

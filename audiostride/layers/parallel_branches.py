@@ -63,7 +63,7 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> set[str]:
         matching = {name for name in layers if fnmatchcase(name, pattern)}
         if not matching:
             raise ValueError(
-                f"no convolution or max-pool of stride 1 matches {pattern!r}; there are {_list(sorted(layers))}"
+                f"no convolution or max-pool of stride 1 matches {pattern!r}; the model has {_list(sorted(layers))}"
             )
         found |= matching
     return found
@@ -155,7 +155,7 @@ class _Resolution:
             return None if name in _RESOLUTION_LOST or None in inputs else self.unify(node, inputs)
         elif name not in _SAME_SIZE:
             raise ValueError(
-                f"{_where(node)}: it cannot be told what {name} makes of the size of a downsampled feature map; "
+                f"{_where(node)}: it is unknown what {name} does to the size of a downsampled feature map; "
                 "a model is followed through element-wise functions, cat, and global pooling before the head"
             )
         return self.unify(node, inputs)
@@ -169,7 +169,7 @@ class _Resolution:
             if max(op_strides(module)) == 1 and name not in self.candidates:
                 return places
             if places is None:
-                raise ValueError(f"{name}: downsamples what was pooled to a fixed size before")
+                raise ValueError(f"{name}: downsamples what has already been pooled to a fixed size")
             self.same_as.setdefault(name, name)
             return (*places, name)
         if isinstance(module, _GLOBAL_POOLS):
@@ -178,8 +178,8 @@ class _Resolution:
             return places
         if places:
             raise ValueError(
-                f"{name}: it cannot be told what {type(module).__name__} makes of a downsampled feature map; it needs "
-                "a fixed size, or changes it; a global pool (nn.AdaptiveAvgPool2d) before it would do"
+                f"{name}: it is unknown what {type(module).__name__} does to a downsampled feature map; it needs "
+                "a fixed size, or changes it; a global pool (nn.AdaptiveAvgPool2d) before it would help"
             )
         return places
 
@@ -217,8 +217,8 @@ def _trace(model: nn.Module) -> fx.Graph:
         return _Tracer().trace(model)
     except Exception as error:  # whatever the model's own code makes of a symbolic tensor
         raise ValueError(
-            f"{type(model).__name__} cannot be traced with torch.fx ({str(error).strip()}), so it cannot be told which "
-            "of its branches run in parallel; a forward that does not branch on a tensor's values or sizes can"
+            f"{type(model).__name__} cannot be traced with torch.fx ({str(error).strip()}), so it is unknown which of "
+            "its branches run in parallel; a forward that does not branch on a tensor's values or sizes can be traced"
         ) from error
 
 

@@ -50,7 +50,7 @@ class SpectralDownsampling(nn.Module):
         if as_published and n_axes != 2:
             raise ValueError(f"the published layer pools two axes at once, got {n_axes}")
         if as_published and aliasing is not None:
-            raise ValueError(f"the published layer has no aliasing, got aliasing={aliasing}; leave one of the two out")
+            raise ValueError(f"the published layer has no aliasing, got aliasing={aliasing}; drop one of the two")
         self.as_published = as_published
         self.n_axes = n_axes
         self.channel_groups = len(groups)

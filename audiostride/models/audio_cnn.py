@@ -144,7 +144,7 @@ class AudioCNN(nn.Module):
         if downsampling not in get_args(Downsampling):
             raise ValueError(f"downsampling must be one of {get_args(Downsampling)}, got {downsampling!r}")
         if not channels or len(channels) != len(strides):
-            raise ValueError(f"channels and strides need one entry a block, got {len(channels)} and {len(strides)}")
+            raise ValueError(f"channels and strides need one entry per block, got {len(channels)} and {len(strides)}")
         check_aliasing(downsampling, aliasing, channels)
         if downsampling == "strided" and pool_after_relu:
             raise ValueError(
@@ -242,6 +242,6 @@ def check_aliasing(downsampling: str, aliasing: Aliasing, channels: Sequence[int
         )
     if isinstance(aliasing, Sequence):
         if not channels:
-            raise ValueError(f"aliasing of groups of channels is for AudioCNN alone; give one number, got {aliasing}")
+            raise ValueError(f"aliasing of groups of channels is for AudioCNN only; give one number, got {aliasing}")
         if odd := [width for width in channels if aliasing and width % len(aliasing)]:
             raise ValueError(f"{odd[0]} channels cannot be split into {len(aliasing)} equal groups for their aliasing")

@@ -174,7 +174,7 @@ def _check(downsampling, channels, time_channels, strides, n_regions, kernel_siz
     n_blocks = len(channels) + len(time_channels)
     if not channels or len(strides) != n_blocks:
         raise ValueError(
-            "channels needs the stem's at least, and strides one entry a block, "
+            "channels needs at least the stem's, and strides one entry per block, "
             f"got {len(channels)} channels, {len(time_channels)} time_channels and {len(strides)} strides"
         )
     if any(len(stride) != 2 for stride in strides):

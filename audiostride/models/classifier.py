@@ -193,11 +193,11 @@ def _load(folder: Path, own_classes: bool) -> AudioClassifier:
 def _check_task(task: str, settings: Mapping[str, Any]) -> None:
     labels, kind, thresholds = settings["labels"], settings["kind"], settings.get("thresholds", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"the labels of task {task!r} are no list of text")
+        raise ValueError(f"the labels of task {task!r} are not a list of strings")
     if kind not in KINDS:
-        raise ValueError(f"task {task!r} is of the unknown kind {kind!r}; there are {', '.join(KINDS)}")
+        raise ValueError(f"task {task!r} has the unknown kind {kind!r}; known are {', '.join(KINDS)}")
     if not isinstance(thresholds, list) or not all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds):
-        raise ValueError(f"the thresholds of task {task!r} are no list of numbers from 0 to 1")
+        raise ValueError(f"the thresholds of task {task!r} are not a list of numbers from 0 to 1")
     if thresholds and len(thresholds) != (1 if kind == "binary" else len(labels)):
         raise ValueError(f"task {task!r} has {len(thresholds)} thresholds")
 

@@ -53,7 +53,7 @@ class CustomTrunk(nn.Module):
         >>> CustomTrunk("os:system", {"command": "date"})
         Traceback (most recent call last):
             ...
-        ValueError: os:system: is not a class of torch.nn.Module but a builtin_function_or_method; it was not called
+        ValueError: os:system: is not a subclass of torch.nn.Module but a builtin_function_or_method; it was not called
     """
 
     def __init__(self, trunk: str, settings: Mapping[str, Any] | None = None):
@@ -63,7 +63,7 @@ class CustomTrunk(nn.Module):
         features: Any = getattr(self.net, "num_features", None)
         if not isinstance(features, int) or features < 1:
             raise ValueError(
-                f"{trunk}: needs a whole number num_features, the length of the embeddings that its forward returns, "
+                f"{trunk}: num_features must be a whole number, the length of the embeddings that its forward returns, "
                 f"got {features!r}"
             )
         self.num_features = features
@@ -76,7 +76,9 @@ class CustomTrunk(nn.Module):
             UsageError: if its class names none.
         """
         if not hasattr(self.net, "blocks"):
-            raise UsageError(f"{self.settings['trunk']} has no blocks, whose feature maps are asked for; give it some")
+            raise UsageError(
+                f"{self.settings['trunk']} has no blocks, but their feature maps are asked for; give it some"
+            )
         return list(self.net.blocks)  # type: ignore[arg-type]
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -199,7 +201,7 @@ def import_class(name: str) -> type[nn.Module]:
     found = getattr(module, class_name)
     if not isinstance(found, type) or not issubclass(found, nn.Module):
         what = f"the class {found.__qualname__}" if isinstance(found, type) else f"a {type(found).__name__}"
-        raise ValueError(f"{name}: is not a class of torch.nn.Module but {what}; it was not called")
+        raise ValueError(f"{name}: is not a subclass of torch.nn.Module but {what}; it was not called")
     return found
 
 

@@ -61,7 +61,7 @@ _RIAD = "Riad et al. 2022, ICLR"
 REFERENCES = (
     Reference("time", 1, 7, "Hz", "most important for understanding speech", _SPEECH),
     Reference("time", 0, 12, "Hz", "speech is understood less when these are removed", _SPEECH),
-    Reference("time", 0, 25, "Hz", "what speech needs, as the DiffStride paper reads the former", _RIAD),
+    Reference("time", 0, 25, "Hz", "what speech needs, as the DiffStride paper reads the above", _RIAD),
     Reference("mel", 0, 1, "cycles/kHz", "most important for understanding speech", _SPEECH),
     Reference("mel", 0, 4, "cycles/kHz", "speech is understood less when these are removed", _SPEECH),
 )
@@ -177,7 +177,7 @@ def trunk_cutoffs(
     """
     kind, smoothness = trunk.settings["downsampling"], trunk.settings["smoothness"]
     if trunk.settings.get("as_published"):
-        raise ValueError("cut-offs are those of this package's layers; the trunk was made with as_published=True")
+        raise ValueError("cut-offs are known for this package's layers only; the trunk was made with as_published=True")
     per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
     lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
     rows = []
@@ -226,10 +226,10 @@ def why_no_cutoffs(model: AudioNetwork) -> str:
     """
     frontend, trunk = model.frontend, model.trunk
     if isinstance(frontend, ImageFrontend) or isinstance(trunk, ConvertedTrunk):
-        return "this model classifies images, and cut-offs are of sounds"
+        return "this model classifies images, and cut-offs are for sounds"
     if isinstance(trunk, CustomTrunk):
         own = trunk.settings["trunk"]
-        return f"cut-offs are those of this package's trunks; of {own} it is not known what its layers see"
+        return f"cut-offs are known for this package's trunks only; what the layers of {own} see is unknown"
     if not frontend.hop_length or not (frontend.n_mels or isinstance(trunk, WaveCNN)):
         own = frontend.settings["frontend"]
         return f"cut-offs need the hop_length and n_mels of the frontend, and {own} does not have both"

@@ -80,7 +80,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if config.get("format") != FORMAT:
         raise ModelFileError(f"{path}: has format {config.get('format')!r}, this version of audiostride reads {FORMAT}")
     if config.get("config_sha256") != _config_checksum(config):
-        raise ModelFileError(f"{path}: damaged or changed, its content does not fit its config_sha256")
+        raise ModelFileError(f"{path}: damaged or changed, its content does not match its config_sha256")
     return config
 
 
@@ -102,7 +102,7 @@ def read_weights(path: Path, checksum: Any) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{path}: is no sound safetensors file ({error})") from error
+        raise ModelFileError(f"{path}: is not a valid safetensors file ({error})") from error
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

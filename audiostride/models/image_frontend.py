@@ -50,7 +50,7 @@ class ImageFrontend(nn.Module):
         Raises:
             UsageError: always.
         """
-        raise UsageError("this model classifies images, it cannot be used on sound")
+        raise UsageError("this model classifies images and cannot be used on sound")
 
     hop_length = frame_rate = sample_rate
 

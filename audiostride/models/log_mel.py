@@ -44,7 +44,9 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: 
             f"lower f_max or raise sample_rate"
         )
     if n_mels * n_fft > MAX_FILTERS:
-        raise ValueError(f"n_mels={n_mels} bands of n_fft={n_fft} are too many, their product may be {MAX_FILTERS:,}")
+        raise ValueError(
+            f"n_mels={n_mels} bands of n_fft={n_fft} are too many: their product may be at most {MAX_FILTERS:,}"
+        )
     edges = torch.tensor(mel_band_edges_hz(n_mels, f_min, f_max), dtype=torch.float64)
     bins_hz = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (sample_rate / n_fft)
     rising = (bins_hz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]

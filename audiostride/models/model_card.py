@@ -44,7 +44,7 @@ def model_card(
         "",
         f"# {(model_id or kind + ' classifier').rpartition('/')[2]}",
         "",
-        f"An {kind} classifier of {_plural(len(model.labels), 'task')}, made with audiostride: "
+        f"An {kind} classifier for {_plural(len(model.labels), 'task')}, made with audiostride: "
         f"{_parts(model)}, a linear head per task.",
         "",
         "| task | classes |",
@@ -53,7 +53,7 @@ def model_card(
         "",
         "## Data and scores",
         "",
-        f"Trained on: {data or 'not stated by whoever published it'}.",
+        f"Trained on: {data or 'not stated by the publisher'}.",
         "",
     ]
     if tests:
@@ -85,7 +85,7 @@ def model_card(
         "",
         "## Licence",
         "",
-        f"The weights: {license}." if license else "Not stated by whoever published it.",
+        f"The weights: {license}." if license else "Not stated by the publisher.",
         "",
     ]
     return "\n".join(lines)
@@ -103,7 +103,7 @@ def _cutoffs(model: AudioNetwork) -> list[str]:
     lines = [
         "## Cut-offs",
         "",
-        "The fastest modulation each layer passes on, after all layers before it (f/2S).",
+        "The fastest modulation that each layer passes on, given all layers before it (f/2S).",
         "",
         "| layer | axis | stride | cut-off |",
         "|---|---|---|---|",
@@ -133,7 +133,7 @@ def _own_classes(model: AudioNetwork) -> list[str]:
     names = [f"`{part.settings[key]}`" for part, kind, key in parts if isinstance(part, kind)]
     if not names:
         return []
-    return [f"It needs {' and '.join(names)}, which must be importable: loading it imports and calls that.", ""]
+    return [f"Loading it imports and calls {' and '.join(names)}, which must be importable.", ""]
 
 
 def _loading(model: AudioNetwork, model_id: str) -> str:

@@ -120,7 +120,7 @@ class AudioNetwork(nn.Module):
             raise ValueError(f"every task needs at least one class, got {names}")
         for task in names:
             if not task or "." in task or hasattr(nn.ModuleDict(), task):
-                raise ValueError(f"a task cannot be named {task!r}: it is empty, has a dot or is a word of torch's own")
+                raise ValueError(f"a task cannot be named {task!r}: it is empty, has a dot or is a name torch uses")
         for task, kind in (kinds or {}).items():
             if task not in names or kind not in KINDS:
                 raise ValueError(f"kinds: {task!r} as {kind!r}: tasks are {', '.join(names)}, kinds {', '.join(KINDS)}")
@@ -323,14 +323,14 @@ def _check_fit(frontend: Frontend, trunk: Trunk) -> None:
     kind, trunk_kind = type(frontend).__name__, type(trunk).__name__
     if not isinstance(frontend, Frontend) or not isinstance(trunk, Trunk):
         own = "CustomTrunk" if isinstance(frontend, Frontend) else "CustomFrontend"
-        raise ValueError(f"got {kind} and {trunk_kind}; one of your own goes in as {own}('PACKAGE.MODULE:CLASS')")
+        raise ValueError(f"got {kind} and {trunk_kind}; pass one of your own as {own}('PACKAGE.MODULE:CLASS')")
     if isinstance(frontend, CustomFrontend) or isinstance(trunk, CustomTrunk):
         return
     if isinstance(frontend, RawWaveform) != isinstance(trunk, WaveCNN):
         raise ValueError(f"RawWaveform and WaveCNN belong together, got {kind} and {trunk_kind}")
     wanted, channels = 3 if isinstance(frontend, ImageFrontend) else 1, trunk.settings.get("in_channels", 1)
     if channels != wanted:
-        raise ValueError(f"a trunk of {wanted} input channels is needed after {kind}, got one of {channels}")
+        raise ValueError(f"a trunk with {wanted} input channels is needed after {kind}, got one with {channels}")
 
 
 def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, SpectrogramTrunk]:

@@ -105,15 +105,15 @@ def create_model(
         return AudioClassifier(frontend or default, trunk, heads, 1.0 if window_s is None else window_s)
     if pretrained is True and name not in pretrained_names():
         raise ValueError(
-            f"no weights come with {name}, they do with {', '.join(pretrained_names())}; "
+            f"no weights come with {name}, only with {', '.join(pretrained_names())}; "
             "give pretrained=RUN_DIR or 'hf-hub:user/name'"
         )
     model = load(name if pretrained is True else pretrained)
     if type(model.trunk) is not type(trunk) or model.trunk.settings != trunk.settings:
         raise ValueError(f"{pretrained} is not {name}: its trunk has {model.trunk.settings}, not {trunk.settings}")
     if frontend is not None and frontend.settings != model.frontend.settings:
-        raise ValueError(f"{pretrained} was trained on the frontend {model.frontend.settings}; leave frontend out")
+        raise ValueError(f"{pretrained} was trained on the frontend {model.frontend.settings}; omit frontend")
     if window_s is not None and window_s != model.window_s:
-        raise ValueError(f"{pretrained} was trained on windows of {model.window_s:g} s; leave window_s out")
+        raise ValueError(f"{pretrained} was trained on windows of {model.window_s:g} s; omit window_s")
     model.reset_classifier(heads)
     return model

@@ -146,7 +146,7 @@ def newest_checkpoint(folder: Path, notify: Notify) -> Checkpoint | None:
             return load_checkpoint(path)
         except ModelFileError as error:
             aside = path.with_name(f"{path.name}.damaged")
-            notify(f"damaged checkpoint put aside as {aside.name}, going on from an earlier one: {error}")
+            notify(f"damaged checkpoint set aside as {aside.name}, continuing from an earlier one: {error}")
             shutil.rmtree(aside, ignore_errors=True)
             os.rename(path, aside)
     return None

@@ -38,7 +38,8 @@ def plan_crossval(
             or a directory belongs to another recipe.
 
     Example:
-        >>> plan = plan_crossval("ripples", Path("crossval"), n_folds=3)
+        >>> few = ["tasks.rate.data.n_clips=250", "tasks.scale.data.n_clips=250"]
+        >>> plan = plan_crossval("ripples", Path("crossval"), n_folds=3, overrides=few)
         >>> [run.path.name for run in plan]
         ['fold-1', 'fold-2', 'fold-3']
         >>> plan[0].recipe.tasks["rate"].data.test_fold.value

@@ -40,14 +40,14 @@ def _run_directory(recipe: Recipe, out: str | os.PathLike[str] | None, resume: b
     if out is not None:
         folder = Path(out)
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder}: is not a directory; give another --out")
+            raise UsageError(f"{folder}: is not a directory; choose another --out")
         # Hidden files are what a crash may leave of a file that was being written.
         visible = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.exists() else []
         if visible and not resume:
-            goes_on = "go on with its run by --resume, " if CHECKPOINTS in visible else ""
-            raise UsageError(f"{folder}: is not empty; {goes_on}give another --out, or remove it first")
+            goes_on = "continue its run with --resume, " if CHECKPOINTS in visible else ""
+            raise UsageError(f"{folder}: is not empty; {goes_on}choose another --out, or remove it first")
         if visible and RECIPE_FILE not in visible:
-            raise UsageError(f"{folder}: holds no run to resume, there is no {RECIPE_FILE}")
+            raise UsageError(f"{folder}: holds no run to resume: there is no {RECIPE_FILE}")
         return folder
     if resume:
         raise UsageError("--resume needs --out, the directory of the run to resume")

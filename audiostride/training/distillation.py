@@ -74,13 +74,13 @@ class Teacher:
             if task not in self.model.labels:
                 raise RecipeError(
                     f"train.teacher: {self.name} has no task {task!r}, only {', '.join(map(repr, self.model.labels))}; "
-                    "name the recipe's tasks as the teacher's, or take a teacher that has them all"
+                    "name the recipe's tasks like the teacher's, or choose a teacher that has them all"
                 )
             theirs = self.model.kinds[task]
             if (kind == "multilabel") != (theirs == "multilabel"):
                 raise RecipeError(
-                    f"train.teacher: task {task!r} of {self.name} is {theirs}, and tasks.{task}.kind is {kind}; "
-                    "take a teacher of that kind"
+                    f"train.teacher: task {task!r} of {self.name} is {theirs}, but tasks.{task}.kind is {kind}; "
+                    "choose a teacher of that kind"
                 )
 
     def match_classes(self, labels: Mapping[str, Sequence[str]]) -> None:
@@ -96,9 +96,9 @@ class Teacher:
             theirs = self.model.labels[task]
             if set(theirs) != set(classes):
                 raise RecipeError(
-                    f"train.teacher: task {task!r} of {self.name} has other classes; "
+                    f"train.teacher: task {task!r} of {self.name} has different classes; "
                     f"only in the data: {_listed(set(classes) - set(theirs))}; "
-                    f"only in the teacher: {_listed(set(theirs) - set(classes))}; take a teacher of the same classes"
+                    f"only in the teacher: {_listed(set(theirs) - set(classes))}; choose one with the same classes"
                 )
             order = [theirs.index(label) for label in classes]
             for values in self.model.heads[task].parameters():

@@ -66,15 +66,15 @@ class RunFiles:
                     raise
                 self.save(run)
                 raise DataError(
-                    f"step {run.step}: {error}\nEverything is saved: mend the data and go on with --resume, or go on "
-                    "without the file with --resume --allow-inexact and on_bad_file: skip in the task's data."
+                    f"step {run.step}: {error}\nEverything is saved: fix the data and continue with --resume, or "
+                    "continue without the file with --resume --allow-inexact and on_bad_file: skip in the task's data."
                 ) from error
 
     def _what_is_saved(self) -> str:
         saved = list_checkpoints(self.out / CHECKPOINTS)
         if not saved:
             return ". There is no checkpoint yet: train.checkpoint_steps=N saves one every N steps"
-        return f". Checkpoint {saved[-1].name} is saved, go on from it with --resume"
+        return f". Checkpoint {saved[-1].name} is saved; continue from it with --resume"
 
     def log(self, name: str, line: Mapping[str, Any]) -> None:
         """Add a line to `STEPS_FILE` or `METRICS_FILE`."""

@@ -221,7 +221,7 @@ def train(
                 if on_step:
                     on_step(run.step, n_steps, loss, clips_per_s)
                 for line in (line for batch in group for line in batch.left_out):
-                    notify(f"step {run.step}: went on without {line}")
+                    notify(f"step {run.step}: continued without {line}")
                 if signal_number or (checkpoint_steps and run.step % checkpoint_steps == 0):
                     files.save(run)
                 if signal_number:
@@ -253,7 +253,7 @@ def _take_up(
         check_conditions(files.conditions, found.state.get("conditions", {}), allow_inexact, notify, assumed)
         run.restore(found)
     if resume and is_main():
-        notify(f"resumed from checkpoint {found.name}" if found else "there is no checkpoint: from the beginning")
+        notify(f"resumed from checkpoint {found.name}" if found else "no checkpoint found: starting from the beginning")
     return found
 
 
@@ -271,7 +271,7 @@ def _watched_split(sets: Sequence[LabelledClips], keep: str) -> str:
 def _check_smoothing(label_smoothing: float, model: AudioClassifier) -> None:
     several = [task for task, kind in model.kinds.items() if kind == "multilabel"]
     if label_smoothing and several:
-        raise ValueError(f"label_smoothing is for tasks of one class a clip, and {several[0]!r} is multilabel")
+        raise ValueError(f"label_smoothing is for tasks with one class per clip, but {several[0]!r} is multilabel")
 
 
 def _synchronise_batch_norm(model: AudioClassifier) -> None:

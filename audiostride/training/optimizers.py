@@ -39,7 +39,7 @@ def make_optimizer(
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
     if momentum:
-        raise ValueError(f"momentum is SGD's, got momentum={momentum} for {name!r}")
+        raise ValueError(f"momentum is for sgd only, got momentum={momentum} for {name!r}")
     if name == "adam":
         return torch.optim.Adam(groups, weight_decay=weight_decay)
     if name == "adamw":

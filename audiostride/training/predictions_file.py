@@ -86,7 +86,7 @@ def read_predictions(run_dir: Path) -> dict[str, TaskPredictions]:
             for name, task in predictions.items()
         }
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; it holds the predictions to each test clip") from error
+        raise ModelFileError(f"{path}: no such file; it holds the predictions for each test clip") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ModelFileError(
             f"{path}: is not a table of predictions with the columns file, task, truth, label and logits ({error})"

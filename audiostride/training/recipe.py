@@ -89,21 +89,21 @@ class TrainSection(Section):
     @classmethod
     def _one_warmup(cls, steps: int, info: ValidationInfo) -> int:
         if steps and info.data.get("schedule") == "one_cycle":
-            raise ValueError("schedule one_cycle has a warm-up of its own; leave this 0, or take cosine")
+            raise ValueError("schedule one_cycle has a warm-up of its own; leave this at 0, or use cosine")
         return steps
 
     @field_validator("momentum")
     @classmethod
     def _momentum_of_sgd(cls, momentum: float, info: ValidationInfo) -> float:
         if momentum and info.data.get("optimizer") != "sgd":
-            raise ValueError("is SGD's; set train.optimizer=sgd, or leave this 0")
+            raise ValueError("is for sgd only; set train.optimizer=sgd, or leave this at 0")
         return momentum
 
     @field_validator("drop_epochs")
     @classmethod
     def _drops_of_step(cls, epochs: list[int], info: ValidationInfo) -> list[int]:
         if bool(epochs) != (info.data.get("schedule") == "step"):
-            raise ValueError("belongs to train.schedule=step; set both, or leave this []")
+            raise ValueError("belongs to train.schedule=step; set both, or leave this at []")
         return epochs
 
     @field_validator("teacher_weight", "teacher_temperature")
@@ -111,7 +111,7 @@ class TrainSection(Section):
     def _of_a_teacher(cls, value: float | None, info: ValidationInfo) -> float | None:
         taught = info.data.get("teacher") is not None
         if value is not None and not taught:
-            raise ValueError("belongs to train.teacher; set train.teacher=RUN_DIR, or leave this out")
+            raise ValueError("belongs to train.teacher; set train.teacher=RUN_DIR, or remove this")
         default = 0.5 if info.field_name == "teacher_weight" else 2.0
         return default if taught and value is None else value
 
@@ -119,7 +119,9 @@ class TrainSection(Section):
     @classmethod
     def _best_of_validation(cls, fraction: float, info: ValidationInfo) -> float:
         if not fraction and (info.data.get("keep") == "best" or info.data.get("early_stopping")):
-            raise ValueError("without validation clips no epoch is the best; set train.keep=last and no early_stopping")
+            raise ValueError(
+                "without validation clips there is no best epoch; set train.keep=last and no early_stopping"
+            )
         return fraction
 
 
@@ -179,16 +181,16 @@ class Recipe(Section):
                 )
         channels = getattr(self.model, "in_channels", 1)
         if not images and getattr(self.model, "as_published", False):
-            raise ValueError("model.as_published has no cut-offs and is for images; leave it out")
+            raise ValueError("model.as_published has no cut-offs and is for images; remove it")
         if channels != (3 if images else 1) and self.model.name != "custom":
             wanted = "model.name converted, or resnet with model.in_channels 3" if images else "model.in_channels 1"
             got = f"model.name {self.model.name} with {channels}"
             raise ValueError(f"frontend.name {self.frontend.name} needs {wanted}, got {got}")
         for key, value in self.augment:
             if images and value and key != "mixup":
-                raise ValueError(f"augment.{key} is for sounds; of these, images can be augmented by mixup alone")
+                raise ValueError(f"augment.{key} is for sounds; of these, images can be augmented by mixup only")
         if images and self.window_s != 1:
-            raise ValueError(f"window_s is for sounds, an image is one window; leave it out, got {self.window_s:g}")
+            raise ValueError(f"window_s is for sounds, an image is one window; remove it, got {self.window_s:g}")
         return self
 
     @model_validator(mode="after")
@@ -196,8 +198,8 @@ class Recipe(Section):
         several = [name for name, task in self.tasks.items() if task.kind == "multilabel"]
         if self.train.label_smoothing and several:
             raise ValueError(
-                f"train.label_smoothing is for tasks of one class a clip, and tasks.{several[0]}.kind is multilabel; "
-                f"leave it out, got {self.train.label_smoothing:g}"
+                f"train.label_smoothing is for tasks with one class per clip, but tasks.{several[0]}.kind is multilabel"
+                f"; remove it, got {self.train.label_smoothing:g}"
             )
         return self
 
@@ -229,7 +231,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         >>> load_recipe("ripples", ["train.epoch=3"])
         Traceback (most recent call last):
             ...
-        audiostride.errors.RecipeError: ripples: train.epoch: there is no such key; did you mean 'epochs'?
+        audiostride.errors.RecipeError: ripples: train.epoch: no such key; did you mean 'epochs'?
     """
     path = find_recipe(recipe)
     tree = parse_yaml(read_text(path), str(path))

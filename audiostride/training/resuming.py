@@ -185,7 +185,7 @@ def check_conditions(
         >>> check_conditions({"torch": "2.13"}, {"torch": "2.12"}, False, print)
         Traceback (most recent call last):
             ...
-        audiostride.errors.ModelFileError: the run would not go on exactly: torch was '2.12', is '2.13'; ...
+        audiostride.errors.ModelFileError: the run would not continue exactly: torch was '2.12', is '2.13'; ...
     """
     flat_now, flat_then = _flatten(now), _flatten(then)
     flat_then = {key: value for key, value in _flatten(assumed or {}).items() if key in flat_now} | flat_then
@@ -197,11 +197,11 @@ def check_conditions(
     ]
     if differences and not allow_inexact:
         raise ModelFileError(
-            f"the run would not go on exactly: {'; '.join(differences)}; set it back, or go on all the same "
+            f"the run would not continue exactly: {'; '.join(differences)}; change it back, or continue anyway "
             "with --allow-inexact"
         )
     if differences:
-        notify(f"the run does not go on exactly: {'; '.join(differences)}")
+        notify(f"the run does not continue exactly: {'; '.join(differences)}")
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

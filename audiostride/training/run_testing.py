@@ -68,7 +68,7 @@ def evaluate_run_by_class(
     if task is not None and task not in model.labels:
         raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
     if overlap and isinstance(model.frontend, ImageFrontend):
-        raise UsageError(f"{run_dir}: classifies images, of which each is one window; leave the overlap out")
+        raise UsageError(f"{run_dir}: classifies images, each of which is one window; omit the overlap")
     asked = list(model.labels) if task is None else [task]
     if data is None:
         sets = [(s.clips, s.labels, _tested(run_dir, s)) for s in read_data(recipe, progress, model.labels)[0]]
@@ -83,7 +83,7 @@ def evaluate_run_by_class(
             columns = {name: column for name, column in columns.items() if column in clips.columns}
         if not columns:
             wanted = ", ".join(f"{recipe.tasks[name].column} (task {name})" for name in asked)
-            raise UsageError(f"{data}: has none of the columns {wanted} but {', '.join(clips.columns)}")
+            raise UsageError(f"{data}: has none of the columns {wanted}, only {', '.join(clips.columns)}")
         numbers = {
             name: label_numbers(clips, column, model.labels[name], model.kinds[name])
             for name, column in columns.items()
@@ -196,7 +196,7 @@ def _tested(run_dir: Path, data: LabelledClips) -> np.ndarray:
     titles = [data.clips.title(i) for i in range(len(data.clips))]
     if missing := sorted(names - set(titles)):
         raise DataError(
-            f"{run_dir}: {len(missing)} of its {len(names)} test clips are not there any more, such as {missing[0]}; "
+            f"{run_dir}: {len(missing)} of its {len(names)} test clips are missing, such as {missing[0]}; "
             "put them back, or test on other clips with --data"
         )
     return np.array([i for i, title in enumerate(titles) if title in names])

@@ -64,7 +64,7 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
             if found:
                 key = f"tasks.{names[0]}.data"
                 lines = "\n".join(f"{key}: {line}" for line in found)
-                raise DataError(f"{lines}\nMend the splits, or set {key}.allow_shared_groups=true.")
+                raise DataError(f"{lines}\nFix the splits, or set {key}.allow_shared_groups=true.")
         counts = {split: len(data.indexes(split)) for split in ("train", "validation", "test")}
         tasks |= {name: {"kind": recipe.tasks[name].kind, "labels": labels[name], "clips": counts} for name in names}
     return {"tasks": {name: tasks[name] for name in recipe.tasks}, "bad_files": bad_files}
@@ -92,7 +92,7 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
     if "window_s" in recipe.model_fields_set and recipe.window_s != start.window_s:
         raise RecipeError(
             f"window_s: {recipe.window_s:g} s, but the model of model.init, {init}, takes windows of "
-            f"{start.window_s:g} s; leave window_s out, or train a new model without model.init"
+            f"{start.window_s:g} s; remove window_s, or train a new model without model.init"
         )
     config = start.config()
     taken = {key: config[key] for key in ("window_s", "frontend")}
@@ -128,7 +128,7 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     if ours != theirs:
         raise RecipeError(
             f"train.teacher: {settings.teacher} takes {theirs}, and the recipe's model {ours}; a teacher is given the "
-            "student's own windows, so set frontend.sample_rate and window_s as it has them, or take another one"
+            "student's own windows, so set frontend.sample_rate and window_s to match it, or choose another one"
         )
     return teacher
 
@@ -154,7 +154,7 @@ def make_transforms(recipe: Recipe) -> Augmentation | None:
         return Augmentation(mixup=recipe.augment.mixup) if recipe.augment.mixup else None
     for key in SPECTROGRAM_KEYS if isinstance(recipe.frontend, CustomFrontendSection) else ():
         if getattr(recipe.augment, key) is not None:
-            raise RecipeError(f"augment.{key}: is for frontend.name log_mel, whose axes are known; leave it out")
+            raise RecipeError(f"augment.{key}: is for frontend.name log_mel, whose axes are known; remove it")
     shift_ms, window_ms = recipe.augment.time_shift_ms, 1000 * recipe.window_s
     if shift_ms is not None and shift_ms >= window_ms:
         raise RecipeError(

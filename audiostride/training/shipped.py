@@ -45,7 +45,7 @@ def copy_recipe(name: str, out: Path) -> Path:
     if name not in shipped:
         raise RecipeError(f"{name}: no such recipe{nearest(name, shipped)}; shipped recipes: {', '.join(shipped)}")
     if out.exists():
-        raise UsageError(f"{out}: is there already; give another --out, or remove it first")
+        raise UsageError(f"{out}: already exists; choose another --out, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(read_text(shipped[name]), encoding="utf-8")
     return out

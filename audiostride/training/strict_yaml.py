@@ -55,11 +55,11 @@ class _StrictLoader(yaml.SafeLoader):
         for i, key in enumerate(keys):
             if not isinstance(key, str):
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} is no text", problem_mark=node.value[i][0].start_mark
+                    problem=f"the key {key!r} is not text", problem_mark=node.value[i][0].start_mark
                 )
             if key in keys[:i]:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} stands twice", problem_mark=node.value[i][0].start_mark
+                    problem=f"the key {key!r} appears twice", problem_mark=node.value[i][0].start_mark
                 )
         return super().construct_mapping(node, deep)
 

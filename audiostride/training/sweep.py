@@ -82,7 +82,7 @@ def plan_sweep(
             raise UsageError(f"{key}: its values must be distinct and not empty, got {','.join(values)}")
     names = [key for key, _ in keys]
     if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
-        raise UsageError("a key or a seed stands twice")
+        raise UsageError("a key or a seed is given twice")
     planned = []
     for point in itertools.product(*(values for _, values in keys)):
         settings = [f"{key}={value}" for key, value in zip(names, point, strict=True)]
@@ -160,13 +160,13 @@ def check_belongs(run: Planned) -> None:
     if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
         return
     if not (run.path / RECIPE_FILE).is_file():
-        raise UsageError(f"{run.path}: is in the way, and is no run of this sweep; give another --out, or move it")
+        raise UsageError(f"{run.path}: already exists and is not a run of this sweep; choose another --out, or move it")
     if _is_old_image_run(run.path):
-        raise UsageError(f"{run.path}: holds a finished run of an earlier version; give another --out, or move it")
+        raise UsageError(f"{run.path}: holds a finished run of an earlier version; choose another --out, or move it")
     changed = list(_differences(_asked(load_recipe(str(run.path / RECIPE_FILE))), _asked(run.recipe)))
     if changed:
         raise UsageError(
-            f"{run.path}: was made with another recipe ({'; '.join(changed[:3])}); give another --out, or move it"
+            f"{run.path}: was made with another recipe ({'; '.join(changed[:3])}); choose another --out, or move it"
         )
 
 
@@ -242,5 +242,5 @@ def _alone(folder: Path) -> Iterator[None]:
         except ImportError:
             pass  # Windows has no flock; one sweep a directory is then the user's care
         except OSError as error:
-            raise UsageError(f"{folder}: another sweep is at work here") from error
+            raise UsageError(f"{folder}: another sweep is running here") from error
         yield
