@@ -225,7 +225,7 @@ def test_ctrl_c_ends_a_stream_with_a_word(run_dir):
         live.stdin.flush()
         live.stdout.readline()
         live.send_signal(signal.SIGINT)
-        assert live.wait(60) == 130
+        assert live.wait(300) == 130
         assert live.stderr.read().endswith(b"error: interrupted\n")
 
 
