@@ -11,7 +11,7 @@ import torch
 
 from audiostride.data.batches import LabelledClips, plan_epoch, training_batches
 from audiostride.data.clips import ArrayClips, Clips, class_names, drop_bad_files
-from audiostride.data.folder import read_folder
+from audiostride.data.folder import read_folder, unlabelled_files
 from audiostride.data.ripples import RATES_HZ, make_ripples, ripple
 from audiostride.data.splits import assign_splits
 from audiostride.errors import DataError
@@ -44,6 +44,12 @@ def test_metadata_gives_every_column_and_split_folders_the_splits(tmp_path: Path
         "train/b.wav": "train",
     }
     assert clips.column("speaker") == ["s3", "s1", "s2"]
+
+
+def test_what_a_table_names_in_another_way_is_not_left_out(tmp_path: Path) -> None:
+    write_metadata(tmp_path / "train", ["./a.wav,x,s1", "b.wav,y,s2"])
+    soundfile.write(tmp_path / "train" / "c.wav", tone(440, 0.1), 16000)
+    assert unlabelled_files(tmp_path, read_folder(tmp_path).names) == ["train/c.wav"]
 
 
 def test_a_wrong_column_is_answered_with_the_nearest(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def listen(
     from ..models.classifier import load
     from ..models.cutoffs import model_cutoffs, summarise
 
-    files = [file for file in (Path(sound), out, compare_with) if file]
+    files = [file for file in (sound, out, compare_with) if file]
     if len({file.resolve() for file in files}) < len(files):
         raise UsageError("the sound, --out and --plain must be different files")
     for file in files[1:]:

@@ -37,6 +37,17 @@ _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe declare a leng
 _DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
+def is_audio(path: str | os.PathLike[str]) -> bool:
+    """Whether a file counts as audio by its name: one of `EXTENSIONS`, and not hidden.
+
+    Example:
+        >>> is_audio("calls/may.WAV"), is_audio("calls/.may.wav"), is_audio("notes.txt")
+        (True, False, False)
+    """
+    name = os.path.basename(path)
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
+
+
 class AudioInfo(NamedTuple):
     """What a file declares of itself.
 

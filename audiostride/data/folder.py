@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .clips import FileClips
-from .decoding import EXTENSIONS
+from .decoding import EXTENSIONS, is_audio
 from .text_column import Texts
 
 SPLIT_FOLDERS = {
@@ -87,16 +87,17 @@ def unlabelled_files(path: str | os.PathLike[str], names: Iterable[str]) -> list
         ['b.wav']
     """
     root = Path(path).expanduser()
-    known = set(names)
-    found = []
-    for directory, subfolders, files in os.walk(root):
+    known = {os.path.normpath(root / name) for name in names}  # a table may say ./a.wav
+    found = [relative / name for relative, _, files in _walk(root) for name in sorted(files) if is_audio(name)]
+    return [str(name) for name in found if os.path.normpath(root / name) not in known]
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every folder from this one down that is not hidden, relative to it; the names of its folders and its files."""
+    # os.walk, sorted: the same order on every file system, and directory links are not followed.
+    for directory, subfolders, files in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        found += [str((Path(directory) / name).relative_to(root)) for name in sorted(files) if _is_audio(name)]
-    return [name for name in found if name not in known]
-
-
-def _is_audio(name: str) -> bool:
-    return Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
+        yield Path(directory).relative_to(folder), subfolders, files
 
 
 def _clips_of(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -104,15 +105,11 @@ def _clips_of(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     if metadata.exists():
         yield from _read_metadata(metadata)
         return
-    # os.walk, sorted: the same order on every file system, and directory links are not followed.
-    for directory, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = Path(directory).relative_to(folder)
+    for relative, subfolders, files in _walk(folder):
         if relative.parts:
             # A directory with an audio file's name is reported as a bad file, not silently entered.
-            for name in sorted(files + [d for d in subfolders if Path(d).suffix.lower() in EXTENSIONS]):
-                if _is_audio(name):
-                    yield str(relative / name), {"label": relative.parts[0]}
+            for name in filter(is_audio, sorted(files + subfolders)):
+                yield str(relative / name), {"label": relative.parts[0]}
 
 
 def _read_metadata(metadata: Path) -> Iterator[tuple[str, dict[str, str]]]:

@@ -17,7 +17,7 @@ from ..errors import DataError
 from .clips import Clips, EncodedClips, Progress
 from .decoding import audio_info
 from .folder import unlabelled_files
-from .manifest import SUFFIXES, read_path
+from .manifest import is_table, read_path
 from .splits import shared_groups
 
 LABEL_NAMES = ("label", "class", "category", "target", "species", "word", "event", "tag")
@@ -71,7 +71,7 @@ def inspect_path(
     """`inspect` a folder or table, with what a folder holds beside its clips."""
     clips = read_path(path)
     found = inspect(clips, label, group, progress)
-    if Path(path).suffix.lower() not in SUFFIXES:
+    if not is_table(path):
         found.unlabelled = unlabelled_files(path, clips.names)
     return found
 
@@ -219,8 +219,7 @@ def make_recipe(
         raise DataError("\n".join([f"{path}: {line}" for line in found.leaks] + [_LEAK_HELP]))
     if not found.sample_rates:
         raise DataError(f"{path}: none of the {found.clips} files can be read, for example {found.bad_files[0]}")
-    is_table = Path(path).suffix.lower() in SUFFIXES
-    data: dict[str, Any] = {"source": "manifest" if is_table else "folder", "path": str(path)}
+    data: dict[str, Any] = {"source": "manifest" if is_table(path) else "folder", "path": str(path)}
     if group:
         data["group"] = group
     if found.leaks:

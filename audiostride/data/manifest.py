@@ -55,7 +55,7 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
-    if path.suffix.lower() not in SUFFIXES:
+    if not is_table(path):
         raise DataError(f"{path}: is not a table of a known kind; its name must end in {', '.join(SUFFIXES)}")
     names, splits, spans = Texts(), Texts(), array("d")
     columns: dict[str, Texts] = {}
@@ -220,4 +220,9 @@ def _seconds(block: dict[str, list[str]], column: str, default: float, path: Pat
 
 def read_path(path: str | os.PathLike[str]) -> FileClips:
     """The clips of a folder or of a table, whichever the path is."""
-    return read_manifest(path) if Path(path).suffix.lower() in SUFFIXES else read_folder(path)
+    return read_manifest(path) if is_table(path) else read_folder(path)
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a table, not a folder, by its ending."""
+    return Path(path).suffix.lower() in SUFFIXES

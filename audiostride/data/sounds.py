@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from ..errors import DataError
-from .decoding import EXTENSIONS
+from .decoding import EXTENSIONS, is_audio
 
 STDIN = "-"
 """The name of the sound that comes from a pipe."""
@@ -28,9 +28,9 @@ def find_sounds(inputs: Sequence[str]) -> list[str]:
     for given in inputs:
         if os.path.isdir(given):
             found = [os.path.join(folder, name) for folder, _, files in os.walk(given) for name in files]
-            found = sorted(name for name in found if _is_audio(name))
+            found = sorted(name for name in found if is_audio(name))
         elif glob.has_magic(given) and not os.path.lexists(given):
-            found = sorted(name for name in glob.glob(given, recursive=True) if _is_audio(name))
+            found = sorted(name for name in glob.glob(given, recursive=True) if is_audio(name))
         else:
             names.append(given)
             continue
@@ -39,8 +39,3 @@ def find_sounds(inputs: Sequence[str]) -> list[str]:
             raise DataError(f"{given}: holds no audio file (looked for {kinds})")
         names += found
     return list(dict.fromkeys(names))
-
-
-def _is_audio(path: str) -> bool:
-    name = os.path.basename(path)
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")

@@ -71,7 +71,8 @@ def evaluate_run_by_class(
         raise UsageError(f"{run_dir}: classifies images, each of which is one window; omit the overlap")
     asked = list(model.labels) if task is None else [task]
     if data is None:
-        sets = [(s.clips, s.labels, _tested(run_dir, s)) for s in read_data(recipe, progress, model.labels)[0]]
+        read, _, _ = read_data(recipe, progress, model.labels)
+        sets = [(s.clips, s.labels, rows) for s, rows in zip(read, _tested(run_dir, read), strict=True)]
     else:
         section = recipe.tasks[asked[0]].data
         clips: Clips = read_images(data, section.crop) if isinstance(section, ImagesData) else read_path(data)
@@ -150,7 +151,9 @@ def check_windows(
     if clips is None:
         sets, _, _ = read_data(recipe_of(Path(run_dir)), progress, model.labels)
         sources: list[Callable[[], np.ndarray]] = [
-            partial(data.clips.read, index, sample_rate) for data in sets for index in _tested(Path(run_dir), data)
+            partial(data.clips.read, index, sample_rate)
+            for data, rows in zip(sets, _tested(Path(run_dir), sets), strict=True)
+            for index in rows
         ]
     else:
         sources = [partial(read_audio, name, sample_rate) for name in find_sounds([clips])]
@@ -184,19 +187,24 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
     }
 
 
-def _tested(run_dir: Path, data: LabelledClips) -> np.ndarray:
-    """Where the run's test clips are: a split drawn anew, of data that has changed, may hold clips it was trained on.
+def _tested(run_dir: Path, sets: Sequence[LabelledClips]) -> list[np.ndarray]:
+    """Where the run's test clips are in each set: a split drawn anew, of data that has changed, may hold clips it was
+    trained on.
 
     Raises:
         DataError: if some of them are not there any more.
     """
     if not (run_dir / PREDICTIONS_FILE).is_file():
-        return data.indexes("test")
-    names = {file for task, said in read_predictions(run_dir).items() if task in data.labels for file in said.files}
-    titles = [data.clips.title(i) for i in range(len(data.clips))]
-    if missing := sorted(names - set(titles)):
-        raise DataError(
-            f"{run_dir}: {len(missing)} of its {len(names)} test clips are missing, such as {missing[0]}; "
-            "put them back, or test on other clips with --data"
-        )
-    return np.array([i for i, title in enumerate(titles) if title in names])
+        return [data.indexes("test") for data in sets]
+    predictions = read_predictions(run_dir)
+    rows = []
+    for data in sets:
+        names = {file for task in data.labels.keys() & predictions.keys() for file in predictions[task].files}
+        titles = [data.clips.title(i) for i in range(len(data.clips))]
+        if missing := sorted(names - set(titles)):
+            raise DataError(
+                f"{run_dir}: {len(missing)} of its {len(names)} test clips are missing, such as {missing[0]}; "
+                "put them back, or test on other clips with --data"
+            )
+        rows.append(np.array([i for i, title in enumerate(titles) if title in names]))
+    return rows
