@@ -3,12 +3,13 @@
 import statistics
 from typing import Any
 
-from cells import accuracy_cell, difference_cell, highest, interval, mmac, numbers, percent, span, wrap
+from cells import accuracy_cell, difference_cell, highest, interval, mmac, numbers, span, wrap
 from evidence import ALIASING, FIXED, FOLDING, OURS, RIVALS, Evidence
 from learned_aliasing import rivals_of, verdict
 
 from audiostride.analysis.significance import is_significant
 from audiostride.analysis.tables import Cell, Table, to_markdown
+from audiostride.analysis.wording import percent
 
 FIGURE = "results.png"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from audiostride.analysis.significance import is_significant
 from audiostride.analysis.tables import Cell, points
+from audiostride.analysis.wording import mean_and_sd, percent
 
 
 def wrap(text: str, indent: str = "") -> str:
@@ -44,19 +45,9 @@ def shown_strides(strides: str) -> str:
     return ", ".join(" x ".join(f"{float(value):.3g}" for value in pair) for pair in pairs)
 
 
-def percent(mean: float, sd: float | None = None) -> str:
-    """A mean, and its sd where there is one, in percent."""
-    return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
-
-
-def mean_sd(mean: float, sd: float | None, digits: int) -> str:
-    """A mean, and its sd where there is one."""
-    return f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
-
-
 def mmac(row: Mapping[str, Any]) -> str:
     """Million multiply-accumulates a second."""
-    return mean_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6 or None, 1)
+    return mean_and_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6 or None, 1)
 
 
 def numbers(values: Sequence[int]) -> str:

@@ -3,11 +3,12 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from cells import highest, numbers, percent, sample_sd, shown_strides, wrap
+from cells import highest, numbers, sample_sd, shown_strides, wrap
 from collect import read_recipe
 from evidence import DATA, KINDS, OURS, in_groups, machine_of, method_order
 
 from audiostride.analysis.tables import Cell, Table, points, to_markdown
+from audiostride.analysis.wording import percent
 
 
 def image_section(rows: Sequence[Mapping[str, str]]) -> str:

@@ -4,11 +4,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from cells import accuracy_cell, difference_cell, highest, mmac, numbers, percent, sample_sd, wrap
+from cells import accuracy_cell, difference_cell, highest, mmac, numbers, sample_sd, wrap
 from collect import read_rows
 from evidence import AFTER, ALIASED_AFTER, ALIASING, FIXED, FOLDING, OURS, SLOW, Evidence
 
 from audiostride.analysis.tables import Cell, Table, to_markdown
+from audiostride.analysis.wording import percent
 
 STORY = (
     "Pooling removes what lies above its cut-off before any ReLU can make use of it; a strided convolution folds it "

@@ -3,10 +3,11 @@
 import math
 import statistics
 
-from cells import accuracy_cell, difference_cell, highest, interval, mean_sd, mmac, numbers, percent, span, wrap
+from cells import accuracy_cell, difference_cell, highest, interval, mmac, numbers, span, wrap
 from evidence import Evidence, by_axis, by_value, method_order, plain, task_order
 
 from audiostride.analysis.tables import Cell, Table, to_markdown
+from audiostride.analysis.wording import mean_and_sd, percent
 
 NO_LOSS = 0.005
 """A smaller R is said to cost no accuracy where its mean loss against R = 4 is below this."""
@@ -80,10 +81,10 @@ def cutoffs(evidence: Evidence) -> str:
         cells = [tasks[0] if len(tasks) == 1 else " and ".join(task.partition(" (")[0] for task in tasks), name]
         cells += [
             numbers(time["seeds"]),
-            mean_sd(time["stride"], time["stride_sd"], 2),
-            mean_sd(mel["stride"], mel["stride_sd"], 2),
+            mean_and_sd(time["stride"], time["stride_sd"], 2),
+            mean_and_sd(mel["stride"], mel["stride_sd"], 2),
         ]
-        cells += [mean_sd(time["paper"], time["paper_sd"], 1), mean_sd(mel["paper"], mel["paper_sd"], 3)]
+        cells += [mean_and_sd(time["paper"], time["paper_sd"], 1), mean_and_sd(mel["paper"], mel["paper_sd"], 3)]
         cells += [f"{time['minus_6db']:.1f}", f"{mel['minus_6db']:.3f}"]
         cells += [f"{paper[0]:.2f}, {paper[1]:.4f}" if paper else "-"]
         cells += [f"{time['total_stride']:.1f} x {mel['total_stride']:.1f}"]
@@ -216,7 +217,7 @@ def _study_row(evidence: Evidence, task: str, name: str, base: str, key: str) ->
         if r["method"] == name and r["data"] == _data_of(evidence, task, name)
     }
     first = [
-        mean_sd(found[axis]["paper"], found[axis]["paper_sd"], digits) if axis in found else "-"
+        mean_and_sd(found[axis]["paper"], found[axis]["paper_sd"], digits) if axis in found else "-"
         for axis, digits in (("time", 1), ("mel", 3))
     ]
     shown = [Cell(cell) for cell in [*cells, numbers(row["seeds"])]]

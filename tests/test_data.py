@@ -46,6 +46,16 @@ def test_metadata_gives_every_column_and_split_folders_the_splits(tmp_path: Path
     assert clips.column("speaker") == ["s3", "s1", "s2"]
 
 
+def test_a_table_in_a_split_folder_names_files_that_lie_elsewhere(tmp_path: Path) -> None:
+    write_metadata(tmp_path / "sounds", ["a.wav,x,s1"])
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    path = tmp_path / "sounds" / "a.wav"
+    (tmp_path / "set" / "train" / "metadata.csv").write_text(f"file_name,label\n{path},x\n")
+    clips = read_folder(tmp_path / "set")
+    assert len(clips.read(0, 16000)) == 1600
+    assert list(clips.splits) == ["train"]
+
+
 def test_what_a_table_names_in_another_way_is_not_left_out(tmp_path: Path) -> None:
     write_metadata(tmp_path / "train", ["./a.wav,x,s1", "b.wav,y,s2"])
     soundfile.write(tmp_path / "train" / "c.wav", tone(440, 0.1), 16000)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .finished_runs import flatten
 from .significance import is_significant
-from .wording import mean_and_sd
+from .wording import mean_and_sd, percent
 
 _METRICS = {"auc": "Area under the ROC curve", "mean_average_precision": "Mean average precision"}
 _TEX = {character: "\\" + character for character in "_%&#{}$"} | {
@@ -56,7 +56,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         best = max(known) if len(set(known)) > 1 else None
         title = f"mean of {len(found['mean']['tasks'])} tasks"
         means = [found["mean"]["methods"].get(method) for method in methods]
-        rows.append([Cell(title), *(Cell("-") if m is None else Cell(_percent(m), m == best) for m in means)])
+        rows.append([Cell(title), *(Cell("-") if m is None else Cell(percent(m), m == best) for m in means)])
     over = f"mean ± sd over {most} seeds" if most > 1 else "one seed"
     made = [
         Table(f"Test accuracy in %, {over}", ["task", *methods], rows),
@@ -195,34 +195,31 @@ def _method_order(method: str) -> tuple[int, str]:
     return order.index(first) if first in order else len(order), method
 
 
-def _percent(mean: float, sd: float | None = None) -> str:
-    return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
-
-
 def _accuracy_cell(row: Mapping[str, Any] | None, best: float | None, most: int) -> Cell:
     if row is None:
         return Cell("-")
     fewer = f" ({len(row['seeds'])})" if len(row["seeds"]) < most else ""
-    return Cell(_percent(row["mean"], row["sd"]) + fewer, row["mean"] == best)
+    return Cell(percent(row["mean"], row["sd"]) + fewer, row["mean"] == best)
 
 
 def _metric_cell(row: Mapping[str, Any] | None, metric: str, best: float | None) -> Cell:
-    return Cell("-") if row is None else Cell(_percent(row[metric], row[f"{metric}_sd"]), row[metric] == best)
+    return Cell("-") if row is None else Cell(percent(row[metric], row[f"{metric}_sd"]), row[metric] == best)
 
 
 def _cost_cell(row: Mapping[str, Any] | None) -> Cell:
     if row is None:
         return Cell("-")
-    macs = _mean_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6, 1)
+    macs = mean_and_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6 or None, 1)
     return Cell(f"{macs} / {row['parameters'] / 1e3:.1f}")
 
 
 def _cutoff_cells(row: Mapping[str, Any]) -> list[Cell]:
     digits = 1 if row["axis"] == "time" else 3
-    texts = [row["data"], row["method"], row["axis"], _mean_sd(row["stride"], row["stride_sd"], 2)]
+    texts = [row["data"], row["method"], row["axis"], mean_and_sd(row["stride"], row["stride_sd"] or None, 2)]
     texts += [f"{row['minus_6db']:.{digits}f}", mean_and_sd(row["paper"], row["paper_sd"], digits)]
     initial = row["initial_total_stride"]
-    texts += [_mean_sd(row["total_stride"], row["total_stride_sd"], 1), "-" if initial is None else f"{initial:g}"]
+    texts.append(mean_and_sd(row["total_stride"], row["total_stride_sd"] or None, 1))
+    texts.append("-" if initial is None else f"{initial:g}")
     return [*(Cell(text) for text in texts), _cost_cell(row)]
 
 
@@ -232,11 +229,6 @@ def _shared_cells(row: Mapping[str, Any], most: int) -> list[Cell]:
     best = max(means) if len(means) > 1 else None
     accuracies, costs = [_accuracy_cell(side, best, most) for side in sides], map(_cost_cell, sides)
     return [Cell(row["task"]), Cell(row["separate"]["method"]), *accuracies, *costs]
-
-
-def _mean_sd(mean: float, sd: float | None, digits: int) -> str:
-    """A mean with its sd, which is left out where nothing varies."""
-    return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if sd else "")
 
 
 def _bar(cells: Iterable[str]) -> str:

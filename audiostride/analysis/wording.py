@@ -22,6 +22,16 @@ def mean_and_sd(mean: float | None, sd: float | None, digits: int) -> str:
     return " ± ".join(map(str, shown))
 
 
+def percent(mean: float, sd: float | None = None) -> str:
+    """A share, with its standard deviation if there is one, in percent.
+
+    Example:
+        >>> percent(0.875), percent(0.875, 0.0125)
+        ('87.5', '87.5 ± 1.3')
+    """
+    return mean_and_sd(100 * mean, None if sd is None else 100 * sd, 1)
+
+
 def reference_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """A reference range in words: in its own unit, converted, what is said of it, who says it."""
     low, high = row["converted"]

@@ -53,9 +53,9 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
     parts = [(folder, SPLIT_FOLDERS[folder.name]) for folder in found] or [(root, "")]
     names, splits, columns = Texts(), Texts(), dict[str, Texts]()
     for folder, split in parts:
-        below = "" if folder == root else f"{folder.name}/"
+        below = "" if folder == root else folder.name
         for name, labels in _clips_of(folder):
-            names.append(below + name)
+            names.append(os.path.join(below, name))  # a table may name files by absolute paths
             splits.append(split)
             append_row(columns, labels, len(names))
     if not names:
