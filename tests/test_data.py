@@ -9,8 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from audiostride.data.batches import LabelledClips, plan_epoch, training_batches
+from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import ArrayClips, Clips, class_names, drop_bad_files
+from audiostride.data.epoch_plan import plan_epoch
 from audiostride.data.folder import read_folder, unlabelled_files
 from audiostride.data.ripples import RATES_HZ, make_ripples, ripple
 from audiostride.data.splits import assign_splits
@@ -167,25 +168,28 @@ def labelled(n: int, samples: int = 1600) -> LabelledClips:
 @pytest.mark.parametrize("size", [2, 63, 64, 65, 129, 200])
 def test_an_epoch_holds_every_clip_once_and_no_batch_of_one(size: int) -> None:
     plan = plan_epoch([size], 64, "uniform", seed=0, epoch=3)
-    assert sorted(np.concatenate([rows for _, rows in plan]).tolist()) == list(range(size))
-    assert min(len(rows) for _, rows in plan) > 1
+    assert sorted(np.concatenate([rows for ((_, rows),) in plan]).tolist()) == list(range(size))
+    assert min(len(rows) for ((_, rows),) in plan) > 1
 
 
 def test_epochs_and_seeds_have_their_own_order() -> None:
-    orders = {tuple(plan_epoch([50], 50, "uniform", seed, epoch)[0][1]) for seed in (0, 1) for epoch in (0, 1)}
+    orders = {tuple(plan_epoch([50], 50, "uniform", seed, epoch)[0][0][1]) for seed in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 4
 
 
 def test_proportional_mixing_takes_every_clip_once_and_uniform_every_set_as_often() -> None:
     proportional = plan_epoch([640, 64], 64, "proportional", 0, 0)
-    assert [sum(number == n for number, _ in proportional) for n in (0, 1)] == [10, 1]
+    assert [sum(number == n for ((number, _),) in proportional) for n in (0, 1)] == [10, 1]
     uniform = plan_epoch([640, 64], 64, "uniform", 0, 0)
-    assert [sum(number == n for number, _ in uniform) for n in (0, 1)] == [6, 6]
+    assert [sum(number == n for ((number, _),) in uniform) for n in (0, 1)] == [6, 6]
 
 
 def test_uniform_mixing_goes_on_through_a_large_set_in_the_next_epoch() -> None:
     seen = [
-        rows for epoch in range(2) for number, rows in plan_epoch([640, 64], 64, "uniform", 0, epoch) if number == 0
+        rows
+        for epoch in range(2)
+        for ((number, rows),) in plan_epoch([640, 64], 64, "uniform", 0, epoch)
+        if number == 0
     ]
     first_pass = np.concatenate(seen)[:640] if len(seen) >= 10 else None
     assert first_pass is not None

@@ -9,7 +9,8 @@ import torch
 from small_training import SETTINGS, freeze_batch_norm, small_data
 
 from audiostride.data.augment import Augmentation, SpecAugment
-from audiostride.data.batches import LabelledClips, TrainingBatch, plan_joint_epoch, training_batches
+from audiostride.data.batches import LabelledClips, TrainingBatch, training_batches
+from audiostride.data.epoch_plan import plan_epoch
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.log_mel import LogMel
@@ -40,7 +41,7 @@ def joint_batches(**settings: Any) -> list[TrainingBatch]:
     ("sizes", "batch_size"), [([640, 64], 64), ([100, 7, 1], 10), ([3], 64), ([4000, 4000, 200], 64)]
 )
 def test_every_clip_comes_once_and_every_batch_has_the_shares_of_the_sets(sizes: list[int], batch_size: int) -> None:
-    plan = plan_joint_epoch(sizes, batch_size, seed=0, epoch=0)
+    plan = plan_epoch(sizes, batch_size, "joint", seed=0, epoch=0)
     for number, size in enumerate(sizes):
         rows = [rows for parts in plan for n, rows in parts if n == number]
         assert sorted(np.concatenate(rows)) == list(range(size))
@@ -50,7 +51,7 @@ def test_every_clip_comes_once_and_every_batch_has_the_shares_of_the_sets(sizes:
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:
-    first, second = (plan_joint_epoch([50, 20], 10, seed=0, epoch=epoch)[0] for epoch in (0, 1))
+    first, second = (plan_epoch([50, 20], 10, "joint", seed=0, epoch=epoch)[0] for epoch in (0, 1))
     assert [len(rows) for _, rows in first] == [len(rows) for _, rows in second]
     assert first[0][1].tolist() != second[0][1].tolist()
 

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiostride.data.batches import LabelledClips, plan_epoch, training_batches
+from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.cache import cached
 from audiostride.data.clips import Clips
+from audiostride.data.epoch_plan import plan_epoch
 from audiostride.data.hub import read_hub
 from audiostride.data.inspection import same_content
 from audiostride.data.shards import read_shards
@@ -179,7 +180,7 @@ def test_blocks_are_gone_through_a_few_at_a_time_and_each_epoch_in_another_order
         seen: list[np.ndarray] = []
         for epoch in range(2):
             plan = plan_epoch([640, 100], 10, mixing, 0, epoch, [blocks, None])
-            mine = np.concatenate([rows for number, rows in plan if number == 0])
+            mine = np.concatenate([rows for ((number, rows),) in plan if number == 0])
             for first in range(0, len(mine) - 160, 40):
                 assert len(np.unique(blocks[mine[first : first + 160]])) <= 32
             seen.append(mine)

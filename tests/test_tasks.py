@@ -12,7 +12,7 @@ import torch
 from small_training import SEED
 from torch.nn import functional as F
 
-from audiostride.data.batches import plan_epoch
+from audiostride.data.epoch_plan import plan_epoch
 from audiostride.data.manifest import write_manifest
 from audiostride.data.preparation import make_class_weights
 from audiostride.errors import DataError, RecipeError
@@ -88,7 +88,7 @@ def test_no_other_threshold_has_a_better_f1_than_the_best() -> None:
 def test_sets_are_mixed_by_the_stated_rule(mixing: str | float) -> None:
     sizes, total = [1600, 400, 100], Counter[int]()
     for epoch in range(4):
-        total.update(number for number, _ in plan_epoch(sizes, 10, mixing, 0, epoch))
+        total.update(number for ((number, _),) in plan_epoch(sizes, 10, mixing, 0, epoch))
     shares = np.array([total[i] for i in range(3)]) / sum(total.values())
     power = {"uniform": 0.0, "proportional": 1.0}.get(str(mixing), 1 / mixing if isinstance(mixing, float) else 0)
     wanted = np.array(sizes) ** power
@@ -98,7 +98,7 @@ def test_sets_are_mixed_by_the_stated_rule(mixing: str | float) -> None:
 def test_every_clip_is_seen_equally_often_in_the_long_run() -> None:
     seen = Counter[int]()
     for epoch in range(10):
-        for number, rows in plan_epoch([37, 100], 8, 2.0, 0, epoch):
+        for ((number, rows),) in plan_epoch([37, 100], 8, 2.0, 0, epoch):
             seen.update(rows.tolist() if number == 0 else [])
     assert len(seen) == 37
     assert max(seen.values()) - min(seen.values()) <= 1

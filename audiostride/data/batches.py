@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from ..errors import DataError
 from .augment import Augmentation, change_speed
 from .clips import Clips
+from .epoch_plan import plan_epoch
 from .loading import load
 from .loud_windows import loud_window
 from .mixup import mix_pairs
-from .streaming import shuffled
 
 
 @dataclass
@@ -82,102 +82,6 @@ class EvaluationBatch(NamedTuple):
     clip: Tensor
 
 
-def plan_epoch(
-    sizes: Sequence[int],
-    batch_size: int,
-    mixing: str | float,
-    seed: int,
-    epoch: int,
-    blocks: Sequence[np.ndarray | None] = (),
-) -> list[tuple[int, np.ndarray]]:
-    """The batches of one epoch, in order.
-
-    Args:
-        sizes: number of training clips of each data set.
-        batch_size: clips a batch. A last batch of a single clip is joined to the one before, as
-            batch norm cannot learn from it.
-        mixing: "proportional": every clip of every set once. "uniform": as many batches from each
-            set, as many in all; smaller sets are gone through again, larger ones in part. A number T
-            from 1 on is a temperature between the two: a set's share of the batches goes with its
-            size to the power 1/T.
-        seed: of the run.
-        epoch: from 0.
-        blocks: for each data set the block of each training clip, where it is streamed, see
-            `streaming.shuffled`; such a set's batches follow each other block by block.
-
-    Returns:
-        For each batch the number of its data set and positions among that set's training clips.
-
-    Example:
-        >>> [(d, len(rows)) for d, rows in plan_epoch([5], 2, "uniform", seed=0, epoch=0)]
-        [(0, 2), (0, 3)]
-    """
-    per_set = [max(1, size // batch_size + (size % batch_size > 1)) for size in sizes]
-    batches = []
-    blocks = blocks or [None] * len(sizes)
-    for number, (size, wanted) in enumerate(zip(sizes, _batches_of_each(per_set, mixing), strict=True)):
-        orders: dict[int, np.ndarray] = {}
-        for i in range(wanted):
-            # Which time through this set, and where in it, follows from the count of batches so far.
-            turn, position = divmod(epoch * wanted + i, per_set[number])
-            if turn not in orders:
-                orders[turn] = shuffled(size, np.random.default_rng([seed, 1, number, turn]), blocks[number])
-            last = position == per_set[number] - 1
-            rows = orders[turn][position * batch_size : None if last else (position + 1) * batch_size]
-            batches.append((number, rows))
-    order = np.random.default_rng([seed, 2, epoch]).permutation(len(batches))
-    set_of = np.array([number for number, _ in batches])
-    for number in range(len(sizes)):
-        if blocks[number] is not None:
-            order[set_of[order] == number] = np.flatnonzero(set_of == number)
-    return [batches[i] for i in order]
-
-
-def plan_joint_epoch(
-    sizes: Sequence[int], batch_size: int, seed: int, epoch: int, blocks: Sequence[np.ndarray | None] = ()
-) -> list[list[tuple[int, np.ndarray]]]:
-    """The batches of one epoch whose every batch has clips of all sets, in proportion to their sizes.
-
-    Every clip of every set comes once. A set with fewer clips than there are batches is missing in some. Arguments as
-    of `plan_epoch`.
-
-    Returns:
-        For each batch its parts, as `plan_epoch` has whole batches.
-
-    Example:
-        >>> [[(d, len(rows)) for d, rows in parts] for parts in plan_joint_epoch([6, 2], 4, seed=0, epoch=0)]
-        [[(0, 3), (1, 1)], [(0, 3), (1, 1)]]
-    """
-    n_batches = max(1, -(-sum(sizes) // batch_size))
-    parts: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(n_batches)]
-    for number, size in enumerate(sizes):
-        rng = np.random.default_rng([seed, 1, number, epoch])
-        order = shuffled(size, rng, blocks[number] if blocks else None)
-        for batch, rows in zip(parts, np.array_split(order, n_batches), strict=True):
-            if len(rows):
-                batch.append((number, rows))
-    return parts
-
-
-def plan_batches(
-    sizes: Sequence[int],
-    batch_size: int,
-    mixing: str | float,
-    seed: int,
-    epoch: int,
-    blocks: Sequence[np.ndarray | None] = (),
-) -> list[list[tuple[int, np.ndarray]]]:
-    """The parts of each batch of one epoch: of `plan_joint_epoch` for the mixing "joint", else of `plan_epoch`.
-
-    Example:
-        >>> [len(plan_batches([6, 2], 4, mixing, seed=0, epoch=0)) for mixing in ("joint", "proportional")]
-        [2, 3]
-    """
-    if mixing == "joint":
-        return plan_joint_epoch(sizes, batch_size, seed, epoch, blocks)
-    return [[part] for part in plan_epoch(sizes, batch_size, mixing, seed, epoch, blocks)]
-
-
 def training_batches(
     sets: Sequence[LabelledClips],
     sample_rate: int,
@@ -204,7 +108,7 @@ def training_batches(
     blocks = [
         None if b is None else b[t] for b, t in zip((data.clips.block_numbers() for data in sets), train, strict=True)
     ]
-    plan = plan_batches([len(t) for t in train], batch_size, mixing, seed, epoch, blocks)[first:]
+    plan = plan_epoch([len(t) for t in train], batch_size, mixing, seed, epoch, blocks)[first:]
     index, count = process
     jobs = []
     for parts in plan:
@@ -235,15 +139,6 @@ def evaluation_batches(
     """
     jobs = [list(range(i, min(i + clips_per_batch, len(indexes)))) for i in range(0, len(indexes), clips_per_batch)]
     return load(_EvaluationWindows(clips, indexes, sample_rate, window_length, jobs, overlap), workers)
-
-
-def _batches_of_each(per_set: Sequence[int], mixing: str | float) -> list[int]:
-    if mixing == "proportional":
-        return list(per_set)
-    if mixing == "uniform":
-        return [-(-sum(per_set) // len(per_set))] * len(per_set)
-    shares = [count ** (1 / float(mixing)) for count in per_set]
-    return [max(1, round(sum(per_set) * share / sum(shares))) for share in shares]
 
 
 def _joined(parts: Sequence[TrainingBatch]) -> TrainingBatch:

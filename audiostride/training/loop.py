@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.augment import Augmentation
-from ..data.batches import LabelledClips, TrainingBatch, plan_batches, training_batches
+from ..data.batches import LabelledClips, TrainingBatch, training_batches
+from ..data.epoch_plan import plan_epoch
 from ..data.loading import workers_ended
 from ..layers.strides import clamp_strides_
 from ..models.classifier import AudioClassifier
@@ -122,7 +123,7 @@ def train(
         ema_decay: validate and keep a moving average of the weights, see `update_average_`; None: do not.
         early_stopping: stop after this many epochs without a better one; None: do not.
         keep: "best": the model of the best validation epoch; "last": of the last epoch.
-        mixing: how several data sets are mixed, see `plan_batches`.
+        mixing: how several data sets are mixed, see `plan_epoch`.
         precision: "float32"; or "bfloat16": convolutions and matrix products of the training steps in half
             precision (autocast). Weights, masks, batch norm, losses and evaluation stay in float32.
         sync_batch_norm: on several GPUs, batch norm over the whole batch instead of each GPU's share.
@@ -164,7 +165,7 @@ def train(
     )
     peak_rates = {group["name"]: group["lr"] for group in updates.param_groups}
     sizes = [len(data.indexes("train")) for data in sets]
-    steps_per_epoch = -(-len(plan_batches(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
+    steps_per_epoch = -(-len(plan_epoch(sizes, batch_size, mixing, seed, epoch=0)) // accumulate)
     n_steps = min(epochs * steps_per_epoch, steps or epochs * steps_per_epoch)
     drop_steps = [epoch * steps_per_epoch for epoch in drop_epochs]
     log_mel_transforms = augmentation.log_mel if augmentation else ()
