@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from audiostride.cli.display import plain_table
 from audiostride.cli.output import print_table
+from audiostride.cli.terminal_tables import plain_table
 from audiostride.errors import DataError
 from audiostride.models.classifier import load
 from audiostride.training.predictions_file import read_predictions

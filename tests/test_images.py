@@ -16,7 +16,7 @@ from PIL import Image
 
 from audiostride import load
 from audiostride.analysis.run_directory import read_results
-from audiostride.cli.display import images_table
+from audiostride.cli.terminal_tables import images_table
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.images import ImageClips, centre, random_part, read_images, shift_and_flip
 from audiostride.errors import DataError, Interrupted, RecipeError, UsageError

@@ -38,7 +38,7 @@ def recipes(
     if as_json:
         print_json(summaries)
         return
-    from .display import plain_table
+    from .terminal_tables import plain_table
 
     print_table(plain_table("Shipped recipes", ("name", "what it trains"), list(summaries.items())))
 
@@ -70,7 +70,8 @@ def init(
     """
     from ..data.inspection import inspect_path, make_recipe
     from ..errors import UsageError
-    from .display import ProgressDisplay, findings_table
+    from .progress import ProgressDisplay
+    from .terminal_tables import findings_table
 
     if out.exists():
         raise UsageError(f"{out}: already exists; choose another --out, or remove it first")
@@ -103,7 +104,8 @@ def validate(
 
     loaded = load_recipe(recipe, overrides or [])
     from ..training.setup import check_recipe
-    from .display import ProgressDisplay, plain_table
+    from .progress import ProgressDisplay
+    from .terminal_tables import plain_table
 
     with ProgressDisplay() as display:
         checked = check_recipe(loaded, display.progress)

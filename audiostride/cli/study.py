@@ -36,7 +36,8 @@ def evaluate(
     """
     from ..models.classifier import load
     from ..training.run_testing import evaluate_run_by_class
-    from .display import ProgressDisplay, confusion_table, scores_table
+    from .progress import ProgressDisplay
+    from .terminal_tables import confusion_table, scores_table
 
     with ProgressDisplay() as display:
         scores, counts = evaluate_run_by_class(run_dir, data, task, display.progress, overlap)
@@ -76,7 +77,7 @@ def cutoffs(
     from ..analysis.plot_style import check_ending, save
     from ..analysis.run_directory import describe_cutoffs
     from ..models.cutoffs import write_cutoffs
-    from .display import cutoff_tables
+    from .terminal_tables import cutoff_tables
 
     if plot:
         check_ending(plot)
@@ -155,7 +156,7 @@ def report(
       audiostride report runs/mine -o mine.html
     """
     from ..analysis.report import write_report
-    from .display import ProgressDisplay
+    from .progress import ProgressDisplay
 
     file = out or run_dir / "report.html"
     with ProgressDisplay() as display:

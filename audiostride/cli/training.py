@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..models.classifier import AudioClassifier
     from ..training.recipe import Recipe as TrainingRecipe
     from ..training.sweep import Outcome, Planned
-    from .display import ProgressDisplay
+    from .progress import ProgressDisplay
 
 
 def train(
@@ -54,7 +54,7 @@ def train(
     from ..training.directory import run_directory
     from ..training.evaluation import Score
     from ..training.processes import is_main
-    from .display import scores_table
+    from .terminal_tables import scores_table
 
     run_dir = run_directory(loaded, out, resume)
     with _display() as display:
@@ -140,7 +140,7 @@ def crossval(
     from ..analysis.folds import summarise_folds, write_folds
     from ..training.crossval import plan_crossval
     from ..training.recipe import load_recipe
-    from .display import folds_table
+    from .terminal_tables import folds_table
 
     folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-crossval")
     with _display() as display:
@@ -219,7 +219,7 @@ def _if_stopped(advice: str) -> Iterator[None]:
 
 def _display() -> "ProgressDisplay":
     from ..training.processes import is_main
-    from .display import ProgressDisplay
+    from .progress import ProgressDisplay
 
     return ProgressDisplay(quiet=not is_main())
 
@@ -273,6 +273,6 @@ def _summary(planned: "Sequence[Planned]") -> tuple[list[dict[str, Any]], list[d
 
 
 def _print_summary(rows: list[dict[str, Any]], run_dir: Path) -> None:
-    from .display import images_table
+    from .terminal_tables import images_table
 
     print_table(images_table(rows, f"Test scores of {run_dir}"))

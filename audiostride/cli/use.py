@@ -68,7 +68,8 @@ def predict(
     from ..inference.row_file import CSV_HEADER, RowFile, fingerprint, format_rows
     from ..models.classifier import load
     from ..windows import window_hop
-    from .display import ProgressDisplay, predictions_table, stream_line
+    from .progress import ProgressDisplay
+    from .terminal_tables import predictions_table, stream_line
 
     names = find_sounds(inputs)
     model = load(run_dir)
@@ -150,7 +151,7 @@ def _write_label_files(
     model: "AudioClassifier", sounds: "list[Sound]", out: Path, label_format: LabelFormat, batch_size: int, workers: int
 ) -> None:
     from ..inference.label_files import write_label_files
-    from .display import ProgressDisplay
+    from .progress import ProgressDisplay
 
     with ProgressDisplay() as display:
         failed = write_label_files(
@@ -176,7 +177,7 @@ def embed(
     from ..inference.embedding import open_sounds
     from ..inference.embedding_table import write_embeddings
     from ..models.classifier import load
-    from .display import ProgressDisplay
+    from .progress import ProgressDisplay
 
     names = find_sounds(inputs)
     model = load(run_dir)
@@ -238,7 +239,8 @@ def export(
     from ..models.classifier import load
     from ..models.hub import HUB_PREFIX
     from ..training.run_testing import check_windows
-    from .display import ProgressDisplay, export_table
+    from .progress import ProgressDisplay
+    from .terminal_tables import export_table
 
     if quantize not in (None, "int8"):
         raise UsageError(f"--quantize {quantize}: only int8 is supported")

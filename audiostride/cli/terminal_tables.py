@@ -1,107 +1,21 @@
-"""What the terminal shows: progress on stderr, tables on stdout. Only the CLI imports this module."""
+"""What a command found, as tables and lines for the terminal."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.wording import folding_sentence, mean_and_sd, reference_cells, ripple_sentence
+from ..analysis.wording import folding_sentence, mean_and_sd, percent, reference_cells, ripple_sentence
 
 if TYPE_CHECKING:
-    from ..data.batches import LabelledClips
     from ..data.inspection import Findings
     from ..inference.export import Check
     from ..inference.predict import Row
-    from ..models.classifier import AudioClassifier
     from ..training.evaluation import Score
-    from ..training.sweep import Outcome, Planned
-
-_STRIDES_EVERY_S = 0.5
 
 _OTHER_METRICS = {"auc": "AUC", "mean_average_precision": "mAP", "macro_f1": "macro-F1"}
-
-
-class ProgressDisplay:
-    """Progress bars on a terminal; without one a line when each step of the work is done.
-
-    Use it as a context manager and hand its methods to `run` and `evaluate` as callbacks.
-
-    Args:
-        quiet: show nothing, as one of several processes is enough.
-    """
-
-    def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self.bars = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
-        self.tasks: dict[str, TaskID] = {}
-        self.model: AudioClassifier | None = None
-        self.strides = ""
-        self.strides_read = 0.0
-
-    def __enter__(self) -> "ProgressDisplay":
-        self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bars.stop()
-
-    def print(self, text: str) -> None:
-        """Print a line above the progress bars."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` steps of some work are done."""
-        if what not in self.tasks:
-            self.tasks[what] = self.bars.add_task(what, total=total, note=note)
-        self.bars.update(self.tasks[what], completed=done, total=total, note=note)
-        if done == total:
-            self.bars.remove_task(self.tasks.pop(what))
-
-    def on_start(self, model: "AudioClassifier", sets: Sequence["LabelledClips"], bad_files: Sequence[str]) -> None:
-        """Say what is going to be trained on what."""
-        self.model = model
-        for line in bad_files:
-            self.print(f"left out: {line}")
-        for data in sets:
-            sizes = ", ".join(f"{len(data.indexes(split))} {split}" for split in ("train", "validation", "test"))
-            tasks = ", ".join(f"{task} ({len(model.labels[task])} classes)" for task in data.labels)
-            self.print(f"{tasks}: {sizes} clips")
-
-    def on_step(self, step: int, n_steps: int, loss: float, clips_per_s: float) -> None:
-        """Move the bar; show loss, speed and the strides as they move."""
-        if self.model and time.monotonic() - self.strides_read > _STRIDES_EVERY_S:
-            self.strides, self.strides_read = format_strides(self.model.trunk.strides()), time.monotonic()
-        self.progress("training", step, n_steps, f"loss {loss:.3f}  {clips_per_s:.0f} clips/s  {self.strides}")
-
-    def on_epoch(self, record: dict[str, Any]) -> None:
-        """Print a line for each epoch, with the validation accuracy of every task."""
-        if record["split"] == "train":
-            return
-        accuracy = "  ".join(f"{task} {100 * s['accuracy']:.1f} %" for task, s in record["tasks"].items())
-        loss = sum(s["loss"] for s in record["tasks"].values())
-        speed, strides = record["clips_per_s"], format_strides(record["strides"])
-        self.print(
-            f"epoch {record['epoch']}: {record['split']} {accuracy}  loss {loss:.3f}  {speed:.0f} clips/s  {strides}"
-        )
-
-    def on_run(self, run: "Outcome | Planned") -> None:
-        """Say which run of a sweep begins, and what became of it."""
-        state = getattr(run, "state", "starting")
-        self.print(f"{run.path}: {state}")
-        if error := getattr(run, "error", ""):
-            self.print(f"  {error}")
 
 
 def _image_strides(strides: str | Sequence[float | Sequence[float] | None]) -> str:
@@ -115,7 +29,7 @@ def _image_strides(strides: str | Sequence[float | Sequence[float] | None]) -> s
 
 def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     """Accuracy of image runs beside their cost and the published scores."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = _table(title)
     table.add_column("downsampling")
     table.add_column("initial strides")
     for heading in ("accuracy", "runs", "MMAC per image", "published"):
@@ -136,19 +50,9 @@ def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return table
 
 
-def format_strides(strides: Sequence[Sequence[float]]) -> str:
-    """Strides of all blocks in one line; nothing of a network without.
-
-    Example:
-        >>> format_strides([[2.0, 2.0], [1.25, 1.0]])
-        'strides 2.00x2.00 1.25x1.00'
-    """
-    return " ".join(["strides", *("x".join(f"{s:.2f}" for s in block) for block in strides)]) if strides else ""
-
-
 def scores_table(scores: dict[str, "Score"], title: str) -> Table:
     """Accuracy, loss and whatever else each kind of task is scored by."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = _table(title)
     used = [name for name in _OTHER_METRICS if any(name in score.metrics() for score in scores.values())]
     table.add_column("task")
     for heading in ("accuracy", *(_OTHER_METRICS[name] for name in used), "loss", "clips"):
@@ -174,7 +78,7 @@ def folds_table(scores: Mapping[str, Any], title: str) -> Table:
     ]  # fmt: skip
     mean, sd, pooled = scores["mean"], scores["sd"], scores["pooled"]
     others = [mean_and_sd(mean[name], sd[name], 3) for name in used]
-    accuracy = mean_and_sd(100 * mean["accuracy"], 100 * sd["accuracy"], 1)
+    accuracy = percent(mean["accuracy"], sd["accuracy"])
     rows.append(["mean ± sd", f"{accuracy} %", *others, mean_and_sd(mean["loss"], sd["loss"], 4), ""])
     interval = "" if pooled["low"] is None else f" ({100 * pooled['low']:.1f} to {100 * pooled['high']:.1f})"
     rows.append(
@@ -186,7 +90,7 @@ def folds_table(scores: Mapping[str, Any], title: str) -> Table:
 
 def confusion_table(task: str, labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
     """A row for each true class: its accuracy, and how many of its clips were taken for which class."""
-    table = Table(title=f"{task}: true class by row", box=box.SIMPLE_HEAD, title_justify="left")
+    table = _table(f"{task}: true class by row")
     table.add_column("class", no_wrap=True)
     for heading in ("accuracy", "clips", *labels):
         table.add_column(heading, justify="right")
@@ -198,7 +102,7 @@ def confusion_table(task: str, labels: Sequence[str], confusion: Sequence[Sequen
 
 def plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table of text; the first column is the name of the row."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = _table(title)
     for i, heading in enumerate(headings):
         table.add_column(heading, no_wrap=i == 0)
     for row in rows:
@@ -242,7 +146,7 @@ def findings_table(found: "Findings", path: str) -> Table:
 
 def predictions_table(rows: Sequence["Row"]) -> Table:
     """Predictions of `predict`; columns that would say nothing are left out."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = _table(None)
     tasks = {row.task for row in rows if row.task}
     windows = any(row.start_s for row in rows)
     table.add_column("file", overflow="fold")
@@ -276,7 +180,7 @@ def export_table(path: str, check: "Check") -> Table:
     """How an exported file compares with its model."""
     lengths = " and ".join(f"{seconds:.1f} s" for seconds in check.other_lengths_s)
     on = f"{check.windows} windows" + (f" and on clips of {lengths}" if lengths else "")
-    table = Table(title=f"{path}, checked on {on}", box=box.SIMPLE_HEAD, title_justify="left")
+    table = _table(f"{path}, checked on {on}")
     for heading in ("size", "largest logit error", "labels agree", "ms per window", "in PyTorch"):
         table.add_column(heading, justify="right")
     table.add_row(
@@ -287,6 +191,10 @@ def export_table(path: str, check: "Check") -> Table:
         f"{check.model_latency_ms:.1f}",
     )
     return table
+
+
+def _table(title: str | None, pad_edge: bool = True) -> Table:
+    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=pad_edge)
 
 
 def _span(row: "Row") -> str:
@@ -303,7 +211,7 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
     runs = f", mean of {len(found['runs'])} runs" if len(found["runs"]) > 1 else ""
     for axis, unit, digits in (("time", "Hz", 1), ("mel", "cycles per mel band", 3)):
         title = f"{axis}: modulations kept, in {unit} (input of {found['seconds']:g} s{runs})"
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False)
+        table = _table(title, pad_edge=False)
         table.add_column("\nlayer")
         table.add_column("\nstride", justify="right")
         for group in ("own", "so far"):
@@ -328,13 +236,7 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
         tables[-1].caption = "strided convolutions have no cut-off: what lies above f/2S is folded back, not removed"
         tables[-1].caption_justify = "left"
 
-    references = Table(
-        title="for comparison: what human listeners need to understand speech",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        padding=(0, 1),
-        pad_edge=False,
-    )
+    references = _table("for comparison: what human listeners need to understand speech", pad_edge=False)
     for heading in ("range", "in the unit above", "what", "source"):
         references.add_column(heading)
     for row in found["references"]:
