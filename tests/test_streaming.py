@@ -24,7 +24,7 @@ from audiostride.data.cache import cached
 from audiostride.data.clips import Clips
 from audiostride.data.epoch_plan import plan_epoch
 from audiostride.data.hub import read_hub
-from audiostride.data.inspection import same_content
+from audiostride.data.leaks import same_content
 from audiostride.data.shards import read_shards
 from audiostride.data.streaming import Blocks, StreamedClips, read_range, shuffled
 from audiostride.errors import DataError

@@ -68,8 +68,9 @@ def init(
 
       audiostride init calls.csv --column species --out calls.yaml
     """
-    from ..data.inspection import inspect_path, make_recipe
+    from ..data.inspection import inspect_path
     from ..errors import UsageError
+    from ..training.first_recipe import make_recipe
     from .progress import ProgressDisplay
     from .terminal_tables import findings_table
 

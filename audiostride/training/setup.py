@@ -15,7 +15,7 @@ from .. import __version__
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips
 from ..data.clips import Progress
-from ..data.inspection import leaks
+from ..data.leaks import leaks
 from ..data.preparation import SPECTROGRAM_KEYS, make_augmentation, make_class_weights, prepare_data
 from ..data.sections import EncodedData
 from ..errors import DataError, RecipeError

@@ -1,0 +1,75 @@
+"""What lies on two sides of a split though it should not: groups, files, copies of a recording."""
+
+import contextlib
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import DataError
+from .clips import Clips, EncodedClips
+from .splits import shared_groups
+
+
+def leaks(
+    clips: Clips, splits: Sequence[str], group: str | None, copies: Sequence[Sequence[int]] | None = None
+) -> list[str]:
+    """What lies on two sides of a split though it should not: a line each for groups, files and copies.
+
+    Args:
+        clips: the clips.
+        splits: of each clip; "" counts for nothing.
+        group: column whose values should stay together.
+        copies: from `same_content`, which is called otherwise.
+    """
+    lines = []
+    kinds: list[tuple[str, Sequence[str]]] = [("files", clips.names)]
+    if group is not None:
+        kinds.insert(0, (f"values of {group!r}", clips.column(group)))
+    for what, groups in kinds:
+        shared = shared_groups(groups, splits)
+        if shared:
+            name, sides = next(iter(shared.items()))
+            lines.append(f"{len(shared)} {what} are in more than one split, such as {name!r} in {' and '.join(sides)}")
+    for rows in same_content(clips) if copies is None else copies:
+        sides = sorted({splits[i] for i in rows} - {""})
+        if len(sides) > 1:
+            names = ", ".join(clips.names[i] for i in rows[:3])
+            lines.append(f"the same recording is in {' and '.join(sides)}: {names}")
+            break
+    return lines
+
+
+def same_content(clips: Clips) -> list[list[int]]:
+    """Numbers of the clips whose encoded audio is the same to the byte, a list for each such content."""
+    if not isinstance(clips, EncodedClips):
+        return []
+    by_size: dict[int, list[int]] = defaultdict(list)
+    seen: set[str] = set()
+    for index, name in enumerate(clips.names):
+        if clips.spans is not None and name in seen:  # segments of one file are no copies of it
+            continue
+        seen.add(name)
+        with contextlib.suppress(DataError, OSError):  # a bad file is reported as such
+            by_size[_size(clips.audio(index))].append(index)
+    by_content: dict[bytes, list[int]] = defaultdict(list)
+    for size, rows in by_size.items():
+        if size and len(rows) > 1:
+            for index in rows:
+                by_content[_digest(clips.audio(index))].append(index)
+    return [rows for rows in by_content.values() if len(rows) > 1]
+
+
+def _size(audio: Path | io.BytesIO) -> int:
+    if isinstance(audio, io.BytesIO):
+        return audio.getbuffer().nbytes
+    return audio.stat().st_size if audio.is_file() else 0
+
+
+def _digest(audio: Path | io.BytesIO) -> bytes:
+    hasher = hashlib.sha256()
+    with audio if isinstance(audio, io.BytesIO) else audio.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return hasher.digest()

@@ -1,0 +1,113 @@
+"""The recipe that `init` writes for a folder or table that it has looked at."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..data.inspection import Findings
+from ..data.manifest import is_table
+from ..errors import DataError
+
+_LEAK_HELP = (
+    "Scores on such splits are inflated. Fix them, leave the splits out so that they are drawn by group, "
+    "name another column with --group, or allow it with --allow-shared-groups."
+)
+
+
+def make_recipe(
+    path: str | os.PathLike[str],
+    found: Findings,
+    sample_rate: int | None = None,
+    allow_shared_groups: bool = False,
+) -> str:
+    """A recipe for a folder or table, as the text of a YAML file that `load_recipe` reads.
+
+    The small `AudioResNet` with augmentation, as many epochs as make about 1,600 steps.
+
+    Args:
+        path: the folder or table, as it shall stand in the recipe.
+        found: from `inspect`.
+        sample_rate: to train at, in Hz; None: the most common one, at most 16000.
+        allow_shared_groups: train although `found.leaks` is not empty.
+
+    Raises:
+        DataError: if there is no label column, or the splits leak and that is not allowed.
+    """
+    column, group = found.label, found.group
+    if column is None:
+        raise DataError(
+            f"{path}: no column looks like labels among {', '.join(found.columns) or 'none'}; name it with --column"
+        )
+    if found.leaks and not allow_shared_groups:
+        raise DataError("\n".join([f"{path}: {line}" for line in found.leaks] + [_LEAK_HELP]))
+    if not found.sample_rates:
+        raise DataError(f"{path}: none of the {found.clips} files can be read, for example {found.bad_files[0]}")
+    data: dict[str, Any] = {"source": "manifest" if is_table(path) else "folder", "path": str(path)}
+    if group:
+        data["group"] = group
+    if found.leaks:
+        data["allow_shared_groups"] = True
+    if found.bad_files:
+        data["on_bad_file"] = "skip"
+    rate = sample_rate or min(16000, next(iter(found.sample_rates)))
+    several = any("|" in value for value in found.columns[column])
+    kind = "multilabel" if several else "binary" if found.distinct[column] == 2 else "multiclass"
+    n_train = found.splits.get("train", round(0.8 * found.clips))
+    batch_size = max(4, min(64, n_train // 8))
+    recipe: dict[str, Any] = {
+        "name": _plain(Path(path).stem or "sounds"),
+        "seed": 0,
+        **({} if rate == 16000 else {"frontend": frontend_for(rate)}),
+        "tasks": {_plain(column): {"data": data, "column": column, "kind": kind}},
+        "model": {
+            "name": "audio_resnet",
+            "downsampling": "strided",
+            "channels": [24, 48, 64],
+            "time_channels": [128, 128, 128],
+        },
+        "augment": {
+            "time_shift_ms": 100,
+            "coloured_noise": {"snr_db": [10, 50]},
+            "spec_augment": {"time_masks": 2, "time_ms": 150, "mel_masks": 2, "mels": 6},
+        },
+        "train": {
+            "epochs": max(8, min(100, round(1600 * batch_size / max(1, n_train)))),
+            "batch_size": batch_size,
+            "learning_rate": 2.0e-3,
+            "schedule": "one_cycle",
+        },
+    }
+    text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    seconds = found.seconds
+    comment = (
+        f"# {found.clips} clips in {found.distinct[column]} classes ({column}), {seconds['total'] / 60:.1f} minutes, "
+        f"{seconds['shortest']:.2f} to {seconds['longest']:.2f} s each\n"
+        "# Command   audiostride train THIS_FILE\n"
+        "# Try       model.downsampling=diffstride, which learns its strides: audiostride cutoffs says what they keep\n"
+        "#           model.init=audio_resnet_small_strided, which starts from the weights of the package\n\n"
+    )
+    return comment + text
+
+
+def frontend_for(sample_rate: int) -> dict[str, float]:
+    """Settings of `LogMel` for a sample rate in Hz: the default's, stretched to the band that there is.
+
+    Windows of 25 ms every 10 ms as ever, an FFT that holds one, bands up to 0.4875 of the rate.
+
+    Example:
+        >>> frontend_for(8000)
+        {'sample_rate': 8000, 'n_fft': 256, 'f_min': 30.0, 'f_max': 3900.0}
+    """
+    window = round(0.025 * sample_rate)
+    return {
+        "sample_rate": sample_rate,
+        "n_fft": max(256, 1 << (window - 1).bit_length()),
+        "f_min": round(60 * sample_rate / 16000, 3),
+        "f_max": round(0.4875 * sample_rate, 3),
+    }
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "_-" else "_" for c in name).strip("_") or "sounds"
