@@ -9,8 +9,9 @@ import pytest
 import soundfile
 import torch
 
+from audiostride.data.bad_files import drop_bad_files
 from audiostride.data.batches import LabelledClips, training_batches
-from audiostride.data.clips import ArrayClips, Clips, class_names, drop_bad_files
+from audiostride.data.clips import ArrayClips, Clips, class_names
 from audiostride.data.epoch_plan import plan_epoch
 from audiostride.data.folder import read_folder, unlabelled_files
 from audiostride.data.ripples import RATES_HZ, make_ripples, ripple

@@ -27,7 +27,7 @@ def cutoff_figure(
 
     Args:
         layers: from `cutoffs.summarise`.
-        references: from `cutoffs.reference_ranges`.
+        references: from `reference_ranges.reference_ranges`.
         responses: from `measured_response.layer_responses`; drawn over the masks in a second row.
         ripples: from `folding.survival`, the fastest ripple of the data on each axis where it is known.
     """

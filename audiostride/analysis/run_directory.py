@@ -10,10 +10,11 @@ from ..data.ripples import RATES_HZ, SCALES
 from ..data.sections import RipplesData
 from ..errors import ModelFileError, UsageError
 from ..models.classifier import load
-from ..models.cutoffs import UNITS, model_cutoffs, reference_ranges, summarise, why_no_cutoffs
+from ..models.cutoffs import UNITS, model_cutoffs, summarise, why_no_cutoffs
 from ..models.folding import survival
 from ..models.log_mel import LogMel
 from ..models.network import SpectrogramTrunk
+from ..models.reference_ranges import reference_ranges
 from ..training.directory import RECIPE_FILE, RESULTS_FILE, recipe_of
 from .measured_response import LayerResponse, layer_responses, noise_log_mel
 

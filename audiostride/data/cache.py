@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .clips import Clips, EncodedClips, Progress, check_rate, decode_all, leave_out
+from .bad_files import decode_all, leave_out
+from .clips import Clips, EncodedClips, Progress, check_rate
 
 _FORMAT = "1"
 

@@ -20,9 +20,10 @@ from .augment import (
     WaveformTransform,
     noise_files,
 )
+from .bad_files import drop_bad_files
 from .batches import LabelledClips
 from .cache import cached
-from .clips import Clips, EncodedClips, Progress, class_names, drop_bad_files
+from .clips import Clips, EncodedClips, Progress, class_names
 from .folds import draw_folds, fold_column, hold_out
 from .labels import label_numbers, task_labels
 from .sections import AugmentSection, DataSection, EncodedData, TaskSection
