@@ -55,6 +55,7 @@ with (
     from audiostride.models.log_mel import LogMel
     from audiostride.training import checkpoints as checkpoint
     from audiostride.training import resuming as resume
+    from audiostride.training.conditions import check_conditions
     from audiostride.training.recipe import load_recipe
     from audiostride.training.shipped import shipped_recipes
 
@@ -130,7 +131,7 @@ def header(data: bytes) -> None:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     found = checkpoint.load_checkpoint(folder)
-    resume.check_conditions({}, found.state.get("conditions", {}), True, lambda _: None)
+    check_conditions({}, found.state.get("conditions", {}), True, lambda _: None)
     small_run().restore(found)
 
 

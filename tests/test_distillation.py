@@ -16,12 +16,12 @@ from torch import Tensor
 from audiostride import AudioClassifier, AudioCNN, LogMel, load
 from audiostride.data.augment import Augmentation
 from audiostride.errors import ModelFileError, RecipeError
+from audiostride.training.conditions import assumed_conditions, check_conditions
 from audiostride.training.distillation import Teacher, distillation_loss
 from audiostride.training.loop import train
 from audiostride.training.recipe import dump_recipe, load_recipe
-from audiostride.training.resuming import check_conditions
 from audiostride.training.run import run
-from audiostride.training.setup import assumed_conditions, check_recipe
+from audiostride.training.setup import check_recipe
 
 STILL: dict[str, Any] = {"learning_rate": 1e-12, "stride_learning_rate": 1e-12, "batch_size": 32, "epochs": 1}
 """One batch of all training clips, which moves nothing."""

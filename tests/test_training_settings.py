@@ -10,13 +10,12 @@ from small_training import SETTINGS, freeze_batch_norm, small_data, small_model,
 
 from audiostride import load
 from audiostride.errors import ModelFileError, RecipeError, TrainingError, UsageError
+from audiostride.training.conditions import assumed_conditions, check_conditions
 from audiostride.training.evaluation import task_loss
 from audiostride.training.loop import train
 from audiostride.training.optimizers import make_optimizer
 from audiostride.training.recipe import load_recipe
-from audiostride.training.resuming import check_conditions
 from audiostride.training.schedules import schedule_factor
-from audiostride.training.setup import assumed_conditions
 
 
 @pytest.fixture

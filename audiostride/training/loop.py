@@ -21,6 +21,7 @@ from ..data.loading import workers_ended
 from ..layers.strides import clamp_strides_
 from ..models.classifier import AudioClassifier
 from .checkpoints import Checkpoint, Notify
+from .conditions import check_conditions
 from .directory import METRICS_FILE, STEPS_FILE
 from .distillation import Teacher
 from .evaluation import evaluate
@@ -29,7 +30,7 @@ from .keeping import RunFiles
 from .optimizers import make_optimizer, update_average_
 from .processes import broadcast_buffers_, gather, is_main, process_count, process_index
 from .processes import start as start_processes
-from .resuming import RunState, check_conditions
+from .resuming import RunState
 from .schedules import schedule_factor
 from .steps import Objective, check_finite, exchange, mean_scores
 

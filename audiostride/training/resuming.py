@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from ..errors import ModelFileError
 from ..models.classifier import AudioClassifier
-from .checkpoints import Checkpoint, Notify, checkpoint_name
+from .checkpoints import Checkpoint, checkpoint_name
 from .processes import gather, process_count, process_index
 
 Totals = dict[str, dict[str, float]]
@@ -86,7 +86,7 @@ class RunState:
         """This moment as a checkpoint; every process of the job takes part.
 
         Args:
-            conditions: what the result depends on, see `check_conditions`.
+            conditions: what the result depends on, see `conditions.check_conditions`.
         """
         state = {
             "position": {name: getattr(self, name) for name in _POSITION},
@@ -160,57 +160,6 @@ def set_generator_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
     if torch.cuda.is_available() and states["cuda"]:
         torch.cuda.set_rng_state_all([torch.tensor(state, dtype=torch.uint8) for state in states["cuda"]])
-
-
-def check_conditions(
-    now: Mapping[str, Any],
-    then: Mapping[str, Any],
-    allow_inexact: bool,
-    notify: Notify,
-    assumed: Mapping[str, Any] | None = None,
-) -> None:
-    """Compare what a result depends on (recipe, data, machine, versions) with what it was for a checkpoint.
-
-    Args:
-        now: nested plain data.
-        then: the checkpoint's.
-        allow_inexact: only notify of differences.
-        notify: called with a line if there are differences and they are allowed.
-        assumed: what was the case where `then` does not name it, because it is of an earlier version.
-
-    Raises:
-        ModelFileError: names each difference, unless they are allowed.
-
-    Example:
-        >>> check_conditions({"torch": "2.13"}, {"torch": "2.12"}, False, print)
-        Traceback (most recent call last):
-            ...
-        audiostride.errors.ModelFileError: the run would not continue exactly: torch was '2.12', is '2.13'; ...
-    """
-    flat_now, flat_then = _flatten(now), _flatten(then)
-    flat_then = {key: value for key, value in _flatten(assumed or {}).items() if key in flat_now} | flat_then
-    missing = "not set"
-    differences = [
-        f"{key} was {flat_then.get(key, missing)!r}, is {flat_now.get(key, missing)!r}"
-        for key in sorted(flat_now.keys() | flat_then.keys())
-        if flat_now.get(key, missing) != flat_then.get(key, missing)
-    ]
-    if differences and not allow_inexact:
-        raise ModelFileError(
-            f"the run would not continue exactly: {'; '.join(differences)}; change it back, or continue anyway "
-            "with --allow-inexact"
-        )
-    if differences:
-        notify(f"the run does not continue exactly: {'; '.join(differences)}")
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: list(tree) if isinstance(tree, tuple) else tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

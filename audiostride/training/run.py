@@ -22,6 +22,7 @@ from ..files import explain_write_errors, replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.image_frontend import ImageFrontend
 from .checkpoints import Notify, list_checkpoints
+from .conditions import assumed_conditions, conditions, environment
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .evaluation import evaluate
 from .loop import OnEpoch, OnStep, train
@@ -30,16 +31,7 @@ from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .run_testing import choose_thresholds, describe
-from .setup import (
-    assumed_conditions,
-    conditions,
-    environment,
-    load_teacher,
-    make_network,
-    make_transforms,
-    read_data,
-    take_up,
-)
+from .setup import load_teacher, make_network, make_transforms, read_data, take_up
 from .tensorboard import TensorBoardLog
 
 

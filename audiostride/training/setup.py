@@ -1,17 +1,11 @@
-"""From a recipe to what training takes: frontend, trunk, data, transforms, and the conditions a result depends on."""
+"""From a recipe to what training takes: frontend, trunk, data, transforms, teacher."""
 
-import hashlib
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import soundfile
-import soxr
 import torch
 from pydantic import ValidationError
 
-from .. import __version__
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips
 from ..data.clips import Progress
@@ -21,14 +15,13 @@ from ..data.sections import EncodedData
 from ..errors import DataError, RecipeError
 from ..layers.conversion import RandomStrides
 from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
-from ..models.custom import CustomFrontend, CustomTrunk, source_digest, try_out
+from ..models.custom import CustomFrontend, CustomTrunk, try_out
 from ..models.image_frontend import ImageFrontend
 from ..models.network import MAX_WINDOW, Frontend, Trunk
 from ..models.weight_budget import WeightBudget
-from ..sections import defaults, explain_all
+from ..sections import explain_all
 from .distillation import Teacher
-from .model_sections import CustomFrontendSection, CustomSection, FrontendSection, ImageFrontendSection
-from .processes import process_count
+from .model_sections import CustomFrontendSection, FrontendSection, ImageFrontendSection
 from .recipe import Recipe
 
 MAX_WEIGHTS = 2**31
@@ -220,58 +213,6 @@ def make_trunk(recipe: Recipe) -> Trunk:
             return TRUNKS[recipe.model.name](**settings)
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
-
-
-def environment() -> dict[str, Any]:
-    """Machine and versions that a run repeats on to the bit."""
-    return {
-        "audiostride": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "libsndfile": soundfile.__libsndfile_version__,
-        "soxr": soxr.__version__,
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "processes": process_count(),
-    }
-
-
-def assumed_conditions(recipe: Recipe) -> dict[str, Any]:
-    """What a key was before this version knew it: its default, or `model.init`, did then what was always done."""
-    window = {"window_s": recipe.window_s} if recipe.model.init else {}
-    return {"recipe": defaults(recipe) | window}
-
-
-def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher | None = None) -> dict[str, Any]:
-    """What the result of a training depends on: recipe, environment, clips, teacher and classes of the user's own.
-
-    Settings that only say how to get there (decoding processes, when to save, where the teacher lies) are left out.
-    """
-    settings = recipe.model_dump(exclude={"cache", "published"})
-    for key in ("workers", "checkpoint_steps", "keep_checkpoints", "teacher"):
-        del settings["train"][key]
-    table = hashlib.sha256()
-    for data in sets:
-        for name, split in zip(data.clips.names, data.splits, strict=True):
-            table.update(f"{name}\0{split}\n".encode("utf-8", "surrogateescape"))
-        for task, numbers in data.labels.items():
-            table.update(task.encode() + np.ascontiguousarray(numbers).tobytes())
-    found = {
-        "recipe": settings,
-        "environment": environment(),
-        "data": {"sha256_of_names_and_labels": table.hexdigest()},
-    }
-    if teacher:
-        found["teacher"] = {"sha256": teacher.digest()}
-    code = {}
-    if isinstance(recipe.frontend, CustomFrontendSection):
-        code["sha256_of_frontend"] = source_digest(recipe.frontend.frontend)
-    if isinstance(recipe.model, CustomSection):
-        code["sha256_of_trunk"] = source_digest(recipe.model.trunk)
-    return found | ({"code": code} if code else {})
 
 
 def _what_it_hears(images: bool, resolution: int, window_s: float) -> str:

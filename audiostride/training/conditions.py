@@ -1,0 +1,125 @@
+"""What the result of a training depends on: noted in every checkpoint, compared when a run is resumed."""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from .. import __version__
+from ..data.batches import LabelledClips
+from ..errors import ModelFileError
+from ..models.custom import source_digest
+from ..sections import defaults
+from .checkpoints import Notify
+from .distillation import Teacher
+from .model_sections import CustomFrontendSection, CustomSection
+from .processes import process_count
+from .recipe import Recipe
+
+
+def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher | None = None) -> dict[str, Any]:
+    """What the result of a training depends on: recipe, environment, clips, teacher and classes of the user's own.
+
+    Settings that only say how to get there (decoding processes, when to save, where the teacher lies) are left out.
+    """
+    settings = recipe.model_dump(exclude={"cache", "published"})
+    for key in ("workers", "checkpoint_steps", "keep_checkpoints", "teacher"):
+        del settings["train"][key]
+    table = hashlib.sha256()
+    for data in sets:
+        for name, split in zip(data.clips.names, data.splits, strict=True):
+            table.update(f"{name}\0{split}\n".encode("utf-8", "surrogateescape"))
+        for task, numbers in data.labels.items():
+            table.update(task.encode() + np.ascontiguousarray(numbers).tobytes())
+    found = {
+        "recipe": settings,
+        "environment": environment(),
+        "data": {"sha256_of_names_and_labels": table.hexdigest()},
+    }
+    if teacher:
+        found["teacher"] = {"sha256": teacher.digest()}
+    code = {}
+    if isinstance(recipe.frontend, CustomFrontendSection):
+        code["sha256_of_frontend"] = source_digest(recipe.frontend.frontend)
+    if isinstance(recipe.model, CustomSection):
+        code["sha256_of_trunk"] = source_digest(recipe.model.trunk)
+    return found | ({"code": code} if code else {})
+
+
+def environment() -> dict[str, Any]:
+    """Machine and versions that a run repeats on to the bit."""
+    return {
+        "audiostride": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        "soxr": soxr.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "processes": process_count(),
+    }
+
+
+def assumed_conditions(recipe: Recipe) -> dict[str, Any]:
+    """What a key was before this version knew it: its default, or `model.init`, did then what was always done."""
+    window = {"window_s": recipe.window_s} if recipe.model.init else {}
+    return {"recipe": defaults(recipe) | window}
+
+
+def check_conditions(
+    now: Mapping[str, Any],
+    then: Mapping[str, Any],
+    allow_inexact: bool,
+    notify: Notify,
+    assumed: Mapping[str, Any] | None = None,
+) -> None:
+    """Compare what a result depends on (recipe, data, machine, versions) with what it was for a checkpoint.
+
+    Args:
+        now: nested plain data.
+        then: the checkpoint's.
+        allow_inexact: only notify of differences.
+        notify: called with a line if there are differences and they are allowed.
+        assumed: what was the case where `then` does not name it, because it is of an earlier version.
+
+    Raises:
+        ModelFileError: names each difference, unless they are allowed.
+
+    Example:
+        >>> check_conditions({"torch": "2.13"}, {"torch": "2.12"}, False, print)
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.ModelFileError: the run would not continue exactly: torch was '2.12', is '2.13'; ...
+    """
+    flat_now, flat_then = _flatten(now), _flatten(then)
+    flat_then = {key: value for key, value in _flatten(assumed or {}).items() if key in flat_now} | flat_then
+    missing = "not set"
+    differences = [
+        f"{key} was {flat_then.get(key, missing)!r}, is {flat_now.get(key, missing)!r}"
+        for key in sorted(flat_now.keys() | flat_then.keys())
+        if flat_now.get(key, missing) != flat_then.get(key, missing)
+    ]
+    if differences and not allow_inexact:
+        raise ModelFileError(
+            f"the run would not continue exactly: {'; '.join(differences)}; change it back, or continue anyway "
+            "with --allow-inexact"
+        )
+    if differences:
+        notify(f"the run does not continue exactly: {'; '.join(differences)}")
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix: list(tree) if isinstance(tree, tuple) else tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
