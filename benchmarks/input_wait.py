@@ -28,7 +28,8 @@ from audiostride.models.classifier import AudioClassifier
 from audiostride.training import loop as training
 from audiostride.training.evaluation import task_loss
 from audiostride.training.recipe import Recipe, load_recipe
-from audiostride.training.setup import make_frontend, make_transforms, make_trunk, read_data
+from audiostride.training.setup import make_frontend, make_trunk, read_data
+from audiostride.training.transforms import make_transforms
 
 
 def fresh_model(recipe: Recipe, labels: dict[str, list[str]]) -> AudioClassifier:

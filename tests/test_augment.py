@@ -26,7 +26,7 @@ from audiostride.errors import DataError, RecipeError
 from audiostride.models.log_mel import LogMel
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.setup import make_transforms
+from audiostride.training.transforms import make_transforms
 from conftest import tone
 
 RATE = 16000

@@ -203,7 +203,7 @@ def test_a_frontend_of_ones_own_is_what_it_wraps(nets, tmp_path):
 
 
 def validate_masks(nets):
-    from audiostride.training.setup import make_transforms
+    from audiostride.training.transforms import make_transforms
 
     frontend = f"frontend={{name: custom, frontend: '{nets}:Mel', settings: {{bands: 64}}}}"
     make_transforms(recipe("nowhere", f"{nets}:Net", frontend, "augment.spec_augment={}"))

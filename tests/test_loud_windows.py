@@ -14,11 +14,11 @@ from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import ArrayClips
 from audiostride.data.folder import read_folder
 from audiostride.data.loud_windows import MAX_DRAWS, loud_window, window_powers
-from audiostride.data.preparation import make_augmentation
 from audiostride.data.sections import AugmentSection
 from audiostride.errors import RecipeError
 from audiostride.training.loop import train
 from audiostride.training.recipe import load_recipe
+from audiostride.training.transforms import make_augmentation
 from conftest import tone
 
 RATE = 16000

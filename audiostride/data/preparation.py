@@ -1,4 +1,4 @@
-"""From tasks and augmentation as settings to what training takes: clips, class numbers, splits, transforms."""
+"""From tasks as settings to what training takes: clips, class numbers, splits, class weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,29 +8,14 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, RecipeError
-from .augment import (
-    Augmentation,
-    ColouredNoise,
-    Equalizer,
-    Gain,
-    LogMelTransform,
-    Noise,
-    SpecAugment,
-    TimeShift,
-    WaveformTransform,
-    noise_files,
-)
 from .bad_files import drop_bad_files
 from .batches import LabelledClips
 from .cache import cached
 from .clips import Clips, EncodedClips, Progress, class_names
 from .folds import draw_folds, fold_column, hold_out
 from .labels import label_numbers, task_labels
-from .sections import AugmentSection, DataSection, EncodedData, TaskSection
+from .sections import DataSection, EncodedData, TaskSection
 from .splits import assign_splits, resplit, shared_groups
-
-SPECTROGRAM_KEYS = ("equalize_db", "spec_augment")
-"""Keys of `augment` for log-mel spectrograms alone."""
 
 
 def prepare_data(
@@ -142,52 +127,6 @@ def fold_names(
     return names
 
 
-def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float | None) -> Augmentation | None:
-    """What is done to training clips; None if nothing.
-
-    Args:
-        section: the settings.
-        sample_rate: of the clips, in Hz.
-        hop_ms: of the log-mel spectrogram, in ms; None: the model takes raw waveforms.
-
-    Raises:
-        RecipeError: if a range is upside down.
-        DataError: if there is no noise to add.
-    """
-    waveform: list[WaveformTransform] = []
-    if section.time_shift_ms is not None:
-        waveform.append(TimeShift(round(section.time_shift_ms * sample_rate / 1000)))
-    if section.gain_db is not None:
-        waveform.append(Gain(section.gain_db))
-    if section.noise is not None:
-        snr_db = _range("augment.noise.snr_db", section.noise.snr_db)
-        waveform.append(Noise(noise_files(section.noise.path), sample_rate, snr_db, section.noise.probability))
-    if section.coloured_noise is not None:
-        snr_db = _range("augment.coloured_noise.snr_db", section.coloured_noise.snr_db)
-        waveform.append(ColouredNoise(snr_db, section.coloured_noise.probability))
-    log_mel: list[LogMelTransform] = []
-    for key in SPECTROGRAM_KEYS if hop_ms is None else ():
-        if getattr(section, key) is not None:
-            raise RecipeError(f"augment.{key}: is for spectrograms, which a raw waveform is not; remove it")
-    if section.equalize_db is not None:
-        log_mel.append(Equalizer(section.equalize_db))
-    if section.spec_augment is not None and hop_ms is not None:
-        masks = section.spec_augment
-        frames = max(1, round(masks.time_ms / hop_ms))
-        log_mel.append(SpecAugment(masks.time_masks, frames, masks.mel_masks, masks.mels))
-    speed = None if section.speed is None else _range("augment.speed", section.speed)
-    if not (section.skip_quiet_db or waveform or log_mel or speed or section.mixup):
-        return None
-    return Augmentation(
-        skip_quiet_db=section.skip_quiet_db,
-        speed=speed,
-        waveform=waveform,
-        mixup=section.mixup or 0.0,
-        between_class=section.between_class,
-        log_mel=log_mel,
-    )
-
-
 def make_class_weights(
     tasks: Mapping[str, TaskSection], sets: Sequence[LabelledClips], labels: Mapping[str, Sequence[str]]
 ) -> dict[str, Tensor]:
@@ -282,12 +221,6 @@ def _refuse_untrained(numbers: np.ndarray, splits: Sequence[str], labels: Sequen
             f"{where}: the class {labels[missing[0]]!r} has no training clip when this fold is tested; "
             "every class needs clips, or groups, in several folds"
         )
-
-
-def _range(key: str, bounds: Sequence[float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise RecipeError(f"{key}: {bounds[0]:g} is more than {bounds[1]:g}; the lower bound comes first")
-    return bounds[0], bounds[1]
 
 
 def _class_weights(task: TaskSection, name: str, numbers: np.ndarray, labels: Sequence[str]) -> Tensor:

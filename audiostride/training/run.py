@@ -31,8 +31,9 @@ from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .run_testing import choose_thresholds, describe
-from .setup import load_teacher, make_network, make_transforms, read_data, take_up
+from .setup import load_teacher, make_network, read_data, take_up
 from .tensorboard import TensorBoardLog
+from .transforms import make_transforms
 
 
 def run(

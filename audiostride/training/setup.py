@@ -1,4 +1,4 @@
-"""From a recipe to what training takes: frontend, trunk, data, transforms, teacher."""
+"""From a recipe to what training takes: frontend, trunk, data, teacher."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from ..data.augment import Augmentation
 from ..data.batches import LabelledClips
 from ..data.clips import Progress
 from ..data.leaks import leaks
-from ..data.preparation import SPECTROGRAM_KEYS, make_augmentation, make_class_weights, prepare_data
+from ..data.preparation import make_class_weights, prepare_data
 from ..data.sections import EncodedData
 from ..errors import DataError, RecipeError
 from ..layers.conversion import RandomStrides
@@ -21,8 +20,8 @@ from ..models.network import MAX_WINDOW, Frontend, Trunk
 from ..models.weight_budget import WeightBudget
 from ..sections import explain_all
 from .distillation import Teacher
-from .model_sections import CustomFrontendSection, FrontendSection, ImageFrontendSection
 from .recipe import Recipe
+from .transforms import make_transforms
 
 MAX_WEIGHTS = 2**31
 """Most weights of a trunk that a recipe may ask for; three hundred times what any shipped recipe does."""
@@ -139,22 +138,6 @@ def read_data(
         progress=progress,
         labels=labels,
     )
-
-
-def make_transforms(recipe: Recipe) -> Augmentation | None:
-    """`make_augmentation` of a recipe."""
-    if isinstance(recipe.frontend, ImageFrontendSection):
-        return Augmentation(mixup=recipe.augment.mixup) if recipe.augment.mixup else None
-    for key in SPECTROGRAM_KEYS if isinstance(recipe.frontend, CustomFrontendSection) else ():
-        if getattr(recipe.augment, key) is not None:
-            raise RecipeError(f"augment.{key}: is for frontend.name log_mel, whose axes are known; remove it")
-    shift_ms, window_ms = recipe.augment.time_shift_ms, 1000 * recipe.window_s
-    if shift_ms is not None and shift_ms >= window_ms:
-        raise RecipeError(
-            f"augment.time_shift_ms: {shift_ms:g} ms would leave nothing of a window of {window_ms:g} ms (window_s)"
-        )
-    hop_ms = recipe.frontend.hop_ms if isinstance(recipe.frontend, FrontendSection) else None
-    return make_augmentation(recipe.augment, recipe.frontend.sample_rate, hop_ms)
 
 
 def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
