@@ -25,6 +25,7 @@ from ..windows import split_windows
 from .directory import PREDICTIONS_FILE, recipe_of
 from .evaluation import Score, best_thresholds, clip_logits, evaluate
 from .predictions_file import predicted_label, read_predictions
+from .recipe import Recipe
 from .setup import read_data
 
 
@@ -74,22 +75,8 @@ def evaluate_run_by_class(
         read, _, _ = read_data(recipe, progress, model.labels)
         sets = [(s.clips, s.labels, rows) for s, rows in zip(read, _tested(run_dir, read), strict=True)]
     else:
-        section = recipe.tasks[asked[0]].data
-        clips: Clips = read_images(data, section.crop) if isinstance(section, ImagesData) else read_path(data)
-        if "test" in clips.splits:
-            clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
-        clips = clips.loaded(model.resolution, progress)
-        columns = {name: recipe.tasks[name].column for name in asked}
-        if len(asked) > 1:  # those that can be tested there; a single one says itself what it misses
-            columns = {name: column for name, column in columns.items() if column in clips.columns}
-        if not columns:
-            wanted = ", ".join(f"{recipe.tasks[name].column} (task {name})" for name in asked)
-            raise UsageError(f"{data}: has none of the columns {wanted}, only {', '.join(clips.columns)}")
-        numbers = {
-            name: label_numbers(clips, column, model.labels[name], model.kinds[name])
-            for name, column in columns.items()
-        }
-        sets = [(clips, numbers, np.arange(len(clips)))]
+        clips, labels = _other_data(data, model, recipe, asked, progress)
+        sets = [(clips, labels, np.arange(len(clips)))]
     scores: dict[str, Score] = {}
     counts: dict[str, np.ndarray] = {}
     for clips, labels, indexes in sets:
@@ -184,6 +171,26 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "strides": model.trunk.strides(),
         **({"aliasing": aliasing} if (aliasing := model.trunk.aliasing()) else {}),
+    }
+
+
+def _other_data(
+    data: str, model: AudioClassifier, recipe: Recipe, asked: Sequence[str], progress: Progress | None
+) -> tuple[Clips, dict[str, np.ndarray]]:
+    """The test clips of data that is not the run's, and their class numbers for the tasks that can be tested there."""
+    section = recipe.tasks[asked[0]].data
+    clips: Clips = read_images(data, section.crop) if isinstance(section, ImagesData) else read_path(data)
+    if "test" in clips.splits:
+        clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
+    clips = clips.loaded(model.resolution, progress)
+    columns = {name: recipe.tasks[name].column for name in asked}
+    if len(asked) > 1:  # those that can be tested there; a single one says itself what it misses
+        columns = {name: column for name, column in columns.items() if column in clips.columns}
+    if not columns:
+        wanted = ", ".join(f"{recipe.tasks[name].column} (task {name})" for name in asked)
+        raise UsageError(f"{data}: has none of the columns {wanted}, only {', '.join(clips.columns)}")
+    return clips, {
+        name: label_numbers(clips, column, model.labels[name], model.kinds[name]) for name, column in columns.items()
     }
 
 
