@@ -17,6 +17,14 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
     Raises:
         ModelFileError: if the file is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> run_dir = Path(tempfile.mkdtemp())
+        >>> (run_dir / "metrics.jsonl").write_text('{"epoch": 1, "split": "train"}\\n')
+        31
+        >>> read_metrics(run_dir)
+        [{'epoch': 1, 'split': 'train'}]
     """
     path = run_dir / METRICS_FILE
     try:
@@ -53,6 +61,13 @@ def over_training(
         metrics: from `read_metrics`.
         initial: (time, mel) stride of each layer at the start; None, of a run that began with a trained model: no
             epoch 0.
+
+    Example:
+        >>> from audiostride import AudioCNN, LogMel
+        >>> model = AudioClassifier(LogMel(), AudioCNN("spectral", channels=(4,), strides=((2, 2),)), {"word": 2})
+        >>> metrics = [{"epoch": 1, "split": "validation", "strides": [[4.0, 2.0]]}]
+        >>> [(point["epoch"], point["strides"]) for point in over_training(model, metrics, [[2.0, 2.0]])]
+        [(0, [[2.0, 2.0]]), (1, [[4.0, 2.0]])]
     """
     points = [] if initial is None else [state_at(model, initial) | {"epoch": 0}]
     for line in metrics:

@@ -150,6 +150,12 @@ def check_sound_file(path: Path) -> None:
 
     Raises:
         UsageError: if its ending is none of those in `ENDINGS`.
+
+    Example:
+        >>> check_sound_file(Path("kept.mp4"))
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.UsageError: kept.mp4: a sound file must end in one of ...
     """
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"{path}: a sound file must end in one of {' '.join(ENDINGS)}")

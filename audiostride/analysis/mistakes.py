@@ -10,7 +10,13 @@ from ..training.predictions_file import TaskPredictions
 
 
 def is_multilabel(predictions: TaskPredictions, labels: Sequence[str]) -> bool:
-    """Whether a clip has any number of classes, written as "dog|rain", instead of one."""
+    """Whether a clip has any number of classes, written as "dog|rain", instead of one.
+
+    Example:
+        >>> several = TaskPredictions(["a"], ["dog|rain"], ["dog"], np.zeros((1, 2)))
+        >>> is_multilabel(several, ["dog", "rain"])
+        True
+    """
     return not set(predictions.truth + predictions.label) <= set(labels)
 
 

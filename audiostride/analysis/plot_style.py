@@ -109,6 +109,12 @@ def check_ending(path: Path) -> None:
 
     Raises:
         UsageError: if its ending is none of those in `ENDINGS`.
+
+    Example:
+        >>> check_ending(Path("cutoffs.jpg"))
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.UsageError: cutoffs.jpg: a figure file must end in one of ...
     """
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"{path}: a figure file must end in one of {' '.join(ENDINGS)}")

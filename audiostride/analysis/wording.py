@@ -33,7 +33,14 @@ def percent(mean: float, sd: float | None = None) -> str:
 
 
 def reference_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """A reference range in words: in its own unit, converted, what is said of it, who says it."""
+    """A reference range in words: in its own unit, converted, what is said of it, who says it.
+
+    Example:
+        >>> from audiostride import LogMel
+        >>> from audiostride.models.reference_ranges import reference_ranges
+        >>> reference_cells(reference_ranges(LogMel())[-1])[:2]
+        ('0 - 4 cycles/kHz', '0.000 - 0.253 at 1000 Hz')
+    """
     low, high = row["converted"]
     at = f"{low:.3f} - {high:.3f} at {row['at_hz']:g} Hz" if row["at_hz"] else ""
     return f"{row['low']:g} - {row['high']:g} {row['unit']}", at, row["what"], row["source"]

@@ -111,7 +111,15 @@ def read_labels(path: str | os.PathLike[str]) -> list[Segment]:
 
 
 def write_audacity(path: str | os.PathLike[str], segments: Sequence[Segment]) -> None:
-    """Write segments as an Audacity label file (File > Import > Labels)."""
+    """Write segments as an Audacity label file (File > Import > Labels).
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "may.txt")
+        >>> write_audacity(path, [Segment(1.5, 2.25, "wren")])
+        >>> path.read_text()
+        '1.500000\\t2.250000\\twren\\n'
+    """
     lines = []
     for segment in segments:
         lines.append(f"{segment.start_s:.6f}\t{segment.end_s:.6f}\t{_one_line(segment.label)}\n")
@@ -121,7 +129,15 @@ def write_audacity(path: str | os.PathLike[str], segments: Sequence[Segment]) ->
 
 
 def write_raven(path: str | os.PathLike[str], segments: Sequence[Segment]) -> None:
-    """Write segments as a Raven selection table, with a column `Score` where there are scores."""
+    """Write segments as a Raven selection table, with a column `Score` where there are scores.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "may.selections.txt")
+        >>> write_raven(path, [Segment(1.5, 2.25, "wren", low_hz=2000, high_hz=8000)])
+        >>> path.read_text().splitlines()[1].split("\\t")[3:]
+        ['1.500000', '2.250000', '2000.000000', '8000.000000', 'wren']
+    """
     header = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation"
     scored = any(segment.score is not None for segment in segments)
     lines = [header + ("\tScore\n" if scored else "\n")]

@@ -37,6 +37,10 @@ class Augmentation:
             `mixup.mix_pairs`; the labels of every task are mixed in the same proportion. 0: off.
         between_class: mix them so that these proportions are what is heard.
         log_mel: transforms of a window's log-mel spectrogram.
+
+    Example:
+        >>> Augmentation(waveform=[TimeShift(1600), Gain(6.0)], log_mel=[SpecAugment()]).mixup
+        0.0
     """
 
     skip_quiet_db: float | None = None
@@ -71,7 +75,13 @@ class TimeShift:
 
 @dataclass(frozen=True)
 class Gain:
-    """Make a window up to `max_db` decibels louder or softer; nothing is clipped."""
+    """Make a window up to `max_db` decibels louder or softer; nothing is clipped.
+
+    Example:
+        >>> louder = Gain(6.0)(np.ones(1, np.float32), np.random.default_rng(0))
+        >>> bool(0.5 < louder[0] < 2.0)
+        True
+    """
 
     max_db: float
 
@@ -297,6 +307,14 @@ def noise_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
 
     Raises:
         DataError: if there are none.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("rain.wav", "notes.txt"):
+        ...     (folder / name).touch()
+        >>> [path.name for path in noise_files(folder)]
+        ['rain.wav']
     """
     root = Path(path).expanduser()
     found = tuple(sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()))

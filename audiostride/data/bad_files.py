@@ -33,6 +33,13 @@ def drop_bad_files(
 
     Raises:
         DataError: if there are bad files and `on_bad_file` is "error", or no clip is left.
+
+    Example:
+        >>> from audiostride.data.clips import ArrayClips
+        >>> clips = ArrayClips(["a"], {}, [""], waveforms=np.zeros((1, 160), np.float32))
+        >>> good, lines = drop_bad_files(clips, 16000, "error")
+        >>> len(good), lines
+        (1, [])
     """
     lengths = np.zeros(len(clips), np.int64)
     bad: dict[int, str] = {}
@@ -81,6 +88,12 @@ def leave_out(clips: Clips, bad: dict[int, str], on_bad_file: str, key: str = "o
 
     Raises:
         DataError: if there are bad ones and `on_bad_file` is "error", or no clip is left.
+
+    Example:
+        >>> from audiostride.data.clips import ArrayClips
+        >>> clips = ArrayClips(["a", "b"], {}, ["", ""], waveforms=np.zeros((2, 160), np.float32))
+        >>> leave_out(clips, {0: "a: is cut short"}, "skip").names
+        ['b']
     """
     lines = list(bad.values())
     if bad and on_bad_file == "error":

@@ -103,6 +103,15 @@ def training_batches(
     Raises:
         DataError: if a file cannot be read.
         ResourceError: if a worker died or memory ran out.
+
+    Example:
+        >>> from audiostride.data.clips import ArrayClips
+        >>> waveforms = np.zeros((6, 16000), np.float32)
+        >>> clips = ArrayClips(list("abcdef"), {}, ["train"] * 6, waveforms=waveforms)
+        >>> data = LabelledClips(clips, {"word": np.array([0, 1] * 3)}, clips.splits)
+        >>> batches = training_batches([data], 16000, 8000, 2, "uniform", seed=0, epoch=0, workers=0)
+        >>> [(tuple(batch.waveform.shape), tuple(batch.labels["word"].shape)) for batch in batches]
+        [((2, 8000), (2,)), ((2, 8000), (2,)), ((2, 8000), (2,))]
     """
     train = [data.indexes("train") for data in sets]
     blocks = [
@@ -136,6 +145,13 @@ def evaluation_batches(
 
     Raises:
         DataError: if a file cannot be read.
+
+    Example:
+        >>> from audiostride.data.clips import ArrayClips
+        >>> clips = ArrayClips(["a", "b"], {}, ["test"] * 2, waveforms=np.zeros((2, 20000), np.float32))
+        >>> (batch,) = evaluation_batches(clips, [0, 1], 16000, 10000, workers=0)
+        >>> batch.waveform.shape, batch.clip
+        (torch.Size([4, 10000]), tensor([0, 0, 1, 1]))
     """
     jobs = [list(range(i, min(i + clips_per_batch, len(indexes)))) for i in range(0, len(indexes), clips_per_batch)]
     return load(_EvaluationWindows(clips, indexes, sample_rate, window_length, jobs, overlap), workers)

@@ -165,6 +165,11 @@ class FileClips(EncodedClips):
 
     Attributes:
         root: the folder that `names` are relative to.
+
+    Example:
+        >>> clips = FileClips(["no/a.wav"], {"label": ["no"]}, ["train"], root=Path("words"))
+        >>> clips.path(0).as_posix(), clips.title(0)
+        ('words/no/a.wav', 'no/a.wav')
     """
 
     root: Path = field(default=Path())
@@ -192,6 +197,12 @@ class ArrayClips(Clips):
     Attributes:
         waveforms: float32 or int16 of shape ``(n_clips, samples)``; int16 has full scale at 32768.
         sample_rate: in Hz.
+
+    Example:
+        >>> waveforms = np.zeros((2, 16000), np.float32)
+        >>> clips = ArrayClips(["a", "b"], {"word": ["no", "yes"]}, ["train", "test"], waveforms=waveforms)
+        >>> clips.select([1]).column("word"), clips.windows(0, 16000, 8000).shape
+        (['yes'], torch.Size([2, 8000]))
     """
 
     waveforms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
@@ -219,6 +230,12 @@ def check_rate(wanted: int, own: int) -> None:
 
     Raises:
         DataError: names both rates.
+
+    Example:
+        >>> check_rate(8000, 16000)
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.DataError: this data set is made at 16000 Hz; set frontend.sample_rate to that
     """
     if wanted != own:
         raise DataError(f"this data set is made at {own} Hz; set frontend.sample_rate to that")

@@ -204,7 +204,12 @@ def random_part(image: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
 
 
 def centre(image: np.ndarray, size: int) -> np.ndarray:
-    """The centre of an image whose shorter side is resized to 8/7 of `size` (256 for 224)."""
+    """The centre of an image whose shorter side is resized to 8/7 of `size` (256 for 224).
+
+    Example:
+        >>> centre(np.zeros((300, 256, 3), np.uint8), 224).shape
+        (224, 224, 3)
+    """
     height, width = image.shape[:2]
     side = min(height, width) * 7 / 8
     left, top = (width - side) / 2, (height - side) / 2

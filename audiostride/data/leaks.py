@@ -22,6 +22,14 @@ def leaks(
         splits: of each clip; "" counts for nothing.
         group: column whose values should stay together.
         copies: from `same_content`, which is called otherwise.
+
+    Example:
+        >>> import tempfile
+        >>> from audiostride.data.clips import FileClips
+        >>> names, speakers = ["a.wav", "b.wav"], ["ann", "ann"]
+        >>> clips = FileClips(names, {"speaker": speakers}, ["train", "test"], root=Path(tempfile.mkdtemp()))
+        >>> leaks(clips, clips.splits, "speaker")
+        ["1 values of 'speaker' are in more than one split, such as 'ann' in test and train"]
     """
     lines = []
     kinds: list[tuple[str, Sequence[str]]] = [("files", clips.names)]
@@ -42,7 +50,20 @@ def leaks(
 
 
 def same_content(clips: Clips) -> list[list[int]]:
-    """Numbers of the clips whose encoded audio is the same to the byte, a list for each such content."""
+    """Numbers of the clips whose encoded audio is the same to the byte, a list for each such content.
+
+    Example:
+        >>> import tempfile
+        >>> from audiostride.data.clips import FileClips
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name, content in (("a.wav", b"one"), ("b.wav", b"two"), ("c.wav", b"one")):
+        ...     (root / name).write_bytes(content)
+        3
+        3
+        3
+        >>> same_content(FileClips(["a.wav", "b.wav", "c.wav"], {}, [""] * 3, root=root))
+        [[0, 2]]
+    """
     if not isinstance(clips, EncodedClips):
         return []
     by_size: dict[int, list[int]] = defaultdict(list)

@@ -224,5 +224,10 @@ def read_path(path: str | os.PathLike[str]) -> FileClips:
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names a table, not a folder, by its ending."""
+    """Whether a path names a table, not a folder, by its ending.
+
+    Example:
+        >>> is_table("calls.csv"), is_table("calls")
+        (True, False)
+    """
     return Path(path).suffix.lower() in SUFFIXES

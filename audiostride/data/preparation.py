@@ -137,6 +137,15 @@ def make_class_weights(
 
     Raises:
         RecipeError: if a class is named that the task does not have.
+
+    Example:
+        >>> from audiostride.data.clips import ArrayClips
+        >>> clips = ArrayClips(list("abcd"), {}, ["train"] * 4, waveforms=np.zeros((4, 1), np.float32))
+        >>> settings = {"data": {"source": "ripples"}, "column": "rate", "class_weights": "balanced"}
+        >>> task = TaskSection.model_validate(settings)
+        >>> data = LabelledClips(clips, {"call": np.array([0, 0, 0, 1])}, clips.splits)
+        >>> make_class_weights({"call": task}, [data], {"call": ["no", "yes"]})["call"]
+        tensor([0.6667, 2.0000])
     """
     return {
         name: _class_weights(tasks[name], name, data.labels[name][data.indexes("train")], labels[name])

@@ -56,7 +56,12 @@ class Piece(NamedTuple):
 
 
 def open_sounds(names: Iterable[str], sample_rate: int, pcm_rate: int | None = None) -> Iterator[Sound]:
-    """The sounds behind names of files; "-" is standard input, see `streams.pipe_blocks`."""
+    """The sounds behind names of files; "-" is standard input, see `streams.pipe_blocks`.
+
+    Example:
+        >>> [sound.name for sound in open_sounds(["a.wav", "-"], 16000)]
+        ['a.wav', '-']
+    """
     for name in names:
         if name == STDIN:
             yield Sound(name, partial(pipe_blocks, cast(io.BufferedIOBase, sys.stdin.buffer), sample_rate, pcm_rate))

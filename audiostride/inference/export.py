@@ -52,7 +52,14 @@ class Check(NamedTuple):
 
 
 def metadata(model: AudioClassifier, takes_log_mel: bool, any_length: bool) -> dict[str, Any]:
-    """What travels in the file: labels, window and frontend, as plain data."""
+    """What travels in the file: labels, window and frontend, as plain data.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> found = metadata(create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]}), False, True)
+        >>> found["input"], found["sample_rate"], found["window_samples"]
+        ('waveform', 16000, 16000)
+    """
     return {
         "format": "audiostride",
         "input": "log_mel" if takes_log_mel else "waveform",

@@ -45,6 +45,10 @@ def load_model(model_file_path: str = "") -> HearModel:
 
     Raises:
         ModelFileError: if there is no such model, or it takes audio at a rate that HEAR's kit does not offer.
+
+    Example:
+        >>> load_model("audio_resnet_small_strided").scene_embedding_size
+        128
     """
     if not model_file_path:
         raise ModelFileError(

@@ -131,6 +131,13 @@ def restore_downsampling(model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: if the model is not a converted one.
+
+    Example:
+        >>> net = replace_downsampling(nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1)))
+        >>> restore_downsampling(net)
+        Sequential(
+          (0): Conv2d(1, 4, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
+        )
     """
     converted = {module: module.op for module in model.modules() if isinstance(module, Downsampled)}
     if not converted:

@@ -24,12 +24,24 @@ def freeze_strides(model: nn.Module) -> None:
 
 
 def pooling_layers(model: nn.Module) -> list[SpectralDownsampling]:
-    """All `SpectralPool` and `DiffStride` layers of a model, in the order of its modules."""
+    """All `SpectralPool` and `DiffStride` layers of a model, in the order of its modules.
+
+    Example:
+        >>> from audiostride import DiffStride, SpectralPool
+        >>> len(pooling_layers(nn.Sequential(SpectralPool((2, 2)), nn.ReLU(), DiffStride((2, 2)))))
+        2
+    """
     return [module for module in model.modules() if isinstance(module, SpectralDownsampling)]
 
 
 def diffstride_layers(model: nn.Module) -> list[DiffStride]:
-    """All DiffStride layers of a model, in the order of its modules."""
+    """All DiffStride layers of a model, in the order of its modules.
+
+    Example:
+        >>> from audiostride import DiffStride, SpectralPool
+        >>> len(diffstride_layers(nn.Sequential(SpectralPool((2, 2)), nn.ReLU(), DiffStride((2, 2)))))
+        1
+    """
     return [module for module in model.modules() if isinstance(module, DiffStride)]
 
 

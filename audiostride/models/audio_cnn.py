@@ -234,6 +234,12 @@ def check_aliasing(downsampling: str, aliasing: Aliasing, channels: Sequence[int
 
     Raises:
         ValueError: if it is refused.
+
+    Example:
+        >>> check_aliasing("strided", 0.5)
+        Traceback (most recent call last):
+            ...
+        ValueError: strided convolutions have no aliasing to learn, they alias in full; got aliasing=0.5, ...
     """
     if downsampling == "strided" and aliasing is not None:
         raise ValueError(

@@ -206,7 +206,12 @@ def averaging(stride: tuple[int, int]) -> nn.Module:
 
 
 def projection(in_channels: int, out_channels: int) -> nn.Module:
-    """What a shortcut needs where the number of channels changes."""
+    """What a shortcut needs where the number of channels changes.
+
+    Example:
+        >>> projection(8, 8), len(projection(8, 16))
+        (Identity(), 2)
+    """
     if in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))

@@ -240,7 +240,12 @@ def try_out(frontend: nn.Module, trunk: nn.Module, sounds: Tensor) -> None:
 
 
 def source_digest(name: str) -> str | None:
-    """SHA-256 of the file that defines a class; None if it is in no file."""
+    """SHA-256 of the file that defines a class; None if it is in no file.
+
+    Example:
+        >>> len(source_digest("torch.nn:Conv2d") or "")
+        64
+    """
     try:
         return hashlib.sha256(Path(inspect.getfile(import_class(name))).read_bytes()).hexdigest()
     except (TypeError, OSError):

@@ -167,6 +167,13 @@ def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[Lay
 
     Raises:
         ValueError: if the input is shorter than one frame, or the model has none, see `why_no_cutoffs`.
+
+    Example:
+        >>> from audiostride import AudioCNN, LogMel
+        >>> model = AudioNetwork(LogMel(), AudioCNN("diffstride", smoothness=1), {"word": 2})
+        >>> first, second, *_ = model_cutoffs(model)
+        >>> (first.axis, first.own.full_gain), (second.axis, second.own.full_gain)
+        (('time', 25.0), ('mel', 0.25))
     """
     frontend, trunk = model.frontend, model.trunk
     if reason := why_no_cutoffs(model):

@@ -51,6 +51,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         ModelFileError: if it is missing, too large, no plain file or no JSON.
+
+    Example:
+        >>> read_json(Path("nowhere/config.json"))
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.ModelFileError: nowhere/config.json: no such file; a run directory ...
     """
     if not path.exists():
         raise ModelFileError(f"{path}: no such file; a run directory with a trained model is needed")

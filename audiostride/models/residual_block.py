@@ -87,6 +87,10 @@ def whole_strides(downsampling: str, stride: Stride | None) -> tuple[int, int]:
 
     Raises:
         ValueError: if it is not whole or below 1.
+
+    Example:
+        >>> whole_strides("strided", (2, 1)), whole_strides("diffstride", (2.5, 1))
+        ((2, 1), (1, 1))
     """
     if downsampling != "strided" or stride is None:
         return 1, 1

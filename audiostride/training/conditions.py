@@ -52,7 +52,12 @@ def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher |
 
 
 def environment() -> dict[str, Any]:
-    """Machine and versions that a run repeats on to the bit."""
+    """Machine and versions that a run repeats on to the bit.
+
+    Example:
+        >>> environment()["processes"]
+        1
+    """
     return {
         "audiostride": __version__,
         "python": platform.python_version(),

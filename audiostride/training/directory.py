@@ -30,6 +30,12 @@ def recipe_of(run_dir: Path) -> Recipe:
 
     Raises:
         ModelFileError: if there is none.
+
+    Example:
+        >>> recipe_of(Path("nowhere"))
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.ModelFileError: nowhere/recipe.yaml: no such file; a run directory is needed
     """
     if not (run_dir / RECIPE_FILE).is_file():
         raise ModelFileError(f"{run_dir / RECIPE_FILE}: no such file; a run directory is needed")

@@ -231,6 +231,15 @@ def evaluate(
 
     Where several processes work together each computes the logits of its share of the clips, and
     every one has all of them in the end. Progress and overlap are those of `clip_logits`.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> from audiostride.data.clips import ArrayClips
+        >>> model = create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]})
+        >>> clips = ArrayClips(["a", "b"], {}, ["test"] * 2, waveforms=np.zeros((2, 16000), np.float32))
+        >>> scores, logits = evaluate(model, clips, {"word": np.array([0, 1])}, [0, 1])
+        >>> scores["word"].accuracy, logits["word"].shape
+        (0.5, torch.Size([2, 2]))
     """
     mine = share_of(indexes)
     logits = clip_logits(model, clips, mine, workers, progress, overlap) if len(mine) else {}

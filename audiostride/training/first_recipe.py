@@ -34,6 +34,12 @@ def make_recipe(
 
     Raises:
         DataError: if there is no label column, or the splits leak and that is not allowed.
+
+    Example:
+        >>> found = Findings(60, {}, {"label": {"no": 30, "yes": 30}}, {"label": 2}, label="label")
+        >>> found.seconds, found.sample_rates = {"shortest": 1.0, "longest": 1.0, "total": 60.0}, {16000: 60}
+        >>> yaml.safe_load(make_recipe("words", found))["tasks"]["label"]
+        {'data': {'source': 'folder', 'path': 'words'}, 'column': 'label', 'kind': 'binary'}
     """
     column, group = found.label, found.group
     if column is None:

@@ -164,7 +164,14 @@ def choose_thresholds(model: AudioClassifier, sets: Sequence[LabelledClips], wor
 
 
 def describe(model: AudioClassifier) -> dict[str, Any]:
-    """What `results.json` says of a model: its cost on one second of audio, or on one image, and its strides."""
+    """What `results.json` says of a model: its cost on one second of audio, or on one image, and its strides.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> found = describe(create_model("audio_resnet_pico_strided", heads={"word": 2}))
+        >>> found["parameters"], found["strides"][:2]
+        (21844, [[2.0, 2.0], [2.0, 4.0]])
+    """
     cost = cost_per_second(model)
     return {
         "macs_per_second": cost.macs,

@@ -36,6 +36,12 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
     Raises:
         RecipeError: if settings contradict each other.
         DataError: if data is missing, cannot be used, or leaks from one split to another.
+
+    Example:
+        >>> from audiostride.training.recipe import load_recipe
+        >>> overrides = ["tasks.rate.data.n_clips=250", "tasks.scale.data.n_clips=250"]
+        >>> check_recipe(load_recipe("ripples", overrides))["tasks"]["rate"]["clips"]
+        {'train': 200, 'validation': 25, 'test': 25}
     """
     recipe, start = take_up(recipe)
     if start is None:
@@ -145,6 +151,12 @@ def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
 
     Raises:
         RecipeError: if their settings contradict each other, or one of the user's own does not do what it must.
+
+    Example:
+        >>> from audiostride.training.recipe import load_recipe
+        >>> frontend, trunk = make_network(load_recipe("ripples"))
+        >>> frontend.sample_rate, trunk.num_features
+        (16000, 128)
     """
     frontend, trunk = make_frontend(recipe), make_trunk(recipe)
     if isinstance(frontend, ImageFrontend):
@@ -170,6 +182,11 @@ def make_frontend(recipe: Recipe) -> Frontend:
 
     Raises:
         RecipeError: if its settings contradict each other.
+
+    Example:
+        >>> from audiostride.training.recipe import load_recipe
+        >>> make_frontend(load_recipe("ripples", ["frontend.n_mels=40"])).n_mels
+        40
     """
     try:
         return FRONTENDS[recipe.frontend.name](**recipe.frontend.model_dump(exclude={"name"}))
@@ -182,6 +199,11 @@ def make_trunk(recipe: Recipe) -> Trunk:
 
     Raises:
         RecipeError: if its settings contradict each other, or ask for more weights than any machine trains.
+
+    Example:
+        >>> from audiostride.training.recipe import load_recipe
+        >>> make_trunk(load_recipe("ripples", ["model.downsampling=strided"])).strides()[0]
+        [2.0, 2.0]
     """
     try:
         settings = recipe.model.model_dump(exclude={"name", "init", "linear_probe", "random_strides"})

@@ -40,6 +40,12 @@ def copy_recipe(name: str, out: Path) -> Path:
     Raises:
         RecipeError: if there is no such recipe.
         UsageError: if the file is there.
+
+    Example:
+        >>> import tempfile
+        >>> copied = copy_recipe("ripples", Path(tempfile.mkdtemp(), "mine.yaml"))
+        >>> read_text(copied) == read_text(find_recipe("ripples"))
+        True
     """
     shipped = shipped_recipes() | shipped_recipes("images")
     if name not in shipped:
@@ -56,6 +62,12 @@ def find_recipe(recipe: str) -> Path:
 
     Raises:
         RecipeError: if there is none; names the nearest.
+
+    Example:
+        >>> find_recipe("ripple")
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.RecipeError: ripple: no such recipe file; did you mean 'ripples'?; ...
     """
     if Path(recipe).is_file():
         return Path(recipe)

@@ -141,6 +141,13 @@ def check_finite(loss: float, norm: float, step: int, group: Sequence[TrainingBa
 
     Raises:
         TrainingError: names the step and the clips of all processes.
+
+    Example:
+        >>> check_finite(loss=0.5, norm=2.0, step=10, group=[])
+        >>> check_finite(loss=float("nan"), norm=0.0, step=10, group=[])
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.TrainingError: the loss became nan at step 10, before the update; ...
     """
     if math.isfinite(loss) and math.isfinite(norm):
         return

@@ -144,7 +144,12 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Whether a run directory holds complete results; they are written last."""
+    """Whether a run directory holds complete results; they are written last.
+
+    Example:
+        >>> is_finished(Path("nowhere"))
+        False
+    """
     try:
         return "tasks" in json.loads((run_dir / RESULTS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

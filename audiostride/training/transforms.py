@@ -24,7 +24,13 @@ SPECTROGRAM_KEYS = ("equalize_db", "spec_augment")
 
 
 def make_transforms(recipe: Recipe) -> Augmentation | None:
-    """`make_augmentation` of a recipe."""
+    """`make_augmentation` of a recipe.
+
+    Example:
+        >>> from audiostride.training.recipe import load_recipe
+        >>> make_transforms(load_recipe("ripples", ["augment.gain_db=6"])).waveform
+        [Gain(max_db=6.0)]
+    """
     if isinstance(recipe.frontend, ImageFrontendSection):
         return Augmentation(mixup=recipe.augment.mixup) if recipe.augment.mixup else None
     for key in SPECTROGRAM_KEYS if isinstance(recipe.frontend, CustomFrontendSection) else ():
@@ -50,6 +56,11 @@ def make_augmentation(section: AugmentSection, sample_rate: int, hop_ms: float |
     Raises:
         RecipeError: if a range is upside down.
         DataError: if there is no noise to add.
+
+    Example:
+        >>> made = make_augmentation(AugmentSection(time_shift_ms=100.0), sample_rate=16000, hop_ms=10.0)
+        >>> made.waveform
+        [TimeShift(max_samples=1600)]
     """
     waveform: list[WaveformTransform] = []
     if section.time_shift_ms is not None:
