@@ -71,7 +71,7 @@ def speakers(at: Path, leak: bool) -> None:
 def test_init_refuses_a_speaker_on_two_sides_unless_allowed(at: Path) -> None:
     speakers(at, leak=True)
     with pytest.raises(
-        DataError, match="1 values of 'speaker' are in more than one split, such as 's7' in test and train"
+        DataError, match="values of 'speaker' in more than one split: 1, such as 's7' in test and train"
     ):
         call("init", "t.csv")
     assert not Path("recipe.yaml").exists()

@@ -29,17 +29,10 @@ def leaks(
         >>> names, speakers = ["a.wav", "b.wav"], ["ann", "ann"]
         >>> clips = FileClips(names, {"speaker": speakers}, ["train", "test"], root=Path(tempfile.mkdtemp()))
         >>> leaks(clips, clips.splits, "speaker")
-        ["1 values of 'speaker' are in more than one split, such as 'ann' in test and train"]
+        ["values of 'speaker' in more than one split: 1, such as 'ann' in test and train"]
     """
-    lines = []
-    kinds: list[tuple[str, Sequence[str]]] = [("files", clips.names)]
-    if group is not None:
-        kinds.insert(0, (f"values of {group!r}", clips.column(group)))
-    for what, groups in kinds:
-        shared = shared_groups(groups, splits)
-        if shared:
-            name, sides = next(iter(shared.items()))
-            lines.append(f"{len(shared)} {what} are in more than one split, such as {name!r} in {' and '.join(sides)}")
+    by_group = "" if group is None else group_leak(group, clips.column(group), splits)
+    lines = list(filter(None, [by_group, _leak("files", clips.names, splits)]))
     for rows in same_content(clips) if copies is None else copies:
         sides = sorted({splits[i] for i in rows} - {""})
         if len(sides) > 1:
@@ -47,6 +40,21 @@ def leaks(
             lines.append(f"the same recording is in {' and '.join(sides)}: {names}")
             break
     return lines
+
+
+def group_leak(column: str, groups: Sequence[str], splits: Sequence[str]) -> str:
+    """A line on the groups of a column that lie in more than one split; "" if there are none.
+
+    Args:
+        column: its name.
+        groups: its value for each clip.
+        splits: of each clip; "" counts for nothing.
+
+    Example:
+        >>> group_leak("speaker", ["ann", "bob"], ["train", "test"])
+        ''
+    """
+    return _leak(f"values of {column!r}", groups, splits)
 
 
 def same_content(clips: Clips) -> list[list[int]]:
@@ -80,6 +88,14 @@ def same_content(clips: Clips) -> list[list[int]]:
             for index in rows:
                 by_content[_digest(clips.audio(index))].append(index)
     return [rows for rows in by_content.values() if len(rows) > 1]
+
+
+def _leak(what: str, groups: Sequence[str], splits: Sequence[str]) -> str:
+    shared = shared_groups(groups, splits)
+    if not shared:
+        return ""
+    name, sides = next(iter(shared.items()))
+    return f"{what} in more than one split: {len(shared)}, such as {name!r} in {' and '.join(sides)}"
 
 
 def _size(audio: Path | io.BytesIO) -> int:

@@ -14,8 +14,9 @@ from .cache import cached
 from .clips import Clips, EncodedClips, Progress, class_names
 from .folds import draw_folds, fold_column, hold_out
 from .labels import label_numbers, task_labels
+from .leaks import group_leak
 from .sections import DataSection, EncodedData, TaskSection
-from .splits import assign_splits, resplit, shared_groups
+from .splits import assign_splits, resplit
 
 
 def prepare_data(
@@ -208,13 +209,8 @@ def _checked(
 def _refuse_shared_groups(clips: Clips, block: EncodedData, key: str) -> None:
     if block.group is None or block.allow_shared_groups:
         return
-    shared = shared_groups(clips.column(block.group), clips.splits)
-    if shared:
-        name, sides = next(iter(shared.items()))
-        raise DataError(
-            f"{len(shared)} of the groups in {block.group!r} have clips in more than one split, such as {name!r} in "
-            f"{' and '.join(sides)}: scores would be inflated. Fix the splits, or set {key}.allow_shared_groups=true."
-        )
+    if leak := group_leak(block.group, clips.column(block.group), clips.splits):
+        raise DataError(f"{leak}; scores would be inflated. Fix the splits, or set {key}.allow_shared_groups=true.")
 
 
 def _refuse_untrained(numbers: np.ndarray, splits: Sequence[str], labels: Sequence[str], where: str) -> None:
