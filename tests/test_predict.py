@@ -217,7 +217,13 @@ def test_a_stream_answers_each_window_as_offline_and_before_the_pipe_ends(run_di
 
 def test_ctrl_c_ends_a_stream_with_a_word(run_dir):
     command = [sys.executable, "-m", "audiostride", "predict", str(run_dir), "-", "--stream", "--pcm-rate", "16000"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are told to ignore it
+    try:
+        live = subprocess.Popen(command, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with live:
         assert live.stdin is not None
         assert live.stdout is not None
         assert live.stderr is not None
