@@ -123,7 +123,7 @@ def findings_table(found: "Findings", path: str) -> Table:
     rows.append(("channels", ", ".join(f"{n} with {channels}" for channels, n in found.channels.items())))
     for name, counts in found.columns.items():
         distinct, use = found.distinct[name], {found.label: " (classes)", found.group: " (kept together)"}.get(name, "")
-        shown = ", ".join(f"{value or '(empty)'} {n}" for value, n in list(counts.items())[:12])
+        shown = ", ".join(f"{value or '(empty)'} ({n})" for value, n in list(counts.items())[:12])
         if distinct > 60:
             shown = f"{distinct} values, such as {next(iter(counts))}"
         elif distinct > 12:
