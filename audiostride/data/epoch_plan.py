@@ -7,6 +7,7 @@ import numpy as np
 from .streaming import shuffled
 
 Part = tuple[int, np.ndarray]
+"""Number of a data set, and positions among its training clips."""
 
 
 def plan_epoch(
@@ -35,8 +36,7 @@ def plan_epoch(
             `streaming.shuffled`; such a set's batches follow each other block by block.
 
     Returns:
-        For each batch its parts, one unless the mixing is "joint": the number of a data set and positions
-        among that set's training clips.
+        For each batch its parts: one, or with the mixing "joint" one of each set that has clips in it.
 
     Example:
         >>> [[(d, len(rows)) for d, rows in parts] for parts in plan_epoch([5], 2, "uniform", seed=0, epoch=0)]

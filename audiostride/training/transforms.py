@@ -24,7 +24,12 @@ SPECTROGRAM_KEYS = ("equalize_db", "spec_augment")
 
 
 def make_transforms(recipe: Recipe) -> Augmentation | None:
-    """`make_augmentation` of a recipe.
+    """The transforms of a recipe's `augment`, see `make_augmentation`; None if there are none. Images are only mixed.
+
+    Raises:
+        RecipeError: if a key is not for the recipe's frontend, a shift leaves nothing of a window, or a range is upside
+            down.
+        DataError: if there is no noise to add.
 
     Example:
         >>> from audiostride.training.recipe import load_recipe
