@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import DataError
 from .cache import exclusive
 from .clips import FileClips, Progress
-from .decoding import EXTENSIONS
+from .decoding import EXTENSIONS, is_audio
 from .download import extract, fetch, parse_link
 from .folder import append_row, read_folder
 from .manifest import label_text
@@ -148,11 +148,7 @@ def read_dcase_birds(folder: Path) -> FileClips:
     Any number of tables and of folders with recordings; no official split. Columns: label (bird or
     no_bird), dataset.
     """
-    recordings = {
-        file.stem: str(file.relative_to(folder))
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
-    }
+    recordings = {file.stem: str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if is_audio(file)}
     table = _Table(folder)
     for listing in sorted(folder.rglob("*.csv")):
         for row in _dicts(listing, ",", ("itemid", "hasbird")):
