@@ -1,7 +1,7 @@
 """`Section`: a part of a recipe, checked by pydantic; its errors name key, value and the nearest valid name."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -36,6 +36,23 @@ def defaults(section: Section) -> dict[str, Any]:
         elif not field.is_required():
             found[name] = field.get_default(call_default_factory=True)
     return found
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of mappings as one mapping with dotted keys.
+
+    Example:
+        >>> flatten({"model": {"smoothness": 1}, "seed": 0})
+        {'model.smoothness': 1, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
 
 
 def explain_all(problems: Sequence[Any], kind: type[Section]) -> list[str]:

@@ -83,6 +83,13 @@ def test_noise_shorter_than_the_window_is_repeated_and_silence_stays_silent(tmp_
         noise_files(tmp_path / "nowhere")
 
 
+def test_hidden_files_are_no_noise(tmp_path: Path) -> None:
+    (tmp_path / "rain").mkdir()
+    for name in ("rain/long.WAV", "rain/._long.WAV"):  # as macOS writes beside each file on foreign disks
+        (tmp_path / name).touch()
+    assert noise_files(tmp_path) == (tmp_path / "rain" / "long.WAV",)
+
+
 def test_coloured_noise_lies_between_white_and_brown_at_the_wanted_ratio() -> None:
     clean = tone(440)
     slopes = []

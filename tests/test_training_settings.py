@@ -1,6 +1,8 @@
 """What each setting of the training loop does, against a calculation by hand."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,54 @@ def test_training_stops_after_so_many_epochs_without_a_better_one(tmp_path: Path
     nothing = dict.fromkeys(("learning_rate", "stride_learning_rate", "aliasing_learning_rate"), 1e-30)
     train_small(model, tmp_path, epochs=9, early_stopping=2, **nothing)
     assert [record["epoch"] for record in _metrics(tmp_path)] == [1, 1, 2, 2, 3, 3]
+
+
+def test_epochs_between_validations_are_logged_but_neither_scored_nor_kept(tmp_path: Path) -> None:
+    kept = []
+
+    def note(step: int, *_: object) -> None:  # 4 steps an epoch: the one before it belongs to the epoch before
+        kept.append((tmp_path / "model.safetensors").exists())
+
+    train_small(small_model(), tmp_path, epochs=5, validate_every=2, on_step=note)
+    scored = [(line["epoch"], line["split"]) for line in _metrics(tmp_path)]
+    trained = [(epoch, "train") for epoch in range(1, 6)]
+    assert sorted(scored) == sorted([*trained, (2, "validation"), (4, "validation"), (5, "validation")])
+    assert kept == [False] * 8 + [True] * 12
+
+
+def test_rare_validation_changes_no_weight(tmp_path: Path) -> None:
+    models = [
+        train_small(small_model(), tmp_path / str(every), epochs=4, validate_every=every, keep="last")
+        for every in (1, 3)
+    ]
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+
+
+def test_training_stops_early_only_where_it_has_looked(tmp_path: Path) -> None:
+    model = small_model()
+    freeze_batch_norm(model)
+    nothing = dict.fromkeys(("learning_rate", "stride_learning_rate", "aliasing_learning_rate"), 1e-30)
+    train_small(model, tmp_path, epochs=20, validate_every=3, early_stopping=1, **nothing)
+    assert [line["epoch"] for line in _metrics(tmp_path) if line["split"] == "validation"] == [3, 6]
+    assert _metrics(tmp_path)[-1]["epoch"] == 6
+
+
+def test_memory_that_a_step_frees_is_used_again_by_the_next() -> None:
+    code = """
+import resource, torch
+from audiostride.training.freed_memory import keep_freed_memory
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+if keep_freed_memory():
+    for step in range(60):
+        before = before if step > 40 else faults()
+        torch.ones(2**24)  # 16,384 pages of 4 KiB
+    print(faults() - before)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    if not found:
+        pytest.skip("the C library is not glibc")
+    assert int(found) < 16384  # of 20 steps together
 
 
 def test_the_rate_warms_up_in_a_straight_line_and_then_follows_its_schedule(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from ..errors import ModelFileError, UsageError
 from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import LayerCutoff, model_cutoffs, why_no_cutoffs
+from ..sections import flatten
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from ..training.predictions_file import correct_shares, read_predictions
 from .run_directory import read_results
@@ -140,20 +141,3 @@ def _data_title(task: Mapping[str, Any]) -> str:
     title = Path(str(data.get("path", data["source"]))).name
     fold = data.get("test_fold")
     return f"{title} fold {fold['value']}" if fold else title
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree of mappings as one mapping with dotted keys.
-
-    Example:
-        >>> flatten({"model": {"smoothness": 1}, "seed": 0})
-        {'model.smoothness': 1, 'seed': 0}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .finished_runs import flatten
+from ..sections import flatten
 from .significance import is_significant
 from .wording import mean_and_sd, percent
 

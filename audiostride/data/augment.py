@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import DataError
 from ..models.log_mel import LOG_OFFSET
-from .decoding import EXTENSIONS, audio_info, read_audio
+from .decoding import audio_info, is_audio, read_audio
 
 WaveformTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 LogMelTransform = Callable[[Tensor, np.random.Generator], Tensor]
@@ -303,7 +303,7 @@ def _add_noise(waveform: np.ndarray, noise: np.ndarray, snr_db: float) -> np.nda
 
 
 def noise_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """All audio files below a folder, sorted.
+    """All audio files below a folder that are not hidden, sorted.
 
     Raises:
         DataError: if there are none.
@@ -311,13 +311,13 @@ def noise_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> for name in ("rain.wav", "notes.txt"):
+        >>> for name in ("rain.wav", "._rain.wav", "notes.txt"):
         ...     (folder / name).touch()
         >>> [path.name for path in noise_files(folder)]
         ['rain.wav']
     """
     root = Path(path).expanduser()
-    found = tuple(sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()))
+    found = tuple(sorted(file for file in root.rglob("*") if is_audio(file) and file.is_file()))
     if not found:
         raise DataError(f"{root}: {'holds no audio files' if root.is_dir() else 'no such folder'} to take noise from")
     return found

@@ -1,6 +1,7 @@
 """What the result of a training depends on: noted in every checkpoint, compared when a run is resumed."""
 
 import hashlib
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from .. import __version__
 from ..data.batches import LabelledClips
 from ..errors import ModelFileError
 from ..models.custom import source_digest
-from ..sections import defaults
+from ..sections import defaults, flatten
 from .checkpoints import Notify
 from .distillation import Teacher
 from .model_sections import CustomFrontendSection, CustomSection
@@ -104,8 +105,8 @@ def check_conditions(
             ...
         audiostride.errors.ModelFileError: the run would not continue exactly: torch was '2.12', is '2.13'; ...
     """
-    flat_now, flat_then = _flatten(now), _flatten(then)
-    flat_then = {key: value for key, value in _flatten(assumed or {}).items() if key in flat_now} | flat_then
+    flat_now, flat_then, flat_assumed = (flatten(_as_json(tree)) for tree in (now, then, assumed or {}))
+    flat_then = {key: value for key, value in flat_assumed.items() if key in flat_now} | flat_then
     missing = "not set"
     differences = [
         f"{key} was {flat_then.get(key, missing)!r}, is {flat_now.get(key, missing)!r}"
@@ -121,10 +122,6 @@ def check_conditions(
         notify(f"the run does not continue exactly: {'; '.join(differences)}")
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: list(tree) if isinstance(tree, tuple) else tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+def _as_json(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """As a checkpoint gives it back: tuples are lists."""
+    return json.loads(json.dumps(tree))

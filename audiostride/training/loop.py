@@ -66,6 +66,7 @@ def train(
     gradient_clip: float | None = None,
     accumulate: int = 1,
     ema_decay: float | None = None,
+    validate_every: int = 1,
     early_stopping: int | None = None,
     keep: str = "best",
     mixing: str | float = "uniform",
@@ -91,7 +92,7 @@ def train(
 
     Writes `steps.jsonl`, `metrics.jsonl`, checkpoints and, whenever the mean validation accuracy over
     the tasks improves (for a multilabel task the mean average precision; at equal ones the loss), the
-    model. Data without validation clips is scored on its test clips after each epoch, to be watched;
+    model. Data without validation clips is scored on its test clips instead, to be watched;
     then the last epoch must be kept, so that none is chosen by its test. With the same arguments,
     machine and number of threads the result is the same to the bit, however often it was stopped and
     resumed.
@@ -122,7 +123,8 @@ def train(
         gradient_clip: largest norm of the gradient of all parameters together; None: no limit.
         accumulate: batches a step, whose gradients are averaged; the last step of an epoch may have fewer.
         ema_decay: validate and keep a moving average of the weights, see `update_average_`; None: do not.
-        early_stopping: stop after this many epochs without a better one; None: do not.
+        validate_every: score the validation clips after every so many epochs, and after the last one.
+        early_stopping: stop after this many epochs without a better one, once that is known; None: do not.
         keep: "best": the model of the best validation epoch; "last": of the last epoch.
         mixing: how several data sets are mixed, see `plan_epoch`.
         precision: "float32"; or "bfloat16": convolutions and matrix products of the training steps in half
@@ -230,7 +232,10 @@ def train(
                     raise interrupted(signal_number, run.step)
 
             # Validate.
-            scores, reached = _validate(run.judged, sets, watched, workers, while_evaluating)
+            is_last = run.epoch + 1 == epochs or run.step == n_steps
+            is_due = is_last or (run.epoch + 1) % validate_every == 0
+            validated = _validate(run.judged, sets, watched, workers, while_evaluating) if is_due else None
+            scores, reached = validated or ({}, None)
             for record in _epoch_records(run, watched, scores, rates(run.step - 1), clips_per_s):
                 files.log(METRICS_FILE, record)
                 if on_epoch:
@@ -238,8 +243,8 @@ def train(
 
             # Keep.
             run.end_epoch(reached, keep)
-            stale = early_stopping is not None and run.epochs_since_best >= early_stopping
-            run.finished = run.epoch == epochs or run.step == n_steps or stale
+            is_stale = early_stopping is not None and run.epochs_since_best >= early_stopping
+            run.finished = is_last or (is_stale and reached is not None)
             files.save(run)
 
         if stop.number:
@@ -330,7 +335,7 @@ def _validate(
 def _epoch_records(
     run: RunState, watched: str, scores: dict[str, dict[str, float]], rates: Mapping[str, float], clips_per_s: float
 ) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` of the epoch that ends."""
+    """The lines of `metrics.jsonl` of the epoch that ends; one where it was not scored."""
     state = {
         "epoch": run.epoch + 1,
         "step": run.step,
@@ -341,4 +346,4 @@ def _epoch_records(
         "clips_per_s": clips_per_s,
     }
     training = mean_scores(gather(run.totals))
-    return [state | {"split": split, "tasks": t} for split, t in (("train", training), (watched, scores))]
+    return [state | {"split": split, "tasks": t} for split, t in (("train", training), (watched, scores)) if t]

@@ -75,6 +75,7 @@ class TrainSection(Section):
     gradient_clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
     ema_decay: float | None = Field(None, gt=0, lt=1)
+    validate_every: int = Field(1, ge=1)
     early_stopping: int | None = Field(None, ge=1)
     keep: Literal["best", "last"] = "best"
     mixing: Literal["uniform", "proportional", "joint"] | Annotated[float, Field(ge=1)] = "uniform"

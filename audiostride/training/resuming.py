@@ -33,7 +33,7 @@ class RunState:
         model: the classifier.
         average: moving average of its weights, if wanted.
         optimizer: of the model's parameters.
-        epoch: epochs that are over, evaluated and logged.
+        epoch: epochs that are over and logged.
         batch: batches of the present epoch that are done.
         step: optimiser steps that are done.
         best: mean validation accuracy of the best epoch, and minus its loss.
@@ -68,16 +68,16 @@ class RunState:
         """Name of a checkpoint of this moment."""
         return checkpoint_name(self.epoch, self.step)
 
-    def end_epoch(self, reached: tuple[float, float], keep: str = "best") -> None:
-        """Count an epoch that is evaluated and logged, and note it as the one to keep if it is.
+    def end_epoch(self, reached: tuple[float, float] | None, keep: str = "best") -> None:
+        """Count an epoch that is over and logged, and note it as the one to keep if it is.
 
         Args:
-            reached: its mean validation accuracy, and minus its loss.
+            reached: its mean validation accuracy, and minus its loss; None if it was not scored.
             keep: "best", or "last" for any epoch.
         """
         self.epoch, self.batch, self.totals = self.epoch + 1, 0, {}
         self.epochs_since_best += 1
-        if reached > self.best:
+        if reached is not None and reached > self.best:
             self.best, self.epochs_since_best = reached, 0
         if self.epochs_since_best == 0 or keep == "last":
             self.best_checkpoint = self.name
