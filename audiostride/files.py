@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelFileError, WriteError
+from .errors import ModelFileError, UsageError, WriteError
 
 
 @contextmanager
@@ -77,6 +77,42 @@ def replace_file(path: Path, content: bytes | str) -> None:
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def check_absent(path: Path) -> None:
+    """Refuse to write where something is already.
+
+    Raises:
+        UsageError: if there is anything at `path`.
+
+    Example:
+        >>> check_absent(Path("/dev/null"))
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.UsageError: /dev/null: already exists; choose another --out, or remove it first
+    """
+    if path.exists():
+        raise UsageError(f"{path}: already exists; choose another --out, or remove it first")
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a new file as UTF-8, and its folder where there is none.
+
+    Raises:
+        UsageError: if there is anything at `path`.
+        WriteError: names the path and the bytes that are free there.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "new", "recipe.yaml")
+        >>> write_new(path, "seed: 0")
+        >>> path.read_text()
+        'seed: 0'
+    """
+    check_absent(path)
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

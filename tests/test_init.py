@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from audiostride import create_model
 from audiostride.cli import app
 from audiostride.data.manifest import write_manifest
-from audiostride.errors import DataError, RecipeError, UsageError
+from audiostride.errors import DataError, RecipeError, UsageError, WriteError
 from audiostride.training.recipe import load_recipe
 from audiostride.training.setup import make_trunk
 
@@ -43,6 +43,8 @@ def test_init_says_what_is_there_and_its_recipe_is_sound(tone_folder: Path, at: 
     assert "is valid" in call("validate", "recipe.yaml")
     with pytest.raises(UsageError, match=r"recipe\.yaml: already exists"):
         call("init", str(tone_folder))
+    with pytest.raises(WriteError, match=r"recipe\.yaml/mine\.yaml: cannot be written"):
+        call("init", str(tone_folder), "--out", "recipe.yaml/mine.yaml")
 
 
 def test_init_reports_bad_files_and_copies_and_leaves_bad_ones_out(tone_folder: Path, at: Path) -> None:

@@ -69,22 +69,19 @@ def init(
       audiostride init calls.csv --column species --out calls.yaml
     """
     from ..data.inspection import inspect_path
-    from ..errors import UsageError
+    from ..files import check_absent, write_new
     from ..training.first_recipe import make_recipe
     from .progress import ProgressDisplay
     from .terminal_tables import findings_table
 
-    if out.exists():
-        raise UsageError(f"{out}: already exists; choose another --out, or remove it first")
+    check_absent(out)
     with ProgressDisplay() as display:
         found = inspect_path(path, column, group, display.progress)
     if as_json:
         print_json(found.as_dict())
     else:
         print_table(findings_table(found, path))
-    text = make_recipe(path, found, sample_rate, allow_shared_groups)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    write_new(out, make_recipe(path, found, sample_rate, allow_shared_groups))
     typer.echo(f"wrote {out}; train it with: audiostride train {shlex.quote(str(out))}", err=True)
 
 

@@ -9,6 +9,7 @@ from ..data.annotations import Segment, write_audacity, write_raven
 from ..data.clips import Progress
 from ..data.sounds import STDIN
 from ..errors import UsageError
+from ..files import check_absent
 from ..models.classifier import AudioClassifier
 from .embedding import Sound
 from .predict import Row, predict_sounds
@@ -92,8 +93,7 @@ def label_paths(names: Sequence[str], folder: Path, ending: str) -> dict[str, Pa
     paths: dict[str, Path] = {}
     for name, place in places.items():
         path = folder / ((place if name == STDIN else os.path.relpath(place, common)) + ending)
-        if path.exists():
-            raise UsageError(f"{path}: already exists; choose another --out")
+        check_absent(path)
         if path in paths.values():
             other = next(name for name, taken in paths.items() if taken == path)
             raise UsageError(f"{name} and {other} would share the label file {path}; give them one at a time")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ..errors import RecipeError, UsageError
+from ..errors import RecipeError
+from ..files import write_new
 from ..sections import nearest
 
 MAX_BYTES = 256 * 1024
@@ -40,6 +41,7 @@ def copy_recipe(name: str, out: Path) -> Path:
     Raises:
         RecipeError: if there is no such recipe.
         UsageError: if the file is there.
+        WriteError: if it cannot be written.
 
     Example:
         >>> import tempfile
@@ -50,10 +52,7 @@ def copy_recipe(name: str, out: Path) -> Path:
     shipped = shipped_recipes() | shipped_recipes("images")
     if name not in shipped:
         raise RecipeError(f"{name}: no such recipe{nearest(name, shipped)}; shipped recipes: {', '.join(shipped)}")
-    if out.exists():
-        raise UsageError(f"{out}: already exists; choose another --out, or remove it first")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(read_text(shipped[name]), encoding="utf-8")
+    write_new(out, read_text(shipped[name]))
     return out
 
 
