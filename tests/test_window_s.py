@@ -70,6 +70,26 @@ def test_a_run_resumes_on_its_own_window_only(settings: list[str], trained: Path
     run(load_recipe("folder", [*settings, "window_s=2.5"]), trained, resume=True, notify=print)
 
 
+def test_training_on_parts_of_windows_is_training_on_windows_of_that_length(
+    settings: list[str], tmp_path: Path
+) -> None:
+    given = [*settings, "train.keep=last", "augment.skip_quiet_db=20"]
+    run(load_recipe("folder", [*given, "window_s=0.5"]), tmp_path / "short")
+    run(load_recipe("folder", [*given, "window_s=1.5", "augment.crop_s=0.5"]), tmp_path / "parts")
+    short, parts = load(tmp_path / "short"), load(tmp_path / "parts")
+    assert (short.window_s, parts.window_s) == (0.5, 1.5)
+    for name, value in short.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("crop_s", [0.005, 1.2])
+def test_a_part_of_a_window_lies_between_a_frame_and_all_of_it(settings: list[str], crop_s: float) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"augment\.crop_s: {crop_s} s is not between one frame and a whole window of 1 s"
+    ):
+        check_recipe(load_recipe("folder", [*settings, f"augment.crop_s={crop_s}"]))
+
+
 def test_fine_tuning_keeps_the_window_of_the_model_it_starts_from(
     settings: list[str], trained: Path, tmp_path: Path
 ) -> None:

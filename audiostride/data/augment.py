@@ -29,6 +29,7 @@ class Augmentation:
     """Everything that is done to training batches, in this order.
 
     Attributes:
+        crop_length: train on windows of so many samples, fewer than the model's own; None: on those.
         skip_quiet_db: draw a window again that lies further below the loudest one of its clip, in dB, see
             `loud_windows.loud_window`; None: take it as it comes.
         speed: range of playback speed, e.g. (0.9, 1.1); pitch and tempo change together.
@@ -43,6 +44,7 @@ class Augmentation:
         0.0
     """
 
+    crop_length: int | None = None
     skip_quiet_db: float | None = None
     speed: tuple[float, float] | None = None
     waveform: Sequence[WaveformTransform] = ()

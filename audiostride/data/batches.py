@@ -181,9 +181,10 @@ def _joined(parts: Sequence[TrainingBatch]) -> TrainingBatch:
 
 class _TrainingWindows(Dataset):
     def __init__(self, sets, sample_rate, window_length, seed, epoch, jobs, augmentation):
-        self.sets, self.sample_rate, self.window_length = sets, sample_rate, window_length
+        self.sets, self.sample_rate = sets, sample_rate
         self.seed, self.epoch, self.jobs = seed, epoch, jobs
         self.augmentation = augmentation
+        self.window_length = (augmentation and augmentation.crop_length) or window_length
 
     def __len__(self):
         return len(self.jobs)

@@ -244,6 +244,7 @@ class SpecAugmentSection(Section):
 class AugmentSection(Section):
     """What is done to training clips; nothing by default. See `audiostride.data.augment`."""
 
+    crop_s: float | None = Field(None, gt=0)
     skip_quiet_db: float | None = Field(None, gt=0)
     speed: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=2, max_length=2)] | None = None
     time_shift_ms: float | None = Field(None, gt=0)

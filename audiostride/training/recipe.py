@@ -129,8 +129,8 @@ class TrainSection(Section):
 class Recipe(Section):
     """A whole recipe; `load_recipe` reads one.
 
-    window_s: length of the windows that a network is trained on and a clip's scores are averaged over, in seconds;
-        with `model.init` that model's, unless it is named.
+    window_s: length of the windows that a network is trained on, or on parts of them (`augment.crop_s`), and a clip's
+        scores are averaged over, in seconds; with `model.init` that model's, unless it is named.
     cache: folder of the decoded cache; None: no cache.
     sweep: values of keys, all of whose combinations `audiostride sweep` trains.
     published: accuracies in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2"
