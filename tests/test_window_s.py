@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from audiostride import AudioClassifier, AudioCNN, LogMel, load
 from audiostride.analysis.measured_response import ripple_response
 from audiostride.cli import app
-from audiostride.errors import AudiostrideError, ModelFileError, RecipeError
+from audiostride.errors import AudiostrideError, ModelFileError, RecipeError, UsageError
 from audiostride.inference.hear import HearModel, get_scene_embeddings, get_timestamp_embeddings
 from audiostride.models.cost import cost_per_second, trunk_cost
 from audiostride.models.state import state_at
@@ -100,11 +100,25 @@ def test_fine_tuning_keeps_the_window_of_the_model_it_starts_from(
     (planned,) = plan_sweep("folder", tmp_path / "sweep", ["train.stride_cost=0.5"], overrides=init)
     run(planned.recipe, planned.path)
     plan_sweep("folder", tmp_path / "sweep", ["train.stride_cost=0.5"], overrides=init)  # it is this sweep's own
-    other = load_recipe("folder", [*init, "window_s=1"])
-    for work in (lambda: run(other, tmp_path / "other"), lambda: check_recipe(other)):
-        with pytest.raises(RecipeError, match=r"window_s: 1 s, but .* takes windows of 2\.5 s; remove window_s"):
-            work()
-    assert not (tmp_path / "other").exists()
+
+
+def test_fine_tuning_takes_another_window_where_the_recipe_names_one(
+    settings: list[str], trained: Path, tmp_path: Path
+) -> None:
+    init = [*settings, f"model.init={trained}", "model.linear_probe=true"]
+    (planned,) = plan_sweep("folder", tmp_path, ["train.learning_rate=0.001"], overrides=[*init, "window_s=1.5"])
+    run(planned.recipe, planned.path)
+    start, tuned = load(trained), load(planned.path)
+    assert (start.window_s, tuned.window_s) == (2.5, 1.5)
+    for name, value in start.trunk.state_dict().items():
+        assert torch.equal(value, tuned.trunk.state_dict()[name]), name
+    plan_sweep(
+        "folder", tmp_path, ["train.learning_rate=0.001"], overrides=[*init, "window_s=1.5"]
+    )  # it is this sweep's own
+    with pytest.raises(UsageError, match=r"window_s was 1\.5, is 2"):
+        plan_sweep("folder", tmp_path, ["train.learning_rate=0.001"], overrides=[*init, "window_s=2"])
+    with pytest.raises(RecipeError, match=r"window_s: 0\.005 s are 80 samples; at least one frame"):
+        check_recipe(load_recipe("folder", [*init, "window_s=0.005"]))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ..training.directory import METRICS_FILE
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, one an epoch and split.
+    """The lines of a run's `metrics.jsonl`, one for each epoch and split that was scored.
 
     Raises:
         ModelFileError: if the file is missing or damaged.
@@ -39,7 +39,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def watched_split(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """The split that was scored after every epoch: "validation", or "test" where no clips were held out.
+    """The split that was scored during training: "validation", or "test" where no clips were held out.
 
     Args:
         metrics: from `read_metrics`.
@@ -54,7 +54,7 @@ def watched_split(metrics: Sequence[Mapping[str, Any]]) -> str:
 def over_training(
     model: AudioClassifier, metrics: Sequence[Mapping[str, Any]], initial: Sequence[Sequence[float]] | None
 ) -> list[dict[str, Any]]:
-    """`state_at` the initial strides (epoch 0) and after every epoch.
+    """`state_at` the initial strides (epoch 0) and after every epoch that was scored.
 
     Args:
         model: the trained model.
@@ -77,7 +77,7 @@ def over_training(
 
 
 def striding(run_dir: Path, initial: Sequence[Sequence[float]] | None) -> list[dict[str, Any]]:
-    """Total striding factor and accuracy on the `watched_split` of a run, at its start and after every epoch.
+    """Total striding factor and accuracy on the `watched_split` of a run, at its start and after every scored epoch.
 
     Args:
         run_dir: the run directory.

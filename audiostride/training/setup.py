@@ -69,14 +69,16 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
 
 
 def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
-    """The trained model a recipe starts from, and the recipe with that model's window, frontend and trunk settings.
+    """The trained model a recipe starts from, and the recipe with that model's frontend and trunk settings.
+
+    The window is that model's too, unless the recipe names another one.
 
     Returns:
         The recipe as it is and None, where `model.init` is not set.
 
     Raises:
-        RecipeError: if `model.linear_probe` is set without `model.init`, the recipe names another window, or the model
-            is none that a recipe can describe beside these tasks (one for images beside sounds).
+        RecipeError: if `model.linear_probe` is set without `model.init`, the window is too short or too long, or the
+            model is none that a recipe can describe beside these tasks (one for images beside sounds).
         ModelFileError: if the model cannot be read.
     """
     init, linear_probe = recipe.model.init, recipe.model.linear_probe
@@ -87,19 +89,17 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
             )
         return recipe, None
     start = load(init)
-    if "window_s" in recipe.model_fields_set and recipe.window_s != start.window_s:
-        raise RecipeError(
-            f"window_s: {recipe.window_s:g} s, but the model of model.init, {init}, takes windows of "
-            f"{start.window_s:g} s; remove window_s, or train a new model without model.init"
-        )
     config = start.config()
-    taken = {key: config[key] for key in ("window_s", "frontend")}
-    model = config["model"] | {"init": init, "linear_probe": linear_probe}
+    taken = {"frontend": config["frontend"], "model": config["model"] | {"init": init, "linear_probe": linear_probe}}
+    if "window_s" not in recipe.model_fields_set:
+        taken["window_s"] = start.window_s
     try:
-        return Recipe.model_validate(recipe.model_dump() | taken | {"model": model}), start
+        recipe = Recipe.model_validate(recipe.model_dump() | taken)
     except ValidationError as error:
         lines = "; ".join(explain_all(error.errors(), Recipe))
         raise RecipeError(f"model.init: {init} does not fit this recipe: {lines}") from None
+    _check_window(recipe, start.frontend, start.trunk)
+    return recipe, start
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:
@@ -159,6 +159,12 @@ def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
         (16000, 128)
     """
     frontend, trunk = make_frontend(recipe), make_trunk(recipe)
+    _check_window(recipe, frontend, trunk)
+    return frontend, trunk
+
+
+def _check_window(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
+    """That a window is neither too short nor too long; frontend or trunk of the user's own are tried out on silence."""
     if isinstance(frontend, ImageFrontend):
         silence = torch.zeros(2, frontend.size, frontend.size, 3, dtype=torch.uint8)
     else:
@@ -174,7 +180,6 @@ def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
             try_out(frontend, trunk, silence)
         except ValueError as error:
             raise RecipeError(str(error)) from error
-    return frontend, trunk
 
 
 def make_frontend(recipe: Recipe) -> Frontend:

@@ -168,7 +168,9 @@ def check_belongs(run: Planned) -> None:
         raise UsageError(f"{run.path}: already exists and is not a run of this sweep; choose another --out, or move it")
     if _is_old_image_run(run.path):
         raise UsageError(f"{run.path}: holds a finished run of an earlier version; choose another --out, or move it")
-    changed = list(_differences(_asked(load_recipe(str(run.path / RECIPE_FILE))), _asked(run.recipe)))
+    names_window = "window_s" in run.recipe.model_fields_set
+    before = _asked(load_recipe(str(run.path / RECIPE_FILE)), names_window)
+    changed = list(_differences(before, _asked(run.recipe, names_window)))
     if changed:
         raise UsageError(
             f"{run.path}: was made with another recipe ({'; '.join(changed[:3])}); choose another --out, or move it"
@@ -218,13 +220,13 @@ def _is_old_image_run(run_dir: Path) -> bool:
         return False
 
 
-def _asked(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe decides itself: with `model.init` neither window nor frontend nor trunk."""
+def _asked(recipe: Recipe, names_window: bool) -> dict[str, Any]:
+    """What a recipe decides itself: with `model.init` neither frontend nor trunk, and a window only if it names one."""
     tree = recipe.model_dump()
     if recipe.model.init is None:
         return tree
-    model = {key: tree["model"][key] for key in TrunkSection.model_fields}
-    return {key: value for key, value in tree.items() if key not in ("window_s", "frontend")} | {"model": model}
+    tree["model"] = {key: tree["model"][key] for key in TrunkSection.model_fields}
+    return {key: value for key, value in tree.items() if key != "frontend" and (key != "window_s" or names_window)}
 
 
 def _differences(before: object, now: object, key: str = "") -> Iterator[str]:
