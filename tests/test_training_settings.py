@@ -1,8 +1,6 @@
 """What each setting of the training loop does, against a calculation by hand."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,23 +112,6 @@ def test_training_stops_early_only_where_it_has_looked(tmp_path: Path) -> None:
     train_small(model, tmp_path, epochs=20, validate_every=3, early_stopping=1, **nothing)
     assert [line["epoch"] for line in _metrics(tmp_path) if line["split"] == "validation"] == [3, 6]
     assert _metrics(tmp_path)[-1]["epoch"] == 6
-
-
-def test_memory_that_a_step_frees_is_used_again_by_the_next() -> None:
-    code = """
-import resource, torch
-from audiostride.training.freed_memory import keep_freed_memory
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-if keep_freed_memory():
-    for step in range(60):
-        before = before if step > 40 else faults()
-        torch.ones(2**24)  # 16,384 pages of 4 KiB
-    print(faults() - before)
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    if not found:
-        pytest.skip("the C library is not glibc")
-    assert int(found) < 16384  # of 20 steps together
 
 
 def test_the_rate_warms_up_in_a_straight_line_and_then_follows_its_schedule(tmp_path: Path) -> None:

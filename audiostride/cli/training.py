@@ -232,10 +232,8 @@ def _train_one(
     **settings: Any,
 ) -> dict[str, Any]:
     """Train a recipe into a directory, where it goes on with what a stopped run left."""
-    from ..training.freed_memory import keep_freed_memory
     from ..training.run import run
 
-    keep_freed_memory()
     return run(
         recipe,
         run_dir,
