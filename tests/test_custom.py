@@ -56,6 +56,10 @@ class Mel(nn.Module):
         self.mel, self.hop_length, self.n_mels, self.sample_rate = LogMel(n_mels=bands), 160, bands, 16000
     def forward(self, waveform):
         return self.mel(waveform)
+
+class OneLength(Net):
+    def forward(self, x):
+        return super().forward(x.reshape(len(x), 1, 100, 64))
 """
 
 
@@ -161,6 +165,13 @@ def test_the_commands_find_it_in_the_working_directory(nets, tone_folder, warm_a
 def test_what_is_wrong_with_a_class_is_said_before_any_data_is_read(name, message, nets):
     with pytest.raises(RecipeError, match=message):
         make_network(recipe("nowhere", name.replace("NETS", nets)))
+
+
+def test_it_has_to_take_the_parts_of_windows_that_training_sees(nets):
+    name = f"{nets}:OneLength"
+    make_network(recipe("nowhere", name))
+    with pytest.raises(RecipeError, match=r"OneLength: fails on an input of shape \(2, 1, 50, 64\)"):
+        make_network(recipe("nowhere", name, "augment.crop_s=0.5"))
 
 
 def test_settings_that_it_does_not_take_and_files_that_do_not_run_are_named(nets, tmp_path):

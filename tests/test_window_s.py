@@ -90,6 +90,12 @@ def test_a_part_of_a_window_lies_between_a_frame_and_all_of_it(settings: list[st
         check_recipe(load_recipe("folder", [*settings, f"augment.crop_s={crop_s}"]))
 
 
+def test_a_part_of_no_samples_is_an_error_for_waveforms_too(settings: list[str]) -> None:
+    raw = [settings[0], "frontend={name: waveform}", "model={name: wave_cnn}", "augment.crop_s=0.00001"]
+    with pytest.raises(RecipeError, match=r"augment\.crop_s: 1e-05 s is not between"):
+        check_recipe(load_recipe("folder", raw))
+
+
 def test_fine_tuning_keeps_the_window_of_the_model_it_starts_from(
     settings: list[str], trained: Path, tmp_path: Path
 ) -> None:
@@ -112,11 +118,10 @@ def test_fine_tuning_takes_another_window_where_the_recipe_names_one(
     assert (start.window_s, tuned.window_s) == (2.5, 1.5)
     for name, value in start.trunk.state_dict().items():
         assert torch.equal(value, tuned.trunk.state_dict()[name]), name
-    plan_sweep(
-        "folder", tmp_path, ["train.learning_rate=0.001"], overrides=[*init, "window_s=1.5"]
-    )  # it is this sweep's own
+    again = ("folder", tmp_path, ["train.learning_rate=0.001"])
+    plan_sweep(*again, overrides=[*init, "window_s=1.5"])  # it is this sweep's own
     with pytest.raises(UsageError, match=r"window_s was 1\.5, is 2"):
-        plan_sweep("folder", tmp_path, ["train.learning_rate=0.001"], overrides=[*init, "window_s=2"])
+        plan_sweep(*again, overrides=[*init, "window_s=2"])
     with pytest.raises(RecipeError, match=r"window_s: 0\.005 s are 80 samples; at least one frame"):
         check_recipe(load_recipe("folder", [*init, "window_s=0.005"]))
 

@@ -234,8 +234,7 @@ def train(
             # Validate.
             is_last = run.epoch + 1 == epochs or run.step == n_steps
             is_due = is_last or (run.epoch + 1) % validate_every == 0
-            validated = _validate(run.judged, sets, watched, workers, while_evaluating) if is_due else None
-            scores, reached = validated or ({}, None)
+            scores, reached = _validate(run.judged, sets, watched, workers, while_evaluating) if is_due else ({}, None)
             for record in _epoch_records(run, watched, scores, rates(run.step - 1), clips_per_s):
                 files.log(METRICS_FILE, record)
                 if on_epoch:
@@ -244,7 +243,7 @@ def train(
             # Keep.
             run.end_epoch(reached, keep)
             is_stale = early_stopping is not None and run.epochs_since_best >= early_stopping
-            run.finished = is_last or (is_stale and reached is not None)
+            run.finished = is_last or (is_stale and is_due)
             files.save(run)
 
         if stop.number:

@@ -98,7 +98,7 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
     except ValidationError as error:
         lines = "; ".join(explain_all(error.errors(), Recipe))
         raise RecipeError(f"model.init: {init} does not fit this recipe: {lines}") from None
-    _check_window(recipe, start.frontend, start.trunk)
+    _check_windows(recipe, start.frontend, start.trunk)
     return recipe, start
 
 
@@ -159,14 +159,17 @@ def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
         (16000, 128)
     """
     frontend, trunk = make_frontend(recipe), make_trunk(recipe)
-    _check_window(recipe, frontend, trunk)
+    _check_windows(recipe, frontend, trunk)
     return frontend, trunk
 
 
-def _check_window(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
-    """That a window is neither too short nor too long; frontend or trunk of the user's own are tried out on silence."""
+def _check_windows(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
+    """That a window, and the part of it that training sees, are neither too short nor too long.
+
+    Frontend or trunk of the user's own are tried out on silence of both lengths.
+    """
     if isinstance(frontend, ImageFrontend):
-        silence = torch.zeros(2, frontend.size, frontend.size, 3, dtype=torch.uint8)
+        silences = [torch.zeros(2, frontend.size, frontend.size, 3, dtype=torch.uint8)]
     else:
         window, shortest = round(recipe.window_s * frontend.sample_rate), frontend.hop_length or 1
         if not shortest <= window <= MAX_WINDOW:
@@ -174,10 +177,18 @@ def _check_window(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
                 f"window_s: {recipe.window_s:g} s are {window:,} samples; at least one frame of {shortest} samples is "
                 f"needed, and at most {MAX_WINDOW:,} samples are allowed"
             )
-        silence = torch.zeros(2, window)
+        crop_s = recipe.augment.crop_s
+        crop = window if crop_s is None else round(crop_s * frontend.sample_rate)
+        if not shortest <= crop <= window:
+            raise RecipeError(
+                f"augment.crop_s: {crop_s:g} s is not between one frame and a whole window of {recipe.window_s:g} s "
+                "(window_s)"
+            )
+        silences = [torch.zeros(2, length) for length in {window, crop}]
     if isinstance(frontend, CustomFrontend) or isinstance(trunk, CustomTrunk):
         try:
-            try_out(frontend, trunk, silence)
+            for silence in silences:
+                try_out(frontend, trunk, silence)
         except ValueError as error:
             raise RecipeError(str(error)) from error
 

@@ -27,8 +27,8 @@ def make_transforms(recipe: Recipe) -> Augmentation | None:
     """The transforms of a recipe's `augment`, see `make_augmentation`; None if there are none. Images are only mixed.
 
     Raises:
-        RecipeError: if a key is not for the recipe's frontend, a crop is no part of a window, a shift leaves nothing of
-            one, or a range is upside down.
+        RecipeError: if a key is not for the recipe's frontend, a shift leaves nothing of a window, or a range is upside
+            down.
         DataError: if there is no noise to add.
 
     Example:
@@ -43,15 +43,10 @@ def make_transforms(recipe: Recipe) -> Augmentation | None:
             raise RecipeError(f"augment.{key}: is for frontend.name log_mel, whose axes are known; remove it")
     hop_ms = recipe.frontend.hop_ms if isinstance(recipe.frontend, FrontendSection) else None
     shift_ms, crop_s = recipe.augment.time_shift_ms, recipe.augment.crop_s
-    if crop_s is not None and not (hop_ms or 0) / 1000 <= crop_s <= recipe.window_s:
+    key, window_s = ("window_s", recipe.window_s) if crop_s is None else ("augment.crop_s", crop_s)
+    if shift_ms is not None and shift_ms >= 1000 * window_s:
         raise RecipeError(
-            f"augment.crop_s: {crop_s:g} s is not between one frame and a whole window of {recipe.window_s:g} s "
-            "(window_s)"
-        )
-    window_ms, key = 1000 * (crop_s or recipe.window_s), "augment.crop_s" if crop_s else "window_s"
-    if shift_ms is not None and shift_ms >= window_ms:
-        raise RecipeError(
-            f"augment.time_shift_ms: {shift_ms:g} ms would leave nothing of a window of {window_ms:g} ms ({key})"
+            f"augment.time_shift_ms: {shift_ms:g} ms would leave nothing of a window of {1000 * window_s:g} ms ({key})"
         )
     return make_augmentation(recipe.augment, recipe.frontend.sample_rate, hop_ms)
 
