@@ -127,6 +127,13 @@ def test_a_folder_with_label_files_gives_a_clip_for_each_segment(recordings: Pat
     np.testing.assert_array_equal(clips.read(1, RATE), ramp()[3 * RATE : round(3.25 * RATE)])
 
 
+def test_hidden_twins_of_recordings_and_label_files_are_not_read(recordings: Path) -> None:
+    write_audacity(recordings / "a.txt", [Segment(1.0, 1.5, "wren")])
+    for name in ("._a.wav", "._a.txt"):  # as macOS writes beside each file on foreign disks
+        (recordings / name).write_bytes(b"\x00\x05\x16\x07")
+    assert read_annotated(recordings).columns == {"label": ["wren"]}
+
+
 @pytest.mark.parametrize("content", ["1\t2\n", "one\t2\twren\n", "1\t-2\twren\n", "\x00\n", "1 2 wren\n"])
 def test_a_wrong_label_file_is_an_error_that_names_the_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.txt").write_text("0\t1\tgood\n" + content)

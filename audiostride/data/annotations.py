@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DataError
 from ..files import replace_file
 from .clips import FileClips
-from .decoding import EXTENSIONS
+from .decoding import is_audio
 from .text_column import Texts
 
 _RAVEN_LABELS = ("annotation", "species", "label", "class", "common name")
@@ -41,7 +41,7 @@ def read_annotated(path: str | os.PathLike[str]) -> FileClips:
     """Read a folder of recordings with a label file beside each; no audio is opened.
 
     `NAME.wav` goes with `NAME.txt` (Audacity) or `NAME.*selections.txt` (Raven). Every segment is a
-    clip with the column `label`; a recording without a label file has none. A segment without
+    clip with the column `label`; a recording without a label file has none, nor has a hidden one. A segment without
     duration (an Audacity point label) is left out.
 
     Args:
@@ -63,7 +63,7 @@ def read_annotated(path: str | os.PathLike[str]) -> FileClips:
     if not root.is_dir():
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
     names, labels, spans = Texts(), Texts(), []
-    for recording in sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS):
+    for recording in sorted(file for file in root.rglob("*") if is_audio(file)):
         beside = [
             recording.with_suffix(".txt"),
             *sorted(recording.parent.glob(_escape(recording.stem) + ".*selections.txt")),

@@ -60,7 +60,7 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
             append_row(columns, labels, len(names))
     if not names:
         kinds = " ".join(sorted(EXTENSIONS))
-        loose = sum(1 for entry in root.iterdir() if entry.suffix.lower() in EXTENSIONS)
+        loose = sum(is_audio(entry) for entry in root.iterdir())
         if loose:
             raise DataError(
                 f"{root}: its {loose} audio files have no labels; put those of each class into a sub-folder of its "
