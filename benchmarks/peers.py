@@ -64,6 +64,10 @@ PEERS = {
     "mobilenetv3_small_100": "{name: custom, trunk: 'peer_models:TimmTrunk', settings: {name: mobilenetv3_small_100}}",
     "efficientnet_b0": "{name: custom, trunk: 'peer_models:TimmTrunk', settings: {name: efficientnet_b0}}",
 }
+VARIANTS = {
+    "nano se": "{name: custom, trunk: 'trunk_variants:SqueezeExciteNet', settings: {downsampling: strided}}",
+    "nano ssn": "{name: custom, trunk: 'trunk_variants:SubSpectralNet', settings: {downsampling: strided}}",
+}
 FEWER_BANDS = {"bc_resnet_1": 40, "bc_resnet_3": 40, "tc_resnet_8": 40}
 """Mel bands of networks that were published on another number than 64."""
 
@@ -80,7 +84,7 @@ PANELS = {
 def recipe_of(model: str, seed: int, settings: Sequence[str]) -> Recipe:
     """The recipe of one network: `folder` but for its model and, for some, fewer mel bands."""
     bands = [f"frontend.n_mels={FEWER_BANDS[model]}"] if model in FEWER_BANDS else []
-    trunk = (OURS | PEERS).get(model, OURS["strided"])
+    trunk = (OURS | PEERS | VARIANTS).get(model, OURS["strided"])
     return load_recipe("folder", [f"model={trunk}", *bands, f"seed={seed}", *settings])
 
 
@@ -288,11 +292,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    every = ",".join([*OURS, *PEERS, FLOOR])
+    default = [*OURS, *PEERS, FLOOR]
+    every = ",".join([*default, *VARIANTS])
     for name in ("train", "time", "figure"):
         command = commands.add_parser(name)
         command.add_argument("--out", type=Path, default=Path("peers"))
-        command.add_argument("--models", type=lambda text: text.split(","), default=every.split(","), help=every)
+        command.add_argument("--models", type=lambda text: text.split(","), default=default, help=every)
         if name == "train":
             command.add_argument("data", type=Path, metavar="DATA_FOLDER")
             command.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings")
@@ -305,7 +310,7 @@ def main() -> None:
         if name == "figure":
             command.add_argument("--plot", type=Path, default=Path("peers.png"))
     args = parser.parse_args()
-    unknown = set(args.models) - {*OURS, *PEERS, FLOOR}
+    unknown = set(args.models) - {*default, *VARIANTS}
     if unknown:
         parser.error(f"there is no model {', '.join(sorted(unknown))}; there are {every}")
     if args.command == "train":

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))  # where peers.py finds it, too
 
 from peer_models import BCResNet, MatchboxNet, TCResNet, TimmTrunk  # noqa: E402
 from peers import front, recipe_of, summary, table  # noqa: E402
+from trunk_variants import SqueezeExciteNet, SubSpectralNet  # noqa: E402
 
 
 def with_head(trunk, classes):
@@ -39,7 +40,15 @@ def test_a_network_has_the_published_number_of_parameters(trunk, classes, publis
 
 
 @pytest.mark.parametrize(
-    ("trunk", "mels"), [(MatchboxNet(), 64), (MatchboxNet(sub_blocks=2), 64), (BCResNet(2), 40), (TCResNet(), 40)]
+    ("trunk", "mels"),
+    [
+        (MatchboxNet(), 64),
+        (MatchboxNet(sub_blocks=2), 64),
+        (BCResNet(2), 40),
+        (TCResNet(), 40),
+        (SqueezeExciteNet(), 64),
+        (SubSpectralNet(downsampling="strided"), 64),
+    ],
 )
 def test_an_embedding_does_not_depend_on_the_other_clips_and_any_length_is_taken(trunk, mels):
     trunk.eval()
@@ -53,6 +62,17 @@ def test_an_embedding_does_not_depend_on_the_other_clips_and_any_length_is_taken
 def test_bands_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="multiple of 20"):
         BCResNet(1, n_mels=64)
+
+
+def test_each_band_is_normalised_by_itself():
+    """A band made louder, and another one shifted, are taken out by the batch's own mean and variance."""
+    torch.manual_seed(0)
+    norm = SubSpectralNet(downsampling="strided").stem.norm
+    x = torch.randn(4, 16, 20, 32)
+    changed = x.clone()
+    changed[..., :8] *= 3.0
+    changed[..., 24:] += 5.0
+    torch.testing.assert_close(norm(changed), norm(x), rtol=1e-4, atol=1e-4)
 
 
 def test_macs_are_those_counted_by_hand():
