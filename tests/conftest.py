@@ -1,9 +1,10 @@
 """Fixtures that several test modules share."""
 
+import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,23 @@ def warm_audiostride(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
         assert server.stdout.readline() == b"ready\n"
         yield [sys.executable, "-S", "-E", str(script), "call", str(path)]
         server.terminate()
+
+
+@pytest.fixture(scope="session")
+def command(warm_audiostride: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call the `audiostride` command in a folder, with arguments and, by name, variables of the environment."""
+
+    def call(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*warm_audiostride, *map(str, arguments)],
+            cwd=folder,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return call
 
 
 @pytest.fixture(scope="session")

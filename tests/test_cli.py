@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,13 @@ TINY = [
 ]
 
 
-def audiostride(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "audiostride", *arguments]
-    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def trained(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tone_folder: Path, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("cli")
-    done = audiostride("train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "--json", cwd=cwd)
+    done = command(cwd, "train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run_dir"] == "runs/folder"
     assert "run directory: runs/folder" in done.stderr
@@ -45,14 +44,16 @@ def trained(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.slow
-def test_a_trained_run_is_evaluated_and_converted_to_cutoffs(trained: Path, tone_folder: Path) -> None:
-    table = audiostride("evaluate", "runs/folder", cwd=trained)
+def test_a_trained_run_is_evaluated_and_converted_to_cutoffs(
+    trained: Path, tone_folder: Path, command: Command
+) -> None:
+    table = command(trained, "evaluate", "runs/folder")
     assert "accuracy" in table.stdout
-    own = audiostride("evaluate", "runs/folder", "--json", cwd=trained)
+    own = command(trained, "evaluate", "runs/folder", "--json")
     assert json.loads(own.stdout)["tasks"]["label"]["n"] == 6
-    other = audiostride("evaluate", "runs/folder", "--data", str(tone_folder), "--task", "label", "--json", cwd=trained)
+    other = command(trained, "evaluate", "runs/folder", "--data", str(tone_folder), "--task", "label", "--json")
     assert json.loads(other.stdout)["tasks"]["label"]["n"] == 60
-    layers = json.loads(audiostride("cutoffs", "runs/folder", "--json", cwd=trained).stdout)
+    layers = json.loads(command(trained, "cutoffs", "runs/folder", "--json").stdout)
     assert layers["runs"] == ["runs/folder"]
     assert [(row["layer"], row["axis"]) for row in layers["layers"]] == [
         (1, "time"),
@@ -63,7 +64,7 @@ def test_a_trained_run_is_evaluated_and_converted_to_cutoffs(trained: Path, tone
     columns = {"layer", "axis", "stride", "stride_sd", "own", "cumulative", "paper", "paper_sd", "folding"}
     assert set(layers["layers"][0]) == columns
     assert set(layers["layers"][0]["own"]) == {"continuous", "full_gain", "minus_6db", "last_bin"}
-    both = audiostride("cutoffs", "runs/folder", "runs/folder", "--seconds", "2", cwd=trained)
+    both = command(trained, "cutoffs", "runs/folder", "runs/folder", "--seconds", "2")
     assert "mean of 2 runs" in both.stdout
     assert "input of 2 s" in both.stdout
 
@@ -73,18 +74,22 @@ def test_a_trained_run_is_evaluated_and_converted_to_cutoffs(trained: Path, tone
 def test_half_precision_on_a_cpu_that_emulates_it_is_said_to_be_slow(tone_folder: Path, tmp_path: Path) -> None:
     train = ["train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "train.epochs=1"]
     for precision, expected in (("bfloat16", 1), ("float32", 0)):
-        done = audiostride(
-            *train, f"train.precision={precision}", "--out", precision, cwd=tmp_path, ATEN_CPU_CAPABILITY="avx2"
+        done = subprocess.run(
+            [sys.executable, "-m", "audiostride", *train, f"train.precision={precision}", "--out", precision],
+            cwd=tmp_path,
+            env=os.environ | {"ATEN_CPU_CAPABILITY": "avx2"},
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("train.precision=float32 is faster here") == expected
 
 
 @pytest.mark.slow
-def test_a_directory_with_something_in_it_is_not_trained_into(trained: Path, tone_folder: Path) -> None:
-    again = audiostride(
-        "train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "--out", "runs/folder", cwd=trained
-    )
+def test_a_directory_with_something_in_it_is_not_trained_into(
+    trained: Path, tone_folder: Path, command: Command
+) -> None:
+    again = command(trained, "train", "folder", f"tasks.label.data.path={tone_folder}", *TINY, "--out", "runs/folder")
     assert again.returncode == 2
     assert "runs/folder: is not empty; continue its run with --resume, choose another --out" in again.stderr
 
@@ -129,9 +134,9 @@ def test_a_run_is_evaluated_on_its_own_test_clips_whatever_has_become_of_the_fol
     ],
 )
 def test_mistakes_are_answered_in_words_with_the_documented_exit_code(
-    arguments: list[str], exit_code: int, message: str, tmp_path: Path
+    arguments: list[str], exit_code: int, message: str, command: Command, tmp_path: Path
 ) -> None:
-    done = audiostride(*arguments, cwd=tmp_path)
+    done = command(tmp_path, *arguments)
     assert done.returncode == exit_code
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -125,13 +124,13 @@ def load_recipe_text(text, folder):
     return load_recipe(str(folder / "dumped.yaml"))
 
 
-def test_the_commands_find_it_in_the_working_directory(nets, tone_folder, warm_audiostride):
+def test_the_commands_find_it_in_the_working_directory(nets, tone_folder, command):
     """As the installed command does, which has not the working directory among the folders of its modules."""
     settings = [f"tasks.label.data.path={tone_folder}", f"model={{name: custom, trunk: '{nets}:Net'}}"]
     settings += ["train.steps=2", "train.workers=0"]
 
     def audiostride(*arguments, code=0):
-        done = subprocess.run([*warm_audiostride, *map(str, arguments)], capture_output=True, text=True)
+        done = command(Path.cwd(), *arguments)
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 

@@ -196,13 +196,12 @@ def test_what_cannot_be_exported_is_a_named_error(model, windows, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_script_of_the_documentation_labels_a_sound_without_torch(model, windows, tmp_path):
+def test_the_script_of_the_documentation_labels_a_sound_without_torch(model, windows, command, tmp_path):
     pytest.importorskip("onnxruntime")
     model.save(tmp_path / "run")
     for i, window in enumerate(windows):
         soundfile.write(tmp_path / f"{i:02d}.wav", window.numpy(), 16000)
-    command = [sys.executable, "-m", "audiostride", "export", str(tmp_path / "run"), "--clips", str(tmp_path), "--json"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "model.onnx")], capture_output=True, timeout=300)
+    done = command(tmp_path, "export", "run", "--clips", ".", "--json", "--out", "model.onnx")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["labels_agree"] == 1
 

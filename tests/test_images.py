@@ -2,10 +2,7 @@
 
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -423,18 +420,11 @@ def test_a_recipe_of_the_former_kind_is_the_shipped_one_of_today(path):
     assert dump_recipe(old) == dump_recipe(load_recipe("cifar10_quick", settings))
 
 
-def command(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "audiostride", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=os.environ | {"HF_DATASETS_OFFLINE": "1"},
-    )
-
-
 @pytest.mark.slow
-def test_the_former_command_trains_with_the_former_keys_and_never_over_a_finished_run(parquet_folder, tmp_path):
+def test_the_former_command_trains_with_the_former_keys_and_never_over_a_finished_run(
+    parquet_folder, command, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     former = [setting.replace("frontend.size", "data.size") for setting in SMALL]
     arguments = ["cifar10", f"data.path={parquet_folder}", *former, "train.epochs=1", "train.mixup=0.2"]
     sweep = "sweep={model.downsampling: [strided, diffstride]}"
@@ -458,7 +448,7 @@ def test_the_former_command_trains_with_the_former_keys_and_never_over_a_finishe
 
 
 @pytest.mark.slow
-def test_train_and_sweep_take_images_and_commands_for_sound_refuse_them(image_folder, tmp_path):
+def test_train_and_sweep_take_images_and_commands_for_sound_refuse_them(image_folder, command, tmp_path):
     settings = settings_for(image_folder, "train.epochs=1")
     done = command(tmp_path, "train", "cifar10", *settings, "--out", "run")
     assert done.returncode == 0, done.stderr
