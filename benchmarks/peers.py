@@ -7,11 +7,11 @@
 
 `train` trains every network by the recipe `folder` (same loop, augmentation, split and number of epochs; `--set`
 overrides any key for all of them) and adds a row to `peers.csv`; a model and seed that have a row are left out, so the
-same command goes on. The floor, `svm`, is a support vector machine on log-mel: mean and sd over time, or the whole
-spectrogram of the centre of the clip, whichever scores better on the validation clips. `time` writes
-`peers_latency.csv`: one second, batch 1, one thread, the trunk alone without frontend and head, all networks in turn,
-learned strides frozen where they start. MACs of all networks are counted by `models/cost.py`. The committed figures
-are those of `--out benchmarks`.
+same command goes on. Those of `trunk_variants.py` are trained, timed and drawn only if `--models` names them. The
+floor, `svm`, is a support vector machine on log-mel: mean and sd over time, or the whole spectrogram of the centre of
+the clip, whichever scores better on the validation clips. `time` writes `peers_latency.csv`: one second, batch 1, one
+thread, the trunk alone without frontend and head, all networks in turn, learned strides frozen where they start. MACs
+of all networks are counted by `models/cost.py`. The committed figures are those of `--out benchmarks`.
 """
 
 import argparse

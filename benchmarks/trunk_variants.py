@@ -1,4 +1,4 @@
-"""Blocks of other papers put into `AudioResNet`, as trunks: do they pay? docs/models.md has what they scored.
+"""Blocks of other papers put into `AudioResNet`, as trunks: do they pay?
 
 `benchmarks/peers.py` trains them beside the network without, under the names "nano se" and "nano ssn".
 """
