@@ -13,6 +13,9 @@ import soundfile
 import torch
 from small_training import SEED
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
+"""Called with a folder, then arguments and, by name, variables of the environment."""
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
@@ -40,8 +43,8 @@ def warm_audiostride(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
 
 
 @pytest.fixture(scope="session")
-def command(warm_audiostride: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Call the `audiostride` command in a folder, with arguments and, by name, variables of the environment."""
+def command(warm_audiostride: list[str]) -> Command:
+    """The `audiostride` command, in a process of its own."""
 
     def call(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -6,7 +6,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from audiostride.training.predictions_file import read_predictions
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
 from audiostride.training.run_testing import check_windows, evaluate_run
+from conftest import Command
 
 TINY = [
     "model.channels=[4,8]",
@@ -27,9 +27,6 @@ TINY = [
     "train.epochs=2",
     "train.workers=0",
 ]
-
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
