@@ -29,6 +29,7 @@ from audiostride.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
+from conftest import Command
 
 
 @pytest.fixture(scope="module")
@@ -399,12 +400,13 @@ def test_a_signal_while_evaluating_saves_before_the_evaluation(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_command_exits_143_and_resumes(tone_folder: Path, tmp_path: Path) -> None:
+def test_the_command_exits_143_and_resumes(tone_folder: Path, command: Command, tmp_path: Path) -> None:
     """With decoding processes, and the signal sent to all processes, as a scheduler does."""
-    command = [sys.executable, "-m", "audiostride", "train", "folder", f"tasks.label.data.path={tone_folder}"]
-    command += ["model.channels=[4,4]", "model.strides=[[3,3],[2,2]]", "train.epochs=400", "train.batch_size=16"]
-    command += ["--out", str(tmp_path / "run")]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    arguments = ["train", "folder", f"tasks.label.data.path={tone_folder}", "train.epochs=400", "train.batch_size=16"]
+    arguments += ["model.channels=[4,4]", "model.strides=[[3,3],[2,2]]", "--out", str(tmp_path / "run")]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "audiostride", *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     steps = tmp_path / "run" / "steps.jsonl"
     while child.poll() is None and not (steps.exists() and steps.stat().st_size):
         time.sleep(0.05)
@@ -413,14 +415,12 @@ def test_the_command_exits_143_and_resumes(tone_folder: Path, tmp_path: Path) ->
     assert child.returncode == 143, said
     assert "stopped by SIGTERM" in said
     assert "continue with --resume" in said
-    refused = subprocess.run(command, capture_output=True, text=True)
+    refused = command(tmp_path, *arguments)
     assert refused.returncode == 2
     assert "is not empty" in refused.stderr
-    changed = subprocess.run([*command, "train.epochs=2", "--resume"], capture_output=True, text=True)
+    changed = command(tmp_path, *arguments, "train.epochs=2", "--resume")
     assert changed.returncode == 5
     assert "recipe.train.epochs was 400, is 2" in changed.stderr
-    goes_on = subprocess.run(
-        [*command, "train.epochs=2", "train.steps=4", "--resume", "--allow-inexact"], capture_output=True, text=True
-    )
+    goes_on = command(tmp_path, *arguments, "train.epochs=2", "train.steps=4", "--resume", "--allow-inexact")
     assert goes_on.returncode == 0, goes_on.stderr
     assert "resumed from checkpoint" in goes_on.stderr

@@ -16,6 +16,7 @@ from audiostride.errors import RecipeError, UsageError
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
 from audiostride.training.sweep import plan_sweep
+from conftest import Command
 
 TINY = [
     "tasks.rate.data.n_clips=250",
@@ -26,8 +27,12 @@ TINY = [
 ]
 
 
+def sweep_arguments(out: Path, *arguments: str) -> list[str]:
+    return ["sweep", "ripples", *TINY, "-o", str(out), *arguments]
+
+
 def sweep_command(out: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "audiostride", "sweep", "ripples", *TINY, "-o", str(out), *arguments]
+    return [sys.executable, "-m", "audiostride", *sweep_arguments(out, *arguments)]
 
 
 def names(grid, seeds=()):
@@ -69,7 +74,7 @@ def test_a_directory_of_another_recipe_is_never_touched(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_without_repeating_and_ends_as_if_never_killed(tmp_path):
+def test_a_killed_sweep_goes_on_without_repeating_and_ends_as_if_never_killed(command: Command, tmp_path):
     out, straight = tmp_path / "killed", tmp_path / "straight"
     process = subprocess.Popen(sweep_command(out, "--seeds", "0,1"), stderr=subprocess.DEVNULL)
     first, second = out / "seed-0", out / "seed-1"
@@ -82,7 +87,8 @@ def test_a_killed_sweep_goes_on_without_repeating_and_ends_as_if_never_killed(tm
     assert not (second / "results.json").exists()
     stamp = (first / "results.json").stat().st_mtime_ns
 
-    again = subprocess.run(sweep_command(out, "--seeds", "0,1", "--json"), capture_output=True, text=True, check=True)
+    again = command(tmp_path, *sweep_arguments(out, "--seeds", "0,1", "--json"))
+    assert again.returncode == 0, again.stderr
     assert [outcome["state"] for outcome in json.loads(again.stdout)] == ["finished before", "finished"]
     assert (first / "results.json").stat().st_mtime_ns == stamp
 
@@ -105,7 +111,7 @@ def test_a_stopped_sweep_ends_there_and_says_how_it_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_failing_run_does_not_stop_the_others_and_exits_6(tmp_path):
-    arguments = sweep_command(tmp_path / "out", "--set", "train.learning_rate=1e30,1e-3", "--json")[3:]
+    arguments = sweep_arguments(tmp_path / "out", "--set", "train.learning_rate=1e30,1e-3", "--json")
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 6, done.output
     failed, finished = json.loads(done.stdout)
