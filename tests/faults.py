@@ -31,7 +31,6 @@ import torch
 from hostile_audio import measure_all
 
 import audiostride.data.preparation
-import audiostride.data.ripples
 import audiostride.training.keeping
 import audiostride.training.loop
 import audiostride.training.run
@@ -56,12 +55,12 @@ TINY = [
 ]
 PHASES = ("start-up", "stepping", "saving", "rotating", "evaluating", "testing")
 
-# Children are forked from a process that has the clips already: it is the training that is under test.
-audiostride.data.ripples.make_ripples = functools.lru_cache(audiostride.data.ripples.make_ripples)
-
 
 def warm_up() -> None:
-    """Make the clips and import what children will need, by a run of one step, so that they get it with the fork."""
+    """Make the clips and import what children will need, by a run of one step, so that they get it with the fork.
+
+    It is the training that is under test.
+    """
     with tempfile.TemporaryDirectory() as folder:
         tiny_run(Path(folder), "train.steps=1")
 

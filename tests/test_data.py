@@ -244,6 +244,17 @@ def test_ripples_are_the_same_on_every_machine() -> None:
     assert sorted(set(clips.columns["rate"]), key=float) == [f"{rate:g}" for rate in RATES_HZ]
 
 
+def test_ripples_that_were_made_last_are_taken_again() -> None:
+    said: list[str] = []
+    first, again = (make_ripples(50, 1, lambda what, *_: said.append(what)).waveforms for _ in range(2))
+    assert said == ["making ripples"]
+    assert first is again
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0
+    assert not np.array_equal(make_ripples(50, 2).waveforms, first)
+    assert np.array_equal(make_ripples(50, 1).waveforms, first)
+
+
 def test_a_ripples_modulation_is_found_where_it_was_put() -> None:
     noise = np.random.RandomState(0).standard_normal((1, 16000))
     for rate_hz, scale in ((4.0, 0.06), (16.0, 0.0), (-8.0, 0.12)):

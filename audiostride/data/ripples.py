@@ -22,6 +22,9 @@ SAMPLE_RATE = 16000
 _WINDOW, _HOP = 128, 32  # 500 frames a second resolve 24 Hz; 125 Hz bins resolve 0.2 cycles per band
 _BATCH = 100
 
+_last_made: dict[tuple[int, int], np.ndarray] = {}
+"""The waveforms that were made last, by number and seed: the runs of a sweep share them."""
+
 
 def ripple(
     rate_hz: float | np.ndarray,
@@ -70,7 +73,8 @@ def make_ripples(
     """Make the data set: one-second clips with two labels, `rate` (Hz) and `scale` (cycles per band).
 
     The 25 combinations appear equally often; depth 6 to 14 dB, direction and phase are random.
-    80 % of the clips are for training, 10 % for validation and 10 % for the test.
+    80 % of the clips are for training, 10 % for validation and 10 % for the test. The waveforms are read-only, and
+    kept until others are made.
 
     Args:
         n_clips: number of clips.
@@ -82,8 +86,30 @@ def make_ripples(
         >>> clips.waveforms.shape, clips.columns["rate"][:3], clips.columns["scale"][:3]
         ((25, 16000), ['2', '2', '2'], ['0', '0.03', '0.06'])
     """
+    if (n_clips, seed) not in _last_made:
+        waveforms = _make_waveforms(n_clips, seed, progress)
+        _last_made.clear()
+        _last_made[n_clips, seed] = waveforms
+    rate, scale = _modulations(n_clips)
+    part = [i // (len(RATES_HZ) * len(SCALES)) % 10 for i in range(n_clips)]
+    return ArrayClips(
+        names=[f"ripple-{i:05d}" for i in range(n_clips)],
+        columns={"rate": [f"{r:g}" for r in rate], "scale": [f"{s:g}" for s in scale]},
+        splits=["test" if p == 9 else "validation" if p == 8 else "train" for p in part],
+        waveforms=_last_made[n_clips, seed],
+        sample_rate=SAMPLE_RATE,
+    )
+
+
+def _modulations(n_clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rate in Hz and scale in cycles per band of each clip."""
     combinations = [(rate, scale) for rate in RATES_HZ for scale in SCALES]
     rate, scale = np.array([combinations[i % len(combinations)] for i in range(n_clips)]).T
+    return rate, scale
+
+
+def _make_waveforms(n_clips: int, seed: int, progress: Callable[[str, int, int], None] | None) -> np.ndarray:
+    rate, scale = _modulations(n_clips)
     waveforms = np.empty((n_clips, SAMPLE_RATE), np.int16)
     for first in range(0, n_clips, _BATCH):
         rows = slice(first, min(first + _BATCH, n_clips))
@@ -96,11 +122,5 @@ def make_ripples(
         waveforms[rows] = np.clip(np.rint(sound * 32768), -32768, 32767)
         if progress:
             progress("making ripples", rows.stop, n_clips)
-    part = [i // len(combinations) % 10 for i in range(n_clips)]
-    return ArrayClips(
-        names=[f"ripple-{i:05d}" for i in range(n_clips)],
-        columns={"rate": [f"{r:g}" for r in rate], "scale": [f"{s:g}" for s in scale]},
-        splits=["test" if p == 9 else "validation" if p == 8 else "train" for p in part],
-        waveforms=waveforms,
-        sample_rate=SAMPLE_RATE,
-    )
+    waveforms.flags.writeable = False
+    return waveforms
