@@ -43,12 +43,11 @@ SLOW = f"{OURS}, stride_learning_rate=0.01"
 OF_ALIASING = {"model.aliasing", "train.aliasing_learning_rate", "train.stride_learning_rate"}
 """Settings that belong to learned aliasing and to pooling after the ReLU, as methods: the initial value of alpha, its
 learning rate and slower strides."""
-_SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3, FOLDING: 3, FIXED: 3}
-_ALONE = _SEEDS | {"DiffStride R=4": 1, f"{OURS}, shared strides": 1}
+_SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3, FOLDING: 3}
 PLANNED = {  # seeds of each method of each task
-    "spoken words": _ALONE,
-    "instrument family": _ALONE,
-    "pitch": _ALONE,
+    "spoken words": _SEEDS,
+    "instrument family": _SEEDS,
+    "pitch": _SEEDS,
     "instrument family (with pitch)": _SEEDS,
     "pitch (with family)": _SEEDS,
     "environmental sounds": _SEEDS,
@@ -136,6 +135,17 @@ class Evidence(NamedTuple):
     def runs_of(self, task: str, name: str) -> list[Run]:
         """The runs of a cell."""
         return [r for r in self.runs.values() if task in r.tasks.values() and self.methods[r.name].name == name]
+
+
+def by_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Runs whose validation clips are of groups (speakers, instruments) that training has none of, and the others."""
+    known = {data for data, _ in GROUPS}
+    parts: tuple[list[Run], list[Run]] = ([], [])
+    for run in runs:
+        sections = [section["data"] for section in json.loads(run.data).values()]
+        mixed = any(data.get("group") is None and data.get("path") in known for data in sections)
+        parts[mixed].append(run)
+    return parts
 
 
 def gather(runs: Sequence[Run]) -> Evidence:

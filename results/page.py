@@ -4,6 +4,7 @@ Every figure and every sentence that depends on one is computed here; nothing is
 """
 
 import json
+import re
 import shlex
 import sys
 from collections import Counter
@@ -13,12 +14,13 @@ from pathlib import Path
 from baselines import FIGURE, accuracy, differences, each_task, finding, paper_ramp
 from cells import wrap
 from collect import HERE, read_recipe, read_rows, read_runs
-from evidence import DATA, GROUPS, PLANNED, Evidence, gather, machine_of
+from evidence import DATA, GROUPS, PLANNED, Evidence, by_validation, gather, machine_of
 from figure import differences_figure
 from groups import read_groups
 from images import image_section
-from learned_aliasing import learned_aliasing
+from learned_aliasing import aliasing_parts, learned_aliasing
 from learned_strides import cutoffs, shared_strides, smoothness, starts, studies
+from validation import by_clip_or_group
 
 from audiostride.analysis.finished_runs import flatten
 from audiostride.analysis.plot_style import save
@@ -43,42 +45,43 @@ than groups do. Intervals are not corrected for the number of comparisons. Bold:
 significant difference.
 """
 
+STUDIES = (aliasing_parts, smoothness, cutoffs, shared_strides, starts, studies)
+"""Sections on parts and settings of the methods; each is empty where there are no runs of its kind."""
+
 
 def main(page: Path) -> None:
     """Write the page, and its figure beside it."""
-    runs = read_runs()
-    evidence = gather(runs) if runs else None
-    page.write_text(write_page(evidence), encoding="utf-8")
+    evidence, earlier = (gather(runs) if runs else None for runs in by_validation(read_runs()))
+    page.write_text(write_page(evidence, earlier), encoding="utf-8")
     print(f"wrote {page}")
     if evidence and (panels := differences(evidence)):
         save(differences_figure(panels), page.with_name(FIGURE))
         print(f"wrote {page.with_name(FIGURE)}")
 
 
-def write_page(evidence: Evidence | None) -> str:
-    """The whole page as Markdown."""
-    images = read_rows("images.csv")
+def write_page(evidence: Evidence | None, earlier: Evidence | None) -> str:
+    """The whole page as Markdown, of runs with validation by group and of earlier ones with validation by clip."""
     parts = [HEAD]
     if evidence:
         parts += [
             finding(evidence),
             METHOD,
             conditions(evidence),
-            paper_ramp(evidence),
             accuracy(evidence),
             each_task(evidence),
             learned_aliasing(evidence),
-            smoothness(evidence),
-            cutoffs(evidence),
-            shared_strides(evidence),
-            starts(evidence),
-            studies(evidence),
+            *(section(evidence) for section in STUDIES),
         ]
     else:
         parts.append("No run on sound has been collected yet.\n")
-    parts.append(image_section(images))
-    if evidence:
-        parts.append(repeat(evidence))
+    if evidence and earlier:
+        parts.append(by_clip_or_group(evidence, earlier))
+    if earlier:
+        sections = (paper_ramp, each_task, *STUDIES)
+        parts += [re.sub("^## ", "### ", section(earlier), flags=re.MULTILINE) for section in sections]
+    parts.append(image_section(read_rows("images.csv")))
+    if known := [found for found in (evidence, earlier) if found]:
+        parts.append(repeat(known))
     return "\n".join(part for part in parts if part)
 
 
@@ -95,8 +98,8 @@ def conditions(evidence: Evidence) -> str:
     text = (
         f"Hardware and versions: {hardware}. The network is narrow, with {_networks(rows)}; "
         "the methods differ only in what their names say. "
-        "The model tested is that of the best validation epoch; a tenth of the training clips is for "
-        "validation only."
+        "The model tested is that of the best validation epoch; a tenth of the training speakers, instruments or "
+        "recordings is for validation only."
     )
     lines += [wrap(text), ""]
     gaps = {task: missing for task in PLANNED if (missing := list(_gaps(evidence, task)))}
@@ -140,10 +143,10 @@ def _gaps(evidence: Evidence, task: str) -> Iterable[str]:
             yield f"{name} ({there} of {wanted} seeds)" if there else name
 
 
-def repeat(evidence: Evidence) -> str:
+def repeat(parts: Sequence[Evidence]) -> str:
     """The commands that make the runs again."""
     seeds: dict[str, list[int]] = {}
-    for run in evidence.runs.values():
+    for run in (run for evidence in parts for run in evidence.runs.values()):
         settings, seed = run.name.rsplit(" ", 1)
         seeds.setdefault(_command(settings), []).append(int(seed))
     lines = [f"{command} --seeds {','.join(map(str, sorted(found)))}" for command, found in sorted(seeds.items())]

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from audiostride.sections import flatten
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
 
@@ -195,6 +198,24 @@ def test_cost_is_counted_by_todays_rule_for_runs_of_every_version(collected, tmp
     (tmp_path / "docs").mkdir()
     command(folder / "page.py")
     assert "123.5" not in (tmp_path / "docs" / "results.md").read_text()
+
+
+def test_each_command_of_the_page_makes_the_recipe_of_runs_that_were_collected():
+    collected = sorted({line["recipe"] for line in rows(RESULTS, "runs.csv")})
+    recipes = {name: flatten(yaml.safe_load((RESULTS / "settings" / f"{name}.yaml").read_text())) for name in collected}
+    made = []
+    for line in (RESULTS.parent / "docs" / "results.md").read_text().splitlines():
+        if line.startswith("audiostride sweep results/"):
+            _, _, recipe, *settings, _, _ = shlex.split(line)
+            changed = {setting.partition("=")[0] for setting in settings}
+            found = flatten(load_recipe(str(RESULTS.parent / recipe), settings).model_dump())
+            made += [
+                name
+                for name, known in recipes.items()
+                if changed <= known.keys()  # a key that came later was at its default
+                and all(found.get(key) == value for key, value in known.items() if key in found or value is not None)
+            ]
+    assert sorted(made) == collected
 
 
 def test_every_test_set_of_the_committed_runs_has_its_groups():
