@@ -45,7 +45,7 @@ than groups do. Intervals are not corrected for the number of comparisons. Bold:
 significant difference.
 """
 
-STUDIES = (aliasing_parts, smoothness, cutoffs, shared_strides, starts, studies)
+DETAILS = (aliasing_parts, smoothness, cutoffs, shared_strides, starts, studies)
 """Sections on parts and settings of the methods; each is empty where there are no runs of its kind."""
 
 
@@ -70,14 +70,14 @@ def write_page(evidence: Evidence | None, earlier: Evidence | None) -> str:
             accuracy(evidence),
             each_task(evidence),
             learned_aliasing(evidence),
-            *(section(evidence) for section in STUDIES),
+            *(section(evidence) for section in DETAILS),
         ]
     else:
         parts.append("No run on sound has been collected yet.\n")
     if evidence and earlier:
         parts.append(by_clip_or_group(evidence, earlier))
     if earlier:
-        sections = (paper_ramp, each_task, *STUDIES)
+        sections = (paper_ramp, each_task, *DETAILS)
         parts += [re.sub("^## ", "### ", section(earlier), flags=re.MULTILINE) for section in sections]
     parts.append(image_section(read_rows("images.csv")))
     if known := [found for found in (evidence, earlier) if found]:
