@@ -9,7 +9,8 @@ TEXT = (
     "The runs of the sections above hold validation out by group. Those of the sections below are earlier ones whose "
     "validation clips were drawn one by one, so that a speaker, an instrument or a recording may be in both training "
     "and validation; they compare parts and settings of the methods under equal conditions among themselves. The test "
-    "clips are the same for both, and of groups of their own."
+    "clips are the same for both, and of groups of their own; the widened strided networks differ in width, see the "
+    "MMAC/s of each."
 )
 
 
