@@ -3,11 +3,10 @@
 import statistics
 from typing import Any
 
-from cells import accuracy_cell, difference_cell, highest, interval, mmac, numbers, span, wrap
+from cells import accuracy_cell, difference_cell, highest, interval, mmac, numbers, outcome, span, wrap
 from evidence import ALIASING, FIXED, FOLDING, OURS, RIVALS, Evidence
 from learned_aliasing import rivals_of, verdict
 
-from audiostride.analysis.significance import is_significant
 from audiostride.analysis.tables import Cell, Table, to_markdown
 from audiostride.analysis.wording import percent
 
@@ -145,8 +144,7 @@ def _outcomes(evidence: Evidence, ours: str, rival: str) -> dict[str, list[str]]
     outcomes: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
     for task in evidence.tasks:
         if row := evidence.difference(task, ours, rival):
-            outcome = ("better" if row["difference"] > 0 else "worse") if is_significant(row) else "open"
-            outcomes[outcome].append(f"{task} {interval(row)}{'' if len(row['seeds']) > 1 else ' with one seed'}")
+            outcomes[outcome(row)].append(f"{task} {interval(row)}{'' if len(row['seeds']) > 1 else ' with one seed'}")
     return outcomes
 
 

@@ -25,6 +25,13 @@ def difference_cell(row: Mapping[str, Any] | None) -> Cell:
     return Cell("") if row is None else Cell(interval(row), is_significant(row))
 
 
+def outcome(row: Mapping[str, Any]) -> str:
+    """Whether the first of two methods is significantly "better" or "worse", or neither ("open")."""
+    if not is_significant(row):
+        return "open"
+    return "better" if row["difference"] > 0 else "worse"
+
+
 def highest(values: Iterable[float]) -> float | None:
     """The best of several; None where there is nothing to be better than."""
     known = set(values)

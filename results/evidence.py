@@ -43,15 +43,16 @@ SLOW = f"{OURS}, stride_learning_rate=0.01"
 OF_ALIASING = {"model.aliasing", "train.aliasing_learning_rate", "train.stride_learning_rate"}
 """Settings that belong to learned aliasing and to pooling after the ReLU, as methods: the initial value of alpha, its
 learning rate and slower strides."""
-_SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3, FOLDING: 3}
-PLANNED = {  # seeds of each method of each task
-    "spoken words": _SEEDS,
-    "instrument family": _SEEDS,
-    "pitch": _SEEDS,
-    "instrument family (with pitch)": _SEEDS,
-    "pitch (with family)": _SEEDS,
-    "environmental sounds": _SEEDS,
-}
+PLANNED = (
+    "spoken words",
+    "instrument family",
+    "pitch",
+    "instrument family (with pitch)",
+    "pitch (with family)",
+    "environmental sounds",
+)
+SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3, FOLDING: 3}
+"""How many seeds of each method are planned on each of these tasks."""
 STRIDES = [[2.0, 2.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
 TRUNKS = {"audio_cnn": "", "resnet": ", by a residual net", "wave_cnn": ", from the waveform"}
 KINDS = {"strided": "strided", "spectral": "spectral", "diffstride": "DiffStride"}
@@ -260,4 +261,4 @@ def method_order(name: str) -> tuple[int, int, str]:
 
 def task_order(task: str) -> int:
     """Key to sort tasks by: planned ones first."""
-    return list(PLANNED).index(task) if task in PLANNED else len(PLANNED)
+    return PLANNED.index(task) if task in PLANNED else len(PLANNED)

@@ -4,11 +4,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cells import accuracy_cell, difference_cell, highest, mmac, numbers, sample_sd, wrap
+from cells import accuracy_cell, difference_cell, highest, mmac, numbers, outcome, sample_sd, wrap
 from collect import read_rows
 from evidence import AFTER, ALIASED_AFTER, ALIASING, FIXED, FOLDING, OURS, SLOW, Evidence
 
-from audiostride.analysis.significance import is_significant
 from audiostride.analysis.tables import Cell, Table, to_markdown
 from audiostride.analysis.wording import percent
 
@@ -104,9 +103,8 @@ def verdict(evidence: Evidence) -> str:
 
 def _told_apart(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Where learned aliasing is significantly below and above the best other method, and what could be seen at all."""
-    sure = {task: row["difference"] > 0 for task, row in found.items() if is_significant(row)}
     below, above = (
-        ", ".join(task for task, better in sure.items() if better is side) or "none" for side in (False, True)
+        ", ".join(task for task, row in found.items() if outcome(row) == side) or "none" for side in ("worse", "better")
     )
     widths = ", ".join(f"{task} {50 * (row['high'] - row['low']):.1f}" for task, row in found.items())
     return (

@@ -14,7 +14,7 @@ from pathlib import Path
 from baselines import FIGURE, accuracy, differences, each_task, finding, paper_ramp
 from cells import wrap
 from collect import HERE, read_recipe, read_rows, read_runs
-from evidence import DATA, GROUPS, PLANNED, Evidence, by_validation, gather, machine_of
+from evidence import DATA, GROUPS, PLANNED, SEEDS, Evidence, by_validation, gather, machine_of
 from figure import differences_figure
 from groups import read_groups
 from images import image_section
@@ -137,7 +137,7 @@ def _gaps(evidence: Evidence, task: str) -> Iterable[str]:
     if task not in evidence.tasks:
         yield "everything"
         return
-    for name, wanted in PLANNED[task].items():
+    for name, wanted in SEEDS.items():
         there = len(evidence.cells[task, name]["seeds"]) if (task, name) in evidence.cells else 0
         if there < wanted:
             yield f"{name} ({there} of {wanted} seeds)" if there else name

@@ -86,12 +86,13 @@ def make_ripples(
         >>> clips.waveforms.shape, clips.columns["rate"][:3], clips.columns["scale"][:3]
         ((25, 16000), ['2', '2', '2'], ['0', '0.03', '0.06'])
     """
+    combinations = [(rate, scale) for rate in RATES_HZ for scale in SCALES]
+    rate, scale = np.array([combinations[i % len(combinations)] for i in range(n_clips)]).T
     if (n_clips, seed) not in _last_made:
-        waveforms = _make_waveforms(n_clips, seed, progress)
+        waveforms = _make_waveforms(rate, scale, seed, progress)
         _last_made.clear()
         _last_made[n_clips, seed] = waveforms
-    rate, scale = _modulations(n_clips)
-    part = [i // (len(RATES_HZ) * len(SCALES)) % 10 for i in range(n_clips)]
+    part = [i // len(combinations) % 10 for i in range(n_clips)]
     return ArrayClips(
         names=[f"ripple-{i:05d}" for i in range(n_clips)],
         columns={"rate": [f"{r:g}" for r in rate], "scale": [f"{s:g}" for s in scale]},
@@ -101,15 +102,10 @@ def make_ripples(
     )
 
 
-def _modulations(n_clips: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rate in Hz and scale in cycles per band of each clip."""
-    combinations = [(rate, scale) for rate in RATES_HZ for scale in SCALES]
-    rate, scale = np.array([combinations[i % len(combinations)] for i in range(n_clips)]).T
-    return rate, scale
-
-
-def _make_waveforms(n_clips: int, seed: int, progress: Callable[[str, int, int], None] | None) -> np.ndarray:
-    rate, scale = _modulations(n_clips)
+def _make_waveforms(
+    rate: np.ndarray, scale: np.ndarray, seed: int, progress: Callable[[str, int, int], None] | None
+) -> np.ndarray:
+    n_clips = len(rate)
     waveforms = np.empty((n_clips, SAMPLE_RATE), np.int16)
     for first in range(0, n_clips, _BATCH):
         rows = slice(first, min(first + _BATCH, n_clips))
