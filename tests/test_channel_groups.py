@@ -132,6 +132,24 @@ def test_a_trunk_costs_what_runs_and_keeps_its_state(pool_after_relu: bool) -> N
     assert torch.tensor(trunk.aliasing()) == pytest.approx(torch.tensor([[[0.1, 0.9]] * 2] * 2))
 
 
+def test_a_residual_net_with_equal_groups_is_the_one_without_groups_and_keeps_its_state() -> None:
+    small = {"downsampling": "diffstride", "channels": (4, 6), "blocks": (1, 1), "strides": (2, 2), "smoothness": 1}
+    alike, single, trunk = (ResNet(**small, aliasing=alpha).eval() for alpha in ((0.3, 0.3), 0.3, (0.1, 0.9)))
+    weights = {name: value for name, value in single.state_dict().items() if not name.endswith("pool.aliasing")}
+    alike.load_state_dict(weights, strict=False)
+    x = torch.randn(2, 1, 40, 33)
+    torch.testing.assert_close(alike(x), single(x))
+    assert model_cost(alike, x[:1]).macs == model_cost(single, x[:1]).macs
+    again = ResNet(**copy.deepcopy(trunk.settings)).eval()
+    again.load_state_dict(trunk.state_dict())
+    assert torch.equal(again(x), trunk(x))
+    freeze_strides(trunk)
+    torch.testing.assert_close(trunk(x), again(x), rtol=1e-4, atol=1e-4)
+    assert torch.tensor(trunk.aliasing()) == pytest.approx(torch.tensor([[[0.1, 0.9]] * 2] * 2))
+    row = summarise([trunk_cutoffs(again, 100, 64, 100.0)])[0]
+    assert row["folding"]["groups"] == pytest.approx([0.1, 0.9])
+
+
 def test_cutoffs_state_the_mean_and_each_group_and_the_measured_response_is_theirs() -> None:
     trunk = AudioCNN("diffstride", **NARROW, aliasing=(0.1, 0.9), pool_after_relu=True)
     row = summarise([trunk_cutoffs(trunk, 100, 64, 100.0)])[0]
@@ -185,8 +203,8 @@ def test_a_model_lists_the_alphas_of_its_groups() -> None:
         (lambda: DiffStride(2.0, aliasing=(0, 1))(torch.zeros(20)), "1 channels cannot be split into 2"),
         (lambda: AudioCNN(channels=(6, 9), strides=((2, 2),) * 2, aliasing=(0, 1)), "9 channels cannot be split"),
         (lambda: AudioCNN("strided", aliasing=(0, 1)), "strided convolutions have no aliasing to learn"),
-        (lambda: ResNet("diffstride", aliasing=(0, 1)), "for AudioCNN only"),
-        (lambda: WaveCNN("diffstride", aliasing=(0, 1)), "for AudioCNN only"),
+        (lambda: ResNet("diffstride", channels=(3, 4, 8, 8), aliasing=(0, 1)), "3 channels cannot be split into 2"),
+        (lambda: WaveCNN("diffstride", aliasing=(0, 1)), "for AudioCNN and ResNet only"),
     ],
 )
 def test_arguments_out_of_range_are_refused_by_name(make, message: str) -> None:

@@ -248,6 +248,8 @@ def check_aliasing(downsampling: str, aliasing: Aliasing, channels: Sequence[int
         )
     if isinstance(aliasing, Sequence):
         if not channels:
-            raise ValueError(f"aliasing of groups of channels is for AudioCNN only; give one number, got {aliasing}")
+            raise ValueError(
+                f"aliasing of groups of channels is for AudioCNN and ResNet only; give one number, got {aliasing}"
+            )
         if odd := [width for width in channels if aliasing and width % len(aliasing)]:
             raise ValueError(f"{odd[0]} channels cannot be split into {len(aliasing)} equal groups for their aliasing")

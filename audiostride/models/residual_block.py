@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ..layers.downsampling import Downsampling, make_pool
+from ..layers.pooling import Aliasing
 from ..layers.strided_conv import PointwiseConv
 
 Stride = tuple[float, float]
@@ -49,7 +50,7 @@ class ResidualBlock(nn.Module):
         pre_activation: bool = False,
         activated_shortcut: bool = True,
         as_published: bool = False,
-        aliasing: float | None = None,
+        aliasing: Aliasing = None,
     ):
         super().__init__()
         pool = make_pool(downsampling, stride, smoothness, shared_stride, aliasing, as_published)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride, Downsampling, SpectralPool, make_pool
-from ..layers.pooling import Alpha
+from ..layers.pooling import Aliasing, Alpha
 from ..layers.strides import model_aliasing
 from .audio_cnn import check_aliasing
 from .residual_block import ResidualBlock, make_conv, whole_strides
@@ -45,7 +45,8 @@ class ResNet(nn.Module):
         activated_shortcut: see `ResidualBlock`.
         as_published: pool as the published code does, see `layers.published`.
         in_channels: channels of the input: 1 for spectrograms, 3 for colour images.
-        aliasing: where the learned aliasing of each place and axis starts, see `AudioCNN`; None: no aliasing.
+        aliasing: where the learned aliasing of each place and axis starts, see `AudioCNN`; several numbers, such as
+            (0, 1), for as many groups of channels; None: no aliasing.
 
     Attributes:
         num_features: channels of the last stage, the length of an embedding.
@@ -80,10 +81,10 @@ class ResNet(nn.Module):
         activated_shortcut: bool = True,
         as_published: bool = False,
         in_channels: int = 1,
-        aliasing: float | None = None,
+        aliasing: Aliasing = None,
     ):
         super().__init__()
-        check_aliasing(downsampling, aliasing)
+        check_aliasing(downsampling, aliasing, channels)
         _check(downsampling, channels, blocks, strides, stem)
         pairs = [s if s is None else tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
         self.settings: dict[str, Any] = {
@@ -98,7 +99,7 @@ class ResNet(nn.Module):
             "activated_shortcut": activated_shortcut,
             "as_published": as_published,
             "in_channels": in_channels,
-            "aliasing": aliasing,
+            "aliasing": list(aliasing) if isinstance(aliasing, Sequence) else aliasing,
         }
         self.num_features = channels[-1]
         stem_stride, *stage_strides = [None] * (1 + len(channels) - len(pairs)) + pairs

@@ -151,7 +151,7 @@ class ResNetSection(TrunkSection):
     random_strides: RandomRange | None = None
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
-    aliasing: Aliasing = None
+    aliasing: GroupedAliasing = None
     stem: Literal["small", "imagenet"] = "small"
     pre_activation: bool = False
     activated_shortcut: bool = True
