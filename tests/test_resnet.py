@@ -69,6 +69,29 @@ def test_pooling_before_the_shortcuts_1x1_convolution_is_pooling_after_it(pre_ac
 
 
 @ACTIVATIONS
+def test_after_the_relu_a_block_pools_what_is_rectified(pre_activation):
+    least = []
+    for after in (False, True):
+        block = ResidualBlock(4, 6, "diffstride", (1.7, 2.3), 1.0, pre_activation=pre_activation, pool_after_relu=after)
+        block.pool.register_forward_hook(lambda _module, args, _out: least.append(args[0].min().item()))
+        block(torch.randn(2, 4, 21, 18).relu())
+    (before, _), (behind, shortcut) = least[:2], least[2:]
+    assert before < 0
+    assert behind == shortcut == 0
+
+
+@ACTIVATIONS
+@pytest.mark.parametrize("settings", [{"strides": (2, None, 2, 2)}, {"strides": (2, 2), "stem": "imagenet"}], ids=str)
+def test_folding_in_full_after_the_relu_is_the_strided_network(settings, pre_activation):
+    """Reading a map off at every second sample commutes with batch norm and ReLU."""
+    strided = small("strided", **settings, pre_activation=pre_activation).eval()
+    folding = small("spectral", **settings, aliasing=1.0, pool_after_relu=True, pre_activation=pre_activation).eval()
+    folding.load_state_dict(strided.state_dict(), strict=False)
+    x = torch.randn(2, 1, 64, 48)
+    torch.testing.assert_close(folding.forward_features(x), strided.forward_features(x), rtol=1e-4, atol=1e-4)
+
+
+@ACTIVATIONS
 def test_at_a_stride_of_one_the_three_kinds_are_one_network(pre_activation):
     nets = [small(kind, strides=(1, 1, 1, 1), pre_activation=pre_activation).eval() for kind in KINDS]
     for net in nets[1:]:
@@ -118,7 +141,7 @@ def test_an_image_alone_gives_what_it_gives_in_a_batch(kind):
 
 
 def test_settings_rebuild_the_network():
-    net = small("diffstride", strides=(2, 1, (3, 2), 2), pre_activation=True).eval()
+    net = small("diffstride", strides=(2, 1, (3, 2), 2), pre_activation=True, pool_after_relu=True).eval()
     twin = ResNet(**net.settings).eval()
     twin.load_state_dict(net.state_dict())
     x = torch.randn(1, 1, 20, 20)
@@ -137,6 +160,7 @@ def test_settings_rebuild_the_network():
         ({"stem": "large"}, "stem must be"),
         ({"downsampling": "magic"}, "downsampling must be"),
         ({"blocks": (1, 1)}, "each stage needs"),
+        ({"downsampling": "strided", "pool_after_relu": True}, "downsample before any ReLU"),
     ],
 )
 def test_wrong_settings_are_refused_with_what_is_right(settings, message):

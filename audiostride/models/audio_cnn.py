@@ -146,11 +146,7 @@ class AudioCNN(nn.Module):
         if not channels or len(channels) != len(strides):
             raise ValueError(f"channels and strides need one entry per block, got {len(channels)} and {len(strides)}")
         check_aliasing(downsampling, aliasing, channels)
-        if downsampling == "strided" and pool_after_relu:
-            raise ValueError(
-                "strided convolutions downsample before any ReLU; got pool_after_relu=True, "
-                "which spectral and diffstride downsampling take"
-            )
+        check_pool_after_relu(downsampling, pool_after_relu)
         if any(len(stride) != 2 for stride in strides):
             raise ValueError(f"each block takes a (time, mel) pair of strides, got {strides}")
         self.settings: dict[str, Any] = {
@@ -253,3 +249,22 @@ def check_aliasing(downsampling: str, aliasing: Aliasing, channels: Sequence[int
             )
         if odd := [width for width in channels if aliasing and width % len(aliasing)]:
             raise ValueError(f"{odd[0]} channels cannot be split into {len(aliasing)} equal groups for their aliasing")
+
+
+def check_pool_after_relu(downsampling: str, pool_after_relu: bool) -> None:
+    """Refuse to pool after the ReLU where a convolution downsamples by itself.
+
+    Raises:
+        ValueError: if strided convolutions are to.
+
+    Example:
+        >>> check_pool_after_relu("strided", True)
+        Traceback (most recent call last):
+            ...
+        ValueError: strided convolutions downsample before any ReLU; got pool_after_relu=True, ...
+    """
+    if downsampling == "strided" and pool_after_relu:
+        raise ValueError(
+            "strided convolutions downsample before any ReLU; got pool_after_relu=True, "
+            "which spectral and diffstride downsampling take"
+        )

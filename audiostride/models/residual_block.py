@@ -28,6 +28,7 @@ class ResidualBlock(nn.Module):
             input (He et al. 2016); False: the input itself, as in the code published with DiffStride.
         as_published: pool as that code does, see `layers.published`.
         aliasing: where the pooling layer's learned aliasing starts, see `DiffStride`; None: no aliasing.
+        pool_after_relu: pool the first convolution's output after its batch norm and ReLU, not before.
 
     Raises:
         ValueError: if a stride is below 1, or not whole where it is a strided convolution's.
@@ -51,6 +52,7 @@ class ResidualBlock(nn.Module):
         activated_shortcut: bool = True,
         as_published: bool = False,
         aliasing: Aliasing = None,
+        pool_after_relu: bool = False,
     ):
         super().__init__()
         pool = make_pool(downsampling, stride, smoothness, shared_stride, aliasing, as_published)
@@ -58,6 +60,7 @@ class ResidualBlock(nn.Module):
         conv_stride = whole_strides(downsampling, stride)
         self.pre_activation = pre_activation
         self.activated_shortcut = activated_shortcut
+        self.pool_after_relu = pool_after_relu
         self.conv1 = make_conv(in_channels, out_channels, 3, conv_stride)
         self.norm1 = nn.BatchNorm2d(in_channels if pre_activation else out_channels)
         self.conv2 = make_conv(out_channels, out_channels, 3)
@@ -70,11 +73,14 @@ class ResidualBlock(nn.Module):
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
         if self.pre_activation:
             active = self.norm1(x).relu()
-            main = self.conv2(self.norm2(self.pool(self.conv1(active))).relu())
+            main = self.conv2(self._downsample(self.conv1(active), self.norm2))
             projected = not isinstance(self.shortcut, nn.Identity)  # only a projection may see the activation
             return main + self.shortcut(self.pool(active if projected and self.activated_shortcut else x))
-        main = self.norm2(self.conv2(self.norm1(self.pool(self.conv1(x))).relu()))
+        main = self.norm2(self.conv2(self._downsample(self.conv1(x), self.norm1)))
         return (main + self.shortcut_norm(self.shortcut(self.pool(x)))).relu()
+
+    def _downsample(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return self.pool(norm(x).relu()) if self.pool_after_relu else norm(self.pool(x)).relu()
 
 
 def make_conv(in_channels: int, out_channels: int, kernel: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..layers.downsampling import DiffStride, Downsampling, SpectralPool, make_pool
 from ..layers.pooling import Aliasing, Alpha
 from ..layers.strides import model_aliasing
-from .audio_cnn import check_aliasing
+from .audio_cnn import check_aliasing, check_pool_after_relu
 from .residual_block import ResidualBlock, make_conv, whole_strides
 
 Stem = Literal["small", "imagenet"]
@@ -47,6 +47,7 @@ class ResNet(nn.Module):
         in_channels: channels of the input: 1 for spectrograms, 3 for colour images.
         aliasing: where the learned aliasing of each place and axis starts, see `AudioCNN`; several numbers, such as
             (0, 1), for as many groups of channels; None: no aliasing.
+        pool_after_relu: a block pools its first convolution's output after batch norm and ReLU, see `AudioCNN`.
 
     Attributes:
         num_features: channels of the last stage, the length of an embedding.
@@ -82,9 +83,11 @@ class ResNet(nn.Module):
         as_published: bool = False,
         in_channels: int = 1,
         aliasing: Aliasing = None,
+        pool_after_relu: bool = False,
     ):
         super().__init__()
         check_aliasing(downsampling, aliasing, channels)
+        check_pool_after_relu(downsampling, pool_after_relu)
         _check(downsampling, channels, blocks, strides, stem)
         pairs = [s if s is None else tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
         self.settings: dict[str, Any] = {
@@ -100,6 +103,7 @@ class ResNet(nn.Module):
             "as_published": as_published,
             "in_channels": in_channels,
             "aliasing": list(aliasing) if isinstance(aliasing, Sequence) else aliasing,
+            "pool_after_relu": pool_after_relu,
         }
         self.num_features = channels[-1]
         stem_stride, *stage_strides = [None] * (1 + len(channels) - len(pairs)) + pairs
@@ -118,6 +122,7 @@ class ResNet(nn.Module):
             nn.Identity() if stem_pool is None else stem_pool,
             whole_strides(downsampling, stem_stride),  # type: ignore[arg-type]
             pre_activation,
+            pool_after_relu,
         )
         self.stages = nn.ModuleList()
         previous = channels[0]
@@ -131,6 +136,7 @@ class ResNet(nn.Module):
                         stride=stride if number == 0 else None,  # type: ignore[arg-type]
                         pre_activation=pre_activation,
                         activated_shortcut=activated_shortcut,
+                        pool_after_relu=pool_after_relu,
                         **common,
                     )
                 )
@@ -237,9 +243,10 @@ def repository_resnet18(
 
 
 class _Stem(nn.Module):
-    def __init__(self, in_channels, channels, kind, pool, conv_stride, pre_activation):
+    def __init__(self, in_channels, channels, kind, pool, conv_stride, pre_activation, pool_after_relu):
         super().__init__()
         self.pool = pool
+        self.pool_after_relu = pool_after_relu
         self.max_pool: nn.Module
         if kind == "imagenet":
             self.conv = make_conv(in_channels, channels, 7, (2, 2))
@@ -252,7 +259,9 @@ class _Stem(nn.Module):
         self.norm_relu = nn.Identity() if bare else nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.max_pool(self.norm_relu(self.pool(self.conv(x))))
+        x = self.conv(x)
+        x = self.pool(self.norm_relu(x)) if self.pool_after_relu else self.norm_relu(self.pool(x))
+        return self.max_pool(x)
 
 
 def _check(downsampling: str, channels: Sequence, blocks: Sequence, strides: Sequence, stem: str) -> None:

@@ -152,6 +152,7 @@ class ResNetSection(TrunkSection):
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
     aliasing: GroupedAliasing = None
+    pool_after_relu: bool = False
     stem: Literal["small", "imagenet"] = "small"
     pre_activation: bool = False
     activated_shortcut: bool = True
