@@ -80,15 +80,22 @@ def explain(problem: Any, kind: type[Section]) -> str:
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"{key}: no such key{nearest(path[-1], section)}"
-    if problem["type"] == "missing":
+    context = problem.get("ctx", {})
+    if problem["type"].startswith("union_tag"):  # the section is one of several, chosen by one of its keys
+        key += "." + context["discriminator"].strip("'()")
+    if problem["type"] in ("missing", "union_tag_not_found"):
         return f"{key}: is missing"
-    shown = repr(problem["input"])
-    shown = shown if len(shown) < 80 else shown[:77] + "..."
-    expected = problem.get("ctx", {}).get("expected") or problem.get("ctx", {}).get("expected_tags")
-    given = problem.get("ctx", {}).get("tag", problem["input"])
+    expected = context.get("expected") or context.get("expected_tags")
+    given = context.get("tag", problem["input"])
     hint = nearest(str(given), re.findall(r"'([^']+)'", expected)) if expected else ""
+    shown = repr(given)
+    shown = shown if len(shown) < 80 else shown[:77] + "..."
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
+    if problem["type"] == "union_tag_invalid":
+        message = f"input should be one of {expected}"
+    elif problem["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        message = "input should be a mapping of keys to values"
     return f"{key}: {message}, got {shown}{hint}"
 
 

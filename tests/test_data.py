@@ -14,6 +14,7 @@ from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import ArrayClips, Clips, class_names
 from audiostride.data.epoch_plan import plan_epoch
 from audiostride.data.folder import read_folder, unlabelled_files
+from audiostride.data.manifest import read_path
 from audiostride.data.ripples import RATES_HZ, make_ripples, ripple
 from audiostride.data.splits import assign_splits
 from audiostride.errors import DataError
@@ -92,6 +93,12 @@ def test_what_is_wrong_with_a_folder_is_said_with_its_name(tmp_path: Path, prepa
     with pytest.raises(DataError, match=message) as caught:
         read_folder(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_a_file_that_is_no_table_is_refused_with_the_endings_of_tables(tmp_path: Path) -> None:
+    (tmp_path / "calls.txt").write_text("")
+    with pytest.raises(DataError, match=r"calls\.txt: is neither a folder nor a table .*\.csv, \.tsv, \.jsonl"):
+        read_path(tmp_path / "calls.txt")
 
 
 def test_hidden_folders_are_no_classes(tone_folder: Path, tmp_path: Path) -> None:

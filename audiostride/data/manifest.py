@@ -219,8 +219,16 @@ def _seconds(block: dict[str, list[str]], column: str, default: float, path: Pat
 
 
 def read_path(path: str | os.PathLike[str]) -> FileClips:
-    """The clips of a folder or of a table, whichever the path is."""
-    return read_manifest(path) if is_table(path) else read_folder(path)
+    """The clips of a folder or of a table, whichever the path is.
+
+    Raises:
+        DataError: if it is neither, or cannot be read.
+    """
+    if is_table(path):
+        return read_manifest(path)
+    if Path(path).is_file():
+        raise DataError(f"{path}: is neither a folder nor a table of files, which ends in {', '.join(SUFFIXES)}")
+    return read_folder(path)
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
