@@ -94,14 +94,24 @@ def test_a_constant_stays_that_constant() -> None:
         torch.testing.assert_close(y, torch.full_like(y, 1.5))
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
-    pool = DiffStride((1.7, 2.3), smoothness=1, aliasing=(0.3, 0.6)).double()
-    x = torch.randn(1, 2, 9, 8, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(
+    ("pool", "sizes"),
+    [
+        (DiffStride((1.7, 2.3), smoothness=1, aliasing=(0.3, 0.6)), (9, 8)),
+        (DiffStride((3.9, 1.4), smoothness=1, aliasing=(0.3, 0.6)), (15, 7)),  # 15 to 5, 7 to 7
+        (SpectralPool((2, 3), aliasing=(0.3, 0.6)), (8, 9)),  # 8 to 4, 9 to 3
+    ],
+    ids=["any sizes", "sizes that divide", "sizes that divide, fixed"],
+)
+def test_gradients_are_those_of_finite_differences(pool: nn.Module, sizes: tuple[int, int]) -> None:
+    pool = pool.double()
+    x = torch.randn(1, 2, *sizes, dtype=torch.float64, requires_grad=True)
+    learned = dict(pool.named_parameters())
 
-    def pooled(x, stride, aliasing):
-        return torch.func.functional_call(pool, {"stride": stride, "aliasing": aliasing}, (x,))
+    def pooled(x, *values):
+        return torch.func.functional_call(pool, dict(zip(learned, values, strict=True)), (x,))
 
-    assert torch.autograd.gradcheck(pooled, (x, pool.stride, pool.aliasing))
+    assert torch.autograd.gradcheck(pooled, (x, *learned.values()))
 
 
 def test_groups_learn_apart_and_are_held_to_their_range() -> None:

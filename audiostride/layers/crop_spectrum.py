@@ -66,7 +66,8 @@ class _PoolByMatrix(torch.autograd.Function):
 class _PoolApart(torch.autograd.Function):
     """``P @ x`` and ``(F - P) @ x``, what aliasing adds where alpha is 1, for channels that differ in alpha.
 
-    P is the `pooling_matrix` of `mask`, or `plain` where the mask does not learn, and F is the `sampling_matrix`.
+    P is the `pooling_matrix` of `mask`, or `plain` where the mask does not learn, and F is the `sampling_matrix`. Where
+    m divides n, F reads off every n / m-th sample, which takes no product.
     """
 
     @staticmethod
@@ -74,23 +75,36 @@ class _PoolApart(torch.autograd.Function):
         if plain is None:
             assert mask is not None
             plain = pooling_matrix(mask, crop)
-        folding = (sampling_matrix(crop.n, crop.m, plain.dtype, x.device) - plain).to(x.dtype)
-        rows = [folding, basis_rows(crop.n, *crop.ramp, x)] if ctx.needs_input_grad[1] else [folding]
-        folded, kept = (torch.cat(rows) @ x).tensor_split([crop.m], dim=1)
+        rows = [x.new_empty(0, crop.n)]
+        if ctx.needs_input_grad[1]:
+            rows.append(basis_rows(crop.n, *crop.ramp, x))
+        folding = None
+        if crop.n % crop.m:
+            folding = (sampling_matrix(crop.n, crop.m, plain.dtype, x.device) - plain).to(x.dtype)
+            rows.append(folding)
         plain = plain.to(x.dtype)
+        pooled, products = plain @ x, torch.cat(rows) @ x
+        if folding is None:
+            kept, folded = products, x[:, :: crop.n // crop.m] - pooled
+        else:
+            kept, folded = products.tensor_split([products.shape[1] - crop.m], dim=1)
         ctx.crop, ctx.mask = crop, None if mask is None else (mask.shape, mask.dtype)
         ctx.save_for_backward(plain, folding, kept)
-        return plain @ x, folded
+        return pooled, folded
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor, grad_folded: Tensor):
         plain, folding, kept = ctx.saved_tensors
         grad_x = grad_mask = None
-        if ctx.needs_input_grad[0]:
+        difference = grad - grad_folded  # P is in the second output, too, with a minus
+        if ctx.needs_input_grad[0] and folding is None:
+            grad_x = plain.T @ difference
+            grad_x[:, :: ctx.crop.n // ctx.crop.m] += grad_folded
+        elif ctx.needs_input_grad[0]:
             grad_x = torch.cat([plain, folding]).T @ torch.cat([grad, grad_folded], 1)
-        if ctx.needs_input_grad[1]:  # the mask is in P with one sign and in F - P with the other
-            grad_mask = _mask_gradient(grad - grad_folded, kept, ctx.mask, ctx.crop)
+        if ctx.needs_input_grad[1]:
+            grad_mask = _mask_gradient(difference, kept, ctx.mask, ctx.crop)
         return grad_x, grad_mask, None, None
 
 
