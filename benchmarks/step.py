@@ -54,6 +54,7 @@ def measure(network: str, batch: int, args: argparse.Namespace) -> list[dict[str
         + [("aliasing", r) for r in args.aliasing]
         + [("after", r) for r in args.after]
         + [("groups", r) for r in args.groups]
+        + [("fixed", 0.0)] * bool(args.groups)
         + [("fft", r) for r in args.fft]
     )
     x = torch.randn(batch, 1, 100, 64, device=DEVICE)
@@ -98,7 +99,13 @@ def main() -> None:
     parser.add_argument("--smoothness", nargs="+", type=float, default=[1.0, 2.0, 4.0])
     parser.add_argument("--aliasing", nargs="*", type=float, default=[1.0], help="R with learned aliasing")
     parser.add_argument("--after", nargs="*", type=float, default=[1.0], help="R with aliasing, after the ReLU")
-    parser.add_argument("--groups", nargs="*", type=float, default=[1.0], help="R with that in two groups of channels")
+    parser.add_argument(
+        "--groups",
+        nargs="*",
+        type=float,
+        default=[1.0],
+        help="R with that in two groups of channels, and with fixed strides",
+    )
     parser.add_argument("--fft", nargs="*", type=float, default=[4.0], help="R of the FFT form")
     parser.add_argument("--bfloat16", action="store_true", help="under autocast")
     parser.add_argument("--repeats", type=int, default=12, help="three for the largest")

@@ -26,6 +26,7 @@ ALIASING = {
     "learned aliasing": ("aliasing", "1"),
     "after the ReLU": ("after", "1"),
     "in 2 groups, after": ("groups", "1"),
+    "fixed strides, in 2 groups, after": ("fixed", ""),
 }
 
 

@@ -38,15 +38,17 @@ def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
     """A trunk of `NETWORKS`.
 
     Method "widened" is "strided" with more channels; "aliasing" is "diffstride" with learned aliasing, "after" the same
-    behind the ReLU, "groups" that in two groups of channels; "fft" is "diffstride" by FFT, contiguous, where FFTs run
-    fastest.
+    behind the ReLU, "groups" that in two groups of channels, "fixed" the latter with the fixed strides of "spectral";
+    "fft" is "diffstride" by FFT, contiguous, where FFTs run fastest.
     """
     torch.manual_seed(0)
-    learned = method in ("aliasing", "after", "groups", "fft")
-    kind: Downsampling = "strided" if method == "widened" else "diffstride" if learned else method  # type: ignore[assignment]
+    kinds = {"widened": "strided", "fixed": "spectral"} | dict.fromkeys(
+        ("aliasing", "after", "groups", "fft"), "diffstride"
+    )
+    kind: Downsampling = kinds.get(method, method)  # type: ignore[assignment]
     channels = (WIDENED if method == "widened" else NETWORKS)[network]
-    alpha = {"aliasing": 0.1, "after": 0.1, "groups": (0.1, 0.9)}.get(method)
-    after = method in ("after", "groups")
+    alpha = {"aliasing": 0.1, "after": 0.1, "groups": (0.1, 0.9), "fixed": (0.1, 0.9)}.get(method)
+    after = method in ("after", "groups", "fixed")
     trunk = AudioCNN(kind, channels=channels, smoothness=smoothness, aliasing=alpha, pool_after_relu=after)
     if method == "fft":
         for block in trunk.separable_blocks:
