@@ -129,6 +129,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
     "aliasing": lambda: step_aliasing("step_aliasing.csv"),
     "aliasing, one thread": lambda: step_aliasing("step_aliasing_one_thread.csv"),
+    "aliasing, one thread, Xeon": lambda: step_aliasing("step_aliasing_one_thread_xeon.csv"),
     "aliasing, one thread, AVX2": lambda: step_aliasing("step_aliasing_one_thread_avx2.csv"),
     "inference": lambda: step_time("inference"),
     "memory": step_memory,
