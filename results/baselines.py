@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from cells import accuracy_cell, difference_cell, highest, interval, mmac, numbers, outcome, span, wrap
-from evidence import ALIASING, FIXED, FOLDING, OURS, RIVALS, Evidence
+from evidence import FIXED, FOLDING, OURS, RIVALS, WIDENED_LESS, Evidence
 from learned_aliasing import rivals_of, verdict
 
 from audiostride.analysis.tables import Cell, Table, to_markdown
@@ -49,7 +49,7 @@ def paper_ramp(evidence: Evidence) -> str:
 def accuracy(evidence: Evidence) -> str:
     """The paper's Table 1 with ours, and the paper's own figures beside."""
     tried = {name for _, name in evidence.cells}
-    methods = [name for name in (*RIVALS, OURS, ALIASING, FOLDING, FIXED) if name in tried]
+    methods = [name for name in (RIVALS[0], WIDENED_LESS, *RIVALS[1:], OURS, FOLDING, FIXED) if name in tried]
     rows = []
     for task in evidence.tasks:
         found = [evidence.cells.get((task, method)) for method in methods]
@@ -87,7 +87,7 @@ def each_task(evidence: Evidence) -> str:
     for task in evidence.tasks:
         names = evidence.names(task)
         best = highest(evidence.cells[task, name]["mean"] for name in names)
-        header = ["method", "accuracy", "loss", "seeds", "MMAC/s", "thousand parameters"]
+        header = ["method", "accuracy", "loss", "seeds", "MMAC", "thousand parameters"]
         rivals = [rival for rival in RIVALS[:2] if rival in names]
         rows = []
         for name in names:
@@ -100,7 +100,9 @@ def each_task(evidence: Evidence) -> str:
             cells += [Cell(numbers(row["seeds"])), Cell(mmac(row)), Cell(f"{row['parameters'] / 1e3:.0f}")]
             rows.append(cells + [difference_cell(evidence.difference(task, name, rival)) for rival in rivals])
         clips = evidence.cells[task, names[0]]["clips"]
-        made.append(Table(f"{task}, {clips:,} test clips", [*header, *(f"minus {rival}" for rival in rivals)], rows))
+        made.append(
+            Table(f"{task}, {clips:,} in the test set", [*header, *(f"minus {rival}" for rival in rivals)], rows)
+        )
     return f"## Every method on every task\n\n{to_markdown(made)}"
 
 
@@ -112,7 +114,7 @@ def differences(evidence: Evidence) -> dict[str, list[tuple[str, str, dict[str, 
         for task in evidence.tasks:
             for rival in rivals_of(evidence, task, method) if (task, method) in evidence.cells else []:
                 if rival != OURS and (row := evidence.difference(task, method, rival)):
-                    rows.append((task, rival.removesuffix(" further"), row))
+                    rows.append((task, rival.removesuffix(" less"), row))
         if rows:
             panels[method.replace(", after", ",\nafter")] = rows
     return panels
@@ -152,24 +154,30 @@ def _best(evidence: Evidence, task: str) -> str:
     name = max(evidence.names(task), key=lambda name: evidence.cells[task, name]["mean"])
     row = evidence.cells[task, name]
     seeds = len(row["seeds"])
-    return f"{name} ({percent(row['mean'], row['sd'])}, {seeds} seed{'s' * (seeds > 1)}, {mmac(row)} MMAC/s)"
+    return f"{name} ({percent(row['mean'], row['sd'])}, {seeds} seed{'s' * (seeds > 1)}, {mmac(row)} MMAC)"
 
 
 def _widened(evidence: Evidence) -> str:
-    """How far the widened strided networks come to the cost of learned strides."""
-    said: dict[str, list[str]] = {}
-    for task in evidence.tasks:
-        wide, *ours = (evidence.cells.get((task, name)) for name in ("strided, widened", OURS, FOLDING))
-        if wide is None:
-            continue
-        channels = evidence.runs_of(task, "strided, widened")[0].settings["model.channels"]
-        said.setdefault(f"{mmac(wide)} MMAC/s with {', '.join(map(str, channels))} channels", []).append(
-            f"{task} {' and '.join(mmac(row) if row else '-' for row in ours)}"
-        )
-    if not said:
+    """How far the widened strided networks come to the cost of learned strides and of learned aliasing."""
+    beside: dict[str, dict[str, list[str]]] = {}
+    for width, others in (("strided, widened", (OURS, FOLDING)), (WIDENED_LESS, (FIXED,))):
+        for task in evidence.tasks:
+            wide, *ours = (evidence.cells.get((task, name)) for name in (width, *others))
+            if wide is None:
+                continue
+            channels = evidence.runs_of(task, width)[0].settings["model.channels"]
+            size = f"{mmac(wide)} MMAC with {', '.join(map(str, channels))} channels"
+            costs = " and ".join(mmac(row) if row else "-" for row in ours)
+            beside.setdefault(width, {}).setdefault(size, []).append(f"{task} {costs}")
+    if not beside:
         return ""
-    beside = "; ".join(f"{size} (beside {', '.join(tasks)})" for size, tasks in said.items())
-    return (
-        "*strided, widened* is the strided network with more channels, the baseline at a similar cost that the paper "
-        f"leaves out. Its size, beside the MMAC/s of {OURS} and of learned aliasing in 2 groups: {beside}."
+    whose = {"strided, widened": f"{OURS} and of learned aliasing in 2 groups", WIDENED_LESS: "that with fixed strides"}
+    said = [
+        f"The size of *{width}*, beside the MMAC of {whose[width]}: "
+        + "; ".join(f"{size} (beside {', '.join(tasks)})" for size, tasks in sizes.items())
+        for width, sizes in beside.items()
+    ]
+    lead = (
+        "*Widened* is the strided network with more channels, the baseline at a similar cost that the paper leaves out."
     )
+    return f"{lead} {'. '.join(said)}."

@@ -1,9 +1,9 @@
 """Collect finished runs into the committed results: python results/collect.py RUN_DIR...
 
 RUN_DIR is a run directory, or a directory of them: of `audiostride train` or `sweep`.
-Every run becomes one line a task of `runs.csv`, or one line of `images.csv`; a run that is there
-already is replaced, so that it can be collected again. Its resolved recipe goes to `settings/`,
-without seed and paths. `page.py` writes docs/results.md from these files alone.
+Every run becomes one line a task of `runs.csv`; a run that is there already is replaced, so that it
+can be collected again. Its resolved recipe goes to `settings/`, without seed and paths. `page.py`
+writes docs/results.md from these files alone.
 """
 
 import csv
@@ -26,7 +26,7 @@ from audiostride.models.cost import trunk_cost
 from audiostride.models.cutoffs import trunk_cutoffs
 
 HERE = Path(__file__).parent
-RUN_KEY, IMAGE_KEY = ("recipe", "task", "seed"), ("recipe", "seed")
+RUN_KEY = ("recipe", "task", "seed")
 ENVIRONMENT = ("audiostride", "torch", "device", "processor", "threads", "processes")
 SCORES = ("accuracy", "loss", "n", "auc", "mean_average_precision", "macro_f1")
 RUN_COLUMNS = (
@@ -34,30 +34,22 @@ RUN_COLUMNS = (
     "epochs", "batch_size", "learning_rate", "stride_learning_rate", "stride_cost", "precision", "seed",
     *SCORES, "macs_per_second", "parameters", "strides", "aliasing", *ENVIRONMENT, "recipe", "clips", "right",
 )  # fmt: skip
-IMAGE_COLUMNS = (
-    "data", "downsampling", "smoothness", "channels", "initial_strides", "epochs", "batch_size", "learning_rate",
-    "stride_learning_rate", "precision", "seed", "test_accuracy", "n_train", "n_test", "macs", "parameters", "strides",
-    "published", *ENVIRONMENT, "recipe",
-)  # fmt: skip
 
 
 def main(paths: Sequence[Path]) -> None:
     """Add every finished run at or below `paths`, and say what was left out."""
-    sounds, images, unfinished = [], [], []
+    folders, unfinished = [], []
     for path in paths:
-        folders = sorted(file.parent for file in path.rglob("recipe.yaml"))
-        if not folders:
+        found = sorted(file.parent for file in path.rglob("recipe.yaml"))
+        if not found:
             raise SystemExit(f"error: {path}: holds no run")
-        for folder in folders:
+        for folder in found:
             try:
-                results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+                json.loads((folder / "results.json").read_text(encoding="utf-8"))
+                folders.append(folder)
             except (FileNotFoundError, ValueError):
                 unfinished.append(folder)
-                continue
-            recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-            of_images = "tasks" not in results or recipe.get("frontend", {}).get("name") == "images"
-            (images if of_images else sounds).append(folder)
-    runs, damaged = find_runs(sounds) if sounds else ([], [])
+    runs, damaged = find_runs(folders) if folders else ([], [])
     for folder in unfinished + damaged:
         print(f"left out: {folder} is not finished", file=sys.stderr)
     rows = [row for run in runs for row in run_rows(run)]
@@ -66,8 +58,7 @@ def main(paths: Sequence[Path]) -> None:
         row["macs_per_second"] = f"{_macs(read_recipe(row['recipe']), read_strides(row)) or row['macs_per_second']}"
     rows = [*known, *rows]
     _merge(HERE / "runs.csv", RUN_COLUMNS, RUN_KEY, rows)
-    _merge(HERE / "images.csv", IMAGE_COLUMNS, IMAGE_KEY, [image_row(folder) for folder in images])
-    print(f"collected {len(runs)} runs on sound and {len(images)} on images; now: python results/page.py")
+    print(f"collected {len(runs)} runs; now: python results/page.py")
 
 
 def run_rows(run: Run) -> list[dict[str, Any]]:
@@ -120,34 +111,6 @@ def run_groups(run: Run) -> Iterable[tuple[Mapping[str, str], dict[str, str]]]:
         yield by_clip, groups_row(_data(section), section["data"]["group"], by_clip)
 
 
-def image_row(folder: Path) -> dict[str, Any]:
-    """The line of `images.csv` of one run on images; earlier versions had a recipe of another kind for them."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    recipe = portable(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
-    environment = results.get("environment", {})
-    if "tasks" in results:
-        data, scores = recipe["tasks"]["label"]["data"], results["tasks"]["label"]
-        model = recipe["model"]
-        results |= {"downsampling": model["downsampling"], "initial_strides": model["strides"] or []}
-        results |= {"test_accuracy": scores["accuracy"]}
-        results |= {"n_train": results["n_train"]["label"], "n_test": scores["n"], "macs": results["macs_per_second"]}
-    else:
-        data = recipe["data"]
-    settings = {
-        "data": Path(data["path"]).name,
-        "smoothness": recipe["model"]["smoothness"] if results["downsampling"] == "diffstride" else "",
-        "channels": _words(recipe["model"].get("channels", [])) or recipe["model"]["network"],
-        "initial_strides": _words(results["initial_strides"]),
-        "strides": _words(results["strides"]),
-        "precision": recipe["train"].get("precision", "float32"),
-        **{key: recipe["train"][key] for key in ("epochs", "batch_size", "learning_rate", "stride_learning_rate")},
-        **{key: environment.get(key, "") for key in ENVIRONMENT},
-        "recipe": _write_recipe(recipe, Path(data["path"]).name),
-    }
-    row = {key: results.get(key) for key in IMAGE_COLUMNS} | settings
-    return {key: "" if row[key] is None else row[key] for key in IMAGE_COLUMNS}
-
-
 def portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved recipe without what belongs to one machine: a path is cut to the name of the data set."""
     kept = json.loads(
@@ -155,7 +118,7 @@ def portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
     )
     for key in ("workers", "checkpoint_steps", "keep_checkpoints"):
         kept["train"].pop(key, None)
-    for part in kept["tasks"].values() if "tasks" in kept else [kept]:
+    for part in kept["tasks"].values():
         block = part["data"]
         if "path" in block and block.get("source") != "hub":
             block["path"] = Path(block["path"]).name

@@ -32,8 +32,10 @@ TITLES = {
     ("notes", "pitch"): "pitch",
     ("esc", "label"): "environmental sounds",
     ("digits", "label"): "spoken digits",
+    ("cifar10", "label"): "images",
 }
 OURS, RIVALS = "DiffStride R=1", ("strided", "strided, widened", "spectral")
+WIDENED_LESS = "strided, widened less"
 ALIASING = f"{OURS}, learned aliasing"
 FOLDING = f"{ALIASING} in 2 groups, after the ReLU"
 FIXED = "spectral, learned aliasing in 2 groups, after the ReLU"
@@ -50,11 +52,11 @@ PLANNED = (
     "instrument family (with pitch)",
     "pitch (with family)",
     "environmental sounds",
+    "images",
 )
-SEEDS = {"strided": 3, "strided, widened": 3, "spectral": 3, OURS: 3, FOLDING: 3}
+SEEDS = {"strided": 3, WIDENED_LESS: 3, "strided, widened": 3, "spectral": 3, OURS: 3, FOLDING: 3, FIXED: 3}
 """How many seeds of each method are planned on each of these tasks."""
 STRIDES = [[2.0, 2.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
-TRUNKS = {"audio_cnn": "", "resnet": ", by a residual net", "wave_cnn": ", from the waveform"}
 KINDS = {"strided": "strided", "spectral": "spectral", "diffstride": "DiffStride"}
 
 
@@ -67,8 +69,7 @@ class Method(NamedTuple):
         shared: whether both axes share a stride.
         aliasing: how aliasing is learned, "" if it is not.
         after_relu: whether what has passed the ReLU is pooled.
-        width: "widened", "widened further" (the second wider one of its kind) or "narrowed" beside the usual
-            channels, else "".
+        width: "widened" (the widest of its kind), "widened less" or "narrowed" beside the usual channels, else "".
         start: its initial strides, "" for the usual ones.
         others: further settings with unusual values, by key.
     """
@@ -93,7 +94,7 @@ class Method(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """All runs on sound, compared.
+    """All runs, compared.
 
     Attributes:
         runs: every run by name.
@@ -172,8 +173,8 @@ def gather(runs: Sequence[Run]) -> Evidence:
         starts = [run.settings["model.strides"] for run in group]
         start = STRIDES if STRIDES in starts else Counter(map(repr, starts)).most_common(1)[0][0]
         totals = {sum(run.settings["model.channels"]) for run in group}
-        wider = sorted(total for total in totals if total > sum(channels))
-        widths = {total: "widened" + " further" * i for i, total in enumerate(wider)}
+        wider = sorted((total for total in totals if total > sum(channels)), reverse=True)
+        widths = {total: "widened" + " less" * i for i, total in enumerate(wider)}
         methods |= {run.name: _method(run, usual, sum(channels), widths, start) for run in group}
     found = compare(list(named.values()), {name: method.name for name, method in methods.items()})
     cells = {(row["task"], row["method"]): row for row in found["accuracy"]}
@@ -189,9 +190,7 @@ def _task_titles(run: Run) -> dict[str, str]:
     titles = {}
     for task, title in short.items():
         others = [other.removeprefix("instrument ") for name, other in short.items() if name != task]
-        titles[task] = (f"{title} (with {' and '.join(others)})" if others else title) + TRUNKS[
-            run.settings["model.name"]
-        ]
+        titles[task] = f"{title} (with {' and '.join(others)})" if others else title
     return titles
 
 

@@ -47,7 +47,7 @@ def smoothness(evidence: Evidence) -> str:
     if not rows:
         return ""
     table = Table(
-        "DiffStride's ramp width R", ["task", "R", "accuracy", "loss", "seeds", "MMAC/s", "minus R=4, same seeds"], rows
+        "DiffStride's ramp width R", ["task", "R", "accuracy", "loss", "seeds", "MMAC", "minus R=4, same seeds"], rows
     )
     said = []
     for width, by_task in sorted(losses.items()):
@@ -131,7 +131,7 @@ def shared_strides(evidence: Evidence) -> str:
             )
     if not rows:
         return ""
-    header = ["task", "method", "separate", "shared", "separate minus shared", "MMAC/s separate", "MMAC/s shared"]
+    header = ["task", "method", "separate", "shared", "separate minus shared", "MMAC separate", "MMAC shared"]
     return (
         f"## One stride for both axes\n\n{to_markdown([Table('In the form of Table A.7 of the paper', header, rows)])}"
     )
@@ -163,12 +163,13 @@ def starts(evidence: Evidence) -> str:
                 said.append(f"{method._replace(start='').name} on {task} {interval(difference)}")
     if not rows:
         return ""
-    header = ["task", "method", "initial strides", "accuracy", "seeds", "minus default", "MMAC/s"]
+    header = ["task", "method", "initial strides", "accuracy", "seeds", "minus default", "MMAC"]
     header += ["all strides, initial", "all strides, final"]
     text = (
         "Does a learned stride recover from initial strides that are too large, as the paper's Table 3 claims for "
         "images, and do different initial strides converge to the same product, the paper's equivalence classes? "
-        "*All strides* is the product over the layers, time x mel; the default has 1 x 1 in two of six layers."
+        "*All strides* is the product over the layers, time x mel (height x width); on sound the default has 1 x 1 in "
+        "two of six layers."
     )
     if said:
         text += f" The larger initial strides change accuracy by, in points: {'; '.join(said)}."
@@ -199,7 +200,7 @@ def studies(evidence: Evidence) -> str:
         if not rows:
             continue
         header = ["task", "method", key.rpartition(".")[2], "accuracy", "loss", "seeds", "minus the default"]
-        header += ["MMAC/s", "first layer: Hz", "cycles/band", "all strides"]
+        header += ["MMAC", "first layer: Hz", "cycles/band", "all strides"]
         heading, text = STUDIES.get(key, (f"Other values of `{key}`", ""))
         if said:
             text = f"{text} Compared with {usual}, in points of accuracy: {'; '.join(said)}.".strip()

@@ -1,4 +1,4 @@
-"""Write docs/results.md from runs.csv and images.csv: python results/page.py [FILE]
+"""Write docs/results.md from runs.csv: python results/page.py [FILE]
 
 Every figure and every sentence that depends on one is computed here; nothing is written by hand.
 """
@@ -17,13 +17,12 @@ from collect import HERE, read_recipe, read_rows, read_runs
 from evidence import DATA, GROUPS, PLANNED, SEEDS, Evidence, by_validation, gather, machine_of
 from figure import differences_figure
 from groups import read_groups
-from images import image_section
 from learned_aliasing import aliasing_parts, learned_aliasing
 from learned_strides import cutoffs, shared_strides, smoothness, starts, studies
 from validation import by_clip_or_group
 
-from audiostride.analysis.finished_runs import flatten
 from audiostride.analysis.plot_style import save
+from audiostride.sections import flatten
 from audiostride.training.recipe import load_recipe
 
 PAGE = HERE.parent / "docs" / "results.md"
@@ -37,12 +36,12 @@ METHOD = """## How to read it
 
 Small networks on small sets: the figures compare methods under equal conditions and are not record scores. Accuracy
 is on test clips in percent, mean ± standard deviation (n - 1) over seeds. Cost is in million multiply-accumulates
-(MMAC) per second of audio, counted by one rule for all runs. Differences have 95 % confidence intervals from a paired
-bootstrap over the seeds that both methods have and over groups of test clips: each of 10,000 resamples draws, with
-replacement, one group and one seed fewer than there are. A difference is **statistically significant** if its interval
-excludes zero. With one seed the interval holds for that seed alone; with three it is too narrow where seeds differ more
-than groups do. Intervals are not corrected for the number of comparisons. Bold: the best of a row or column, or a
-significant difference.
+(MMAC) per second of audio or per image, counted by one rule for all runs. Differences have 95 % confidence intervals
+from a paired bootstrap over the seeds that both methods have and over groups of test clips: each of 10,000 resamples
+draws, with replacement, one group and one seed fewer than there are. A difference is **statistically significant** if
+its interval excludes zero. With one seed the interval holds for that seed alone; with three it is too narrow where
+seeds differ more than groups do. Intervals are not corrected for the number of comparisons. Bold: the best of a row or
+column, or a significant difference.
 """
 
 DETAILS = (aliasing_parts, smoothness, cutoffs, shared_strides, starts, studies)
@@ -73,13 +72,12 @@ def write_page(evidence: Evidence | None, earlier: Evidence | None) -> str:
             *(section(evidence) for section in DETAILS),
         ]
     else:
-        parts.append("No run on sound has been collected yet.\n")
+        parts.append("No run has been collected yet.\n")
     if evidence and earlier:
         parts.append(by_clip_or_group(evidence, earlier))
     if earlier:
         sections = (paper_ramp, each_task, *DETAILS)
         parts += [re.sub("^## ", "### ", section(earlier), flags=re.MULTILINE) for section in sections]
-    parts.append(image_section(read_rows("images.csv")))
     if known := [found for found in (evidence, earlier) if found]:
         parts.append(repeat(known))
     return "\n".join(part for part in parts if part)
@@ -87,7 +85,8 @@ def write_page(evidence: Evidence | None, earlier: Evidence | None) -> str:
 
 def conditions(evidence: Evidence) -> str:
     """What was run on what, and what is missing."""
-    rows = read_rows("runs.csv")
+    known = [*DATA, *(row["data"] for row in read_rows("runs.csv"))]
+    rows = sorted(read_rows("runs.csv"), key=lambda row: known.index(row["data"]))
     lines = ["## What was run", ""]
     for data in dict.fromkeys(row["data"] for row in rows):
         clips = next(row["clips"] for row in rows if row["data"] == data)
@@ -96,11 +95,13 @@ def conditions(evidence: Evidence) -> str:
     machines = Counter(machine_of(row) for row in {(row["recipe"], row["seed"]): row for row in rows}.values())
     hardware = "; ".join(f"{machine} ({n} runs)" for machine, n in machines.items())
     text = (
-        f"Hardware and versions: {hardware}. The network is narrow, with {_networks(rows)}; "
+        f"Hardware and versions: {hardware}. The networks are narrow: {_networks(rows)}; "
         "the methods differ only in what their names say. "
         "The model tested is that of the best validation epoch; a tenth of the training speakers, instruments or "
         "recordings is for validation only."
     )
+    if "images" in evidence.tasks:
+        text += " On images it is that of the last epoch, as in the paper, and none is held out."
     lines += [wrap(text), ""]
     gaps = {task: missing for task in PLANNED if (missing := list(_gaps(evidence, task)))}
     if gaps:
@@ -115,7 +116,7 @@ def _grouping(clips: str) -> str:
     """What is resampled of a test set."""
     row = read_groups().get(clips)
     if row is None:
-        return "Resampled: single test clips, as it is not known which belong together."
+        return "Resampled: test items one by one, as it is not known which belong together."
     what = GROUPS.get((row["data"], row["column"]), f"values of {row['column']}")
     return f"Resampled: the {row['n_groups']} {what} in the test set."
 
@@ -124,12 +125,15 @@ def _networks(rows: Sequence[Mapping[str, str]]) -> str:
     """Size and training of the usual network of each data set; those that share them are named together."""
     usual: dict[tuple[str, ...], list[str]] = {}
     for data in dict.fromkeys(row["data"] for row in rows):
-        counted = Counter((r["channels"], r["epochs"], r["batch_size"]) for r in rows if r["data"] == data)
-        usual.setdefault(counted.most_common(1)[0][0], []).append(data)
+        of_data = [row for row in rows if row["data"] == data]
+        counted = Counter((row["channels"], row["epochs"], row["batch_size"]) for row in of_data)
+        trunk = read_recipe(of_data[0]["recipe"])["model"]["name"]
+        usual.setdefault((trunk, *counted.most_common(1)[0][0]), []).append(data)
     said = []
-    for (channels, epochs, batch), names in usual.items():
+    for (trunk, channels, epochs, batch), names in usual.items():
         where = f" on {' and '.join(names)}" if len(usual) > 1 else ""
-        said.append(f"{channels.replace(' ', ', ')} channels, trained for {epochs} epochs in batches of {batch}{where}")
+        size = f"{channels.replace(' ', ', ')} channels"
+        said.append(f"`{trunk}` with {size}, trained for {epochs} epochs in batches of {batch}{where}")
     return "; ".join(said)
 
 
@@ -150,13 +154,6 @@ def repeat(parts: Sequence[Evidence]) -> str:
         settings, seed = run.name.rsplit(" ", 1)
         seeds.setdefault(_command(settings), []).append(int(seed))
     lines = [f"{command} --seeds {','.join(map(str, sorted(found)))}" for command, found in sorted(seeds.items())]
-    images: dict[str, list[int]] = {}
-    for row in read_rows("images.csv"):
-        images.setdefault(row["recipe"], []).append(int(row["seed"]))
-    lines += [
-        f"audiostride train-images results/settings/{name}.yaml 'sweep={{seed: {sorted(found)}}}'"
-        for name, found in sorted(images.items())
-    ]
     return "\n".join(
         [
             "## Reproducing the runs",

@@ -10,7 +10,7 @@ TEXT = (
     "validation clips were drawn one by one, so that a speaker, an instrument or a recording may be in both training "
     "and validation; they compare parts and settings of the methods under equal conditions among themselves. The test "
     "clips are the same for both, and of groups of their own; the widened strided networks differ in width, see the "
-    "MMAC/s of each."
+    "MMAC of each."
 )
 
 
@@ -19,7 +19,7 @@ def by_clip_or_group(evidence: Evidence, earlier: Evidence) -> str:
     tried = {name for _, name in evidence.cells}
     columns = [name for name in (*RIVALS, OURS, FOLDING, FIXED) if name in tried]
     rows = []
-    for task in evidence.tasks:
+    for task in [task for task in evidence.tasks if task in earlier.tasks]:
         for title, found in (("by group", evidence), ("by clip", earlier)):
             cells = [found.cells.get((task, name)) for name in columns]
             rows.append([Cell(task), Cell(title), *(accuracy_cell(cell, None) for cell in cells)])

@@ -36,7 +36,7 @@ def command(script: Path, *arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Two kinds of downsampling, two seeds, two tasks each; a run that is not finished; runs on images."""
+    """Two kinds of downsampling, two seeds, two tasks each; a run that is not finished; a run on images."""
     folder = tmp_path_factory.mktemp("runs")
     for kind in ("strided", "diffstride"):
         for seed in (0, 1):
@@ -45,16 +45,6 @@ def runs(tmp_path_factory) -> Path:
             )
     shutil.copytree(folder / "strided-0", folder / "half")
     (folder / "half" / "results.json").unlink()
-    images = folder / "images"
-    images.mkdir()
-    (images / "recipe.yaml").write_text(
-        "name: quick\nseed: 3\ndata: {path: /somewhere/cifar10, size: 32}\n"
-        "model: {name: resnet, downsampling: strided, channels: [4, 8], strides: [2], smoothness: 1}\n"
-        "train: {epochs: 8, batch_size: 128, learning_rate: 0.05, stride_learning_rate: 0.05}\n"
-    )
-    results = {"downsampling": "strided", "initial_strides": [2], "seed": 3, "test_accuracy": 0.75, "n_train": 20}
-    results |= {"n_test": 10, "epochs": 8, "macs": 5e6, "parameters": 9000, "strides": [[2.0, 2.0]], "published": None}
-    (images / "results.json").write_text(json.dumps(results))
     pictures = tmp_path_factory.mktemp("pictures") / "textures"
     for i in range(12):
         path = pictures / ("test" if i < 4 else "train") / f"class{i % 2}" / f"{i}.png"
@@ -77,7 +67,7 @@ def collected(runs, tmp_path_factory) -> Path:
         shutil.copy(script, folder)
     said = command(folder / "collect.py", runs)
     assert "half is not finished" in said
-    assert "4 runs on sound and 2 on images" in said
+    assert "collected 5 runs" in said
     return folder
 
 
@@ -95,25 +85,16 @@ def test_the_committed_page_is_what_the_command_writes(tmp_path):
 @pytest.mark.slow
 def test_a_line_for_each_run_and_task_holds_what_the_run_left(runs, collected):
     lines = rows(collected, "runs.csv")
-    assert len(lines) == 8
+    assert sorted(line["data"] for line in lines) == ["ripples"] * 8 + ["textures"]
     for line in lines:
-        results = json.loads((runs / f"{line['downsampling']}-{line['seed']}" / "results.json").read_text())
+        folder = "textures" if line["data"] == "textures" else f"{line['downsampling']}-{line['seed']}"
+        results = json.loads((runs / folder / "results.json").read_text())
         scores = results["tasks"][line["task"]]
         assert float(line["accuracy"]) == scores["accuracy"]
         assert float(line["loss"]) == scores["loss"]
         assert int(line["macs_per_second"]) == results["macs_per_second"]
         right = bin(int(line["right"], 16)).count("1")
         assert right == round(scores["accuracy"] * scores["n"])
-
-
-@pytest.mark.slow
-def test_a_line_for_each_run_on_images_holds_what_the_run_left(runs, collected):
-    former, line = sorted(rows(collected, "images.csv"), key=lambda row: row["data"])
-    assert (former["data"], former["test_accuracy"], former["macs"]) == ("cifar10", "0.75", "5000000.0")
-    results = json.loads((runs / "textures" / "results.json").read_text())
-    assert float(line["test_accuracy"]) == results["tasks"]["label"]["accuracy"]
-    assert [line[key] for key in ("data", "initial_strides", "n_train", "n_test")] == ["textures", "2", "8", "4"]
-    assert int(line["macs"]) == results["macs_per_second"]
 
 
 @pytest.mark.slow
@@ -150,10 +131,10 @@ def test_the_page_names_data_and_gaps_and_no_paths(runs, collected):
     page = (collected.parent / "docs" / "results.md").read_text()
     assert "| DiffStride R=1" in page
     assert "Planned but not yet run" in page
-    assert "strided | 75.0" in page
+    assert "**textures label, 4 in the test set**" in page
     for file in [collected.parent / "docs" / "results.md", *collected.rglob("*.csv"), *collected.rglob("*.yaml")]:
         assert str(runs) not in file.read_text()
-        assert "/somewhere" not in file.read_text()
+        assert "pictures" not in file.read_text()
 
 
 def made_up(line: dict[str, str], folder: Path, **changes: object) -> dict[str, str]:
@@ -219,11 +200,27 @@ def test_each_command_of_the_page_makes_the_recipe_of_runs_that_were_collected()
 
 
 def test_every_test_set_of_the_committed_runs_has_its_groups():
-    sets = {line["clips"]: int(line["n"]) for line in rows(RESULTS, "runs.csv")}
+    sets = {line["clips"]: int(line["n"]) for line in rows(RESULTS, "runs.csv") if line["data"] != "cifar10"}
     groups = {line["clips"]: line["groups"].split() for line in rows(RESULTS, "groups.csv")}
     assert {clips: len(found) for clips, found in groups.items()} == sets
     counts = {line["data"]: int(line["n_groups"]) for line in rows(RESULTS, "groups.csv")}
     assert counts == {"commands": 63, "notes": 99, "esc": 310}  # speakers, instruments of a bank, source recordings
+
+
+def test_runs_whose_validation_clips_were_drawn_one_by_one_are_kept_apart():
+    code = (
+        f"import sys, json; sys.path.insert(0, {str(RESULTS)!r}); from collect import read_runs; "
+        "from evidence import by_validation; "
+        "print(json.dumps([sorted({run.name.split()[0] for run in part}) for part in by_validation(read_runs())]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    by_group: dict[bool, list[str]] = {True: [], False: []}
+    for name in sorted({line["recipe"] for line in rows(RESULTS, "runs.csv")}):
+        text = (RESULTS / "settings" / f"{name}.yaml").read_text()
+        named = re.search(r"\bgroup: (?!null)\w", text) is not None
+        by_group[named or name.startswith("cifar10")].append(name)  # no image is held out
+    assert json.loads(done.stdout) == [by_group[True], by_group[False]]
+    assert all(by_group.values())
 
 
 def test_groups_of_a_folder_are_stored_for_the_clips_that_a_run_tested(tmp_path):
