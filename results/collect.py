@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,9 @@ def read_rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@cache
 def read_recipe(name: str) -> dict[str, Any]:
-    """One of the recipes in `settings/`."""
+    """One of the recipes in `settings/`; it is shared: never change it."""
     return yaml.safe_load((HERE / "settings" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 

@@ -133,6 +133,16 @@ def test_how_often_the_interval_covers_the_truth(n_seeds, seed_sd, group_sd, res
     assert low <= covered / 300 <= high
 
 
+def test_single_clips_are_drawn_as_groups_of_two_equal_clips_are() -> None:
+    """The former are drawn by kind, the latter one by one: the same interval, but for the luck of 10,000 draws."""
+    effect = np.random.default_rng(3).choice([-1.0, 0.0, 0.0, 1.0], (3, 400))
+    count = np.ones(effect.shape)
+    alone, pairs = bootstrap_interval(effect, count), bootstrap_interval(2 * effect, 2 * count)
+    assert alone[0] == pairs[0]
+    assert alone[2] - alone[1] > 0.05
+    assert alone[1:] == pytest.approx(pairs[1:], abs=0.004)
+
+
 def test_one_group_says_nothing_of_others():
     found = paired_difference(one_run([1, 1, 1]), one_run([0, 0, 0]), dict.fromkeys("012", "the only speaker"))
     assert (found["difference"], found["low"], found["high"]) == (1.0, -1.0, 1.0)

@@ -128,14 +128,19 @@ def bootstrap_interval(
     n_seeds, n_groups = total.shape
     if n_groups == 1:
         return mean, -1.0, 1.0
-    drawn_groups = _draws(n_groups, resamples, seed)
-    drawn_seeds = _draws(n_seeds, resamples, seed + 1) if n_seeds > 1 else np.ones((resamples, 1))
+    copies = np.ones(n_groups, int)
+    if count.max() <= 1:  # each clip is a group of its own: those alike are few kinds, drawn as often as all of one
+        kinds, copies = np.unique(np.concatenate([total, count]), axis=1, return_counts=True)
+        total, count = np.split(kinds, 2)
+    drawn_groups = _draws(tuple(copies), resamples, seed)
+    drawn_seeds = _draws((1,) * n_seeds, resamples, seed + 1) if n_seeds > 1 else np.ones((resamples, 1))
     differences, clips = (((drawn_seeds @ table) * drawn_groups).sum(axis=1) for table in (total, count))
     low, high = np.percentile(differences[clips > 0] / clips[clips > 0], [2.5, 97.5])
     return mean, float(low), float(high)
 
 
 @lru_cache(maxsize=8)
-def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of `n` is drawn in every resample of `n` - 1."""
-    return np.random.default_rng(seed).multinomial(n - 1, np.full(n, 1 / n), size=resamples).astype(float)
+def _draws(copies: tuple[int, ...], resamples: int, seed: int) -> np.ndarray:
+    """How often each kind is drawn in every resample, which has one fewer than there are copies of all kinds."""
+    n = sum(copies)
+    return np.random.default_rng(seed).multinomial(n - 1, np.array(copies) / n, size=resamples).astype(float)
