@@ -129,7 +129,7 @@ def bootstrap_interval(
     if n_groups == 1:
         return mean, -1.0, 1.0
     copies = np.ones(n_groups, int)
-    if count.max() <= 1:  # each clip is a group of its own: those alike are few kinds, drawn as often as all of one
+    if count.max() <= 1:  # every clip is a group of its own: those that are alike make a few kinds, drawn together
         kinds, copies = np.unique(np.concatenate([total, count]), axis=1, return_counts=True)
         total, count = np.split(kinds, 2)
     drawn_groups = _draws(tuple(copies), resamples, seed)
