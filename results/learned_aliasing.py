@@ -89,15 +89,16 @@ def rivals_of(evidence: Evidence, task: str, name: str) -> list[str]:
 
 def verdict(evidence: Evidence) -> str:
     """Learned aliasing in two groups beside the best other method, of its cost and of any, on every task."""
-    tables, where, said = [], [], []
+    tables, where, lines = [], [], []
     for name, strides in ((FOLDING, "learned strides"), (FIXED, "fixed strides")):
-        rows, found = [], {}
+        rows, found, best_on = [], {}, {}
         for task in evidence.tasks:
             best, dearer = (_best_other(evidence, task, name, ratio) for ratio in (MATCHED, math.inf))
             if not best:
                 continue
             _, strided, spectral, _ = rivals_of(evidence, task, name)
             found[task] = [evidence.difference(task, name, other) for other in (best, dearer, strided, spectral)]
+            best_on.setdefault(best.split(",")[0], []).append(f"{task} {_half(found[task][0])}")
             row, ours = evidence.cells[task, best], evidence.cells[task, name]
             cells = [Cell(task), Cell(percent(ours["mean"], ours["sd"])), Cell(mmac(ours))]
             cells += [Cell(f"{best}: {percent(row['mean'], row['sd'])}"), Cell(mmac(row))]
@@ -111,15 +112,17 @@ def verdict(evidence: Evidence) -> str:
             for i, rival in enumerate(COMPARED):
                 sides = ([task for task, row in found.items() if row[i] and outcome(row[i]) == s] for s in SIDES)
                 where.append([Cell(strides), Cell(rival), *(Cell(", ".join(tasks) or "-") for tasks in sides)])
-            said.append(f"with {strides} {', '.join(f'{task} {_half(row[0])}' for task, row in found.items())}")
+            said = "; ".join(f"{other} on {', '.join(on)}" for other, on in best_on.items())
+            lines.append(wrap(f"- with {strides}: {said}", "  "))
     if not tables:
         return ""
     tables.append(Table("Significant differences", ["with", "compared with", "below it on", "above it on"], where))
     text = (
-        "Half of an interval is what it has to differ by to be told apart from the best method of its cost with these "
-        f"seeds and test sets, in points: {'; '.join(said)}."
+        "What it is up against changes with the task, and it has to find out by itself which suits. The best other "
+        "method of its cost, and half of the interval beside it in points, which is what the two have to differ by to "
+        "be told apart with these seeds and test sets:"
     )
-    return "\n\n".join([wrap(STORY), to_markdown(tables).rstrip(), wrap(text)]) + "\n"
+    return "\n\n".join([wrap(STORY), to_markdown(tables).rstrip(), wrap(text), "\n".join(lines)]) + "\n"
 
 
 def _best_other(evidence: Evidence, task: str, name: str, cost_ratio: float) -> str:
