@@ -42,10 +42,9 @@ def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
     "fft" is "diffstride" by FFT, contiguous, where FFTs run fastest.
     """
     torch.manual_seed(0)
-    kinds = {"widened": "strided", "fixed": "spectral"} | dict.fromkeys(
-        ("aliasing", "after", "groups", "fft"), "diffstride"
-    )
-    kind: Downsampling = kinds.get(method, method)  # type: ignore[assignment]
+    learned = method in ("aliasing", "after", "groups", "fft")
+    others = {"widened": "strided", "fixed": "spectral"}
+    kind: Downsampling = "diffstride" if learned else others.get(method, method)  # type: ignore[assignment]
     channels = (WIDENED if method == "widened" else NETWORKS)[network]
     alpha = {"aliasing": 0.1, "after": 0.1, "groups": (0.1, 0.9), "fixed": (0.1, 0.9)}.get(method)
     after = method in ("after", "groups", "fixed")

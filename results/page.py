@@ -85,8 +85,9 @@ def write_page(evidence: Evidence | None, earlier: Evidence | None) -> str:
 
 def conditions(evidence: Evidence) -> str:
     """What was run on what, and what is missing."""
-    known = [*DATA, *(row["data"] for row in read_rows("runs.csv"))]
-    rows = sorted(read_rows("runs.csv"), key=lambda row: known.index(row["data"]))
+    rows = read_rows("runs.csv")
+    order = [*DATA, *(row["data"] for row in rows)]
+    rows.sort(key=lambda row: order.index(row["data"]))
     lines = ["## What was run", ""]
     for data in dict.fromkeys(row["data"] for row in rows):
         clips = next(row["clips"] for row in rows if row["data"] == data)

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 from small_training import SEED, train_small
-from torch import nn
+from torch import Tensor, nn
 
 from audiostride import (
     AudioClassifier,
@@ -134,12 +134,17 @@ def test_a_trunk_costs_what_runs_and_keeps_its_state(pool_after_relu: bool) -> N
     trunk = AudioCNN("diffstride", **NARROW, aliasing=(0.1, 0.9), pool_after_relu=pool_after_relu).eval()
     x = torch.randn(2, 1, 100, 64)
     assert trunk_cost(trunk, 100, 64).macs == model_cost(trunk, x[:1]).macs
-    again = AudioCNN(**copy.deepcopy(trunk.settings)).eval()
+    check_state_is_kept(trunk, x)
+
+
+def check_state_is_kept(trunk: AudioCNN | ResNet, x: Tensor) -> None:
+    """Its settings and state make a trunk that gives the same, and so does freezing, with alphas of 0.1 and 0.9."""
+    again, frozen = type(trunk)(**copy.deepcopy(trunk.settings)).eval(), copy.deepcopy(trunk)
     again.load_state_dict(trunk.state_dict())
     assert torch.equal(again(x), trunk(x))
-    freeze_strides(trunk)
-    torch.testing.assert_close(trunk(x), again(x), rtol=1e-4, atol=1e-4)
-    assert torch.tensor(trunk.aliasing()) == pytest.approx(torch.tensor([[[0.1, 0.9]] * 2] * 2))
+    freeze_strides(frozen)
+    torch.testing.assert_close(frozen(x), again(x), rtol=1e-4, atol=1e-4)
+    assert torch.tensor(frozen.aliasing()) == pytest.approx(torch.tensor([[[0.1, 0.9]] * 2] * 2))
 
 
 def test_a_residual_net_with_equal_groups_is_the_one_without_groups_and_keeps_its_state() -> None:
@@ -150,13 +155,8 @@ def test_a_residual_net_with_equal_groups_is_the_one_without_groups_and_keeps_it
     x = torch.randn(2, 1, 40, 33)
     torch.testing.assert_close(alike(x), single(x))
     assert model_cost(alike, x[:1]).macs == model_cost(single, x[:1]).macs
-    again = ResNet(**copy.deepcopy(trunk.settings)).eval()
-    again.load_state_dict(trunk.state_dict())
-    assert torch.equal(again(x), trunk(x))
-    freeze_strides(trunk)
-    torch.testing.assert_close(trunk(x), again(x), rtol=1e-4, atol=1e-4)
-    assert torch.tensor(trunk.aliasing()) == pytest.approx(torch.tensor([[[0.1, 0.9]] * 2] * 2))
-    row = summarise([trunk_cutoffs(again, 100, 64, 100.0)])[0]
+    check_state_is_kept(trunk, x)
+    row = summarise([trunk_cutoffs(trunk, 100, 64, 100.0)])[0]
     assert row["folding"]["groups"] == pytest.approx([0.1, 0.9])
 
 

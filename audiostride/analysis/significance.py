@@ -90,7 +90,7 @@ def accuracy_interval(shares: Sequence[float], groups: Sequence[str]) -> dict[st
     # Groups alike are drawn together, as often as all of them: a million clips without groups are two kinds of group.
     totals = np.bincount(rows, weights=shares)
     kinds, copies = np.unique(np.stack([totals, sizes]), axis=1, return_counts=True)
-    drawn = np.random.default_rng(0).multinomial(n_groups - 1, copies / n_groups, size=RESAMPLES)
+    drawn = _draws(tuple(copies), RESAMPLES, 0)
     correct, clips = drawn @ kinds[0], drawn @ kinds[1]
     low, high = np.percentile(correct / clips, [2.5, 97.5])
     return found | {"low": float(low), "high": float(high)}

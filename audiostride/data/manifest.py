@@ -226,7 +226,7 @@ def read_path(path: str | os.PathLike[str]) -> FileClips:
     """
     if is_table(path):
         return read_manifest(path)
-    if Path(path).is_file():
+    if Path(path).expanduser().is_file():
         raise DataError(f"{path}: is neither a folder nor a table of files, which ends in {', '.join(SUFFIXES)}")
     return read_folder(path)
 
