@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cells import accuracy_cell, difference_cell, highest, mmac, numbers, outcome, sample_sd, wrap
 from collect import read_rows
@@ -21,7 +21,6 @@ COMPARED = (
     "the widened strided network of its cost",
     "spectral pooling",
 )
-SIDES = ("worse", "better")
 
 STORY = (
     "Pooling removes what lies above its cut-off before any ReLU can make use of it; a strided convolution folds it "
@@ -91,29 +90,19 @@ def verdict(evidence: Evidence) -> str:
     """Learned aliasing in two groups beside the best other method, of its cost and of any, on every task."""
     tables, where, lines = [], [], []
     for name, strides in ((FOLDING, "learned strides"), (FIXED, "fixed strides")):
-        rows, found, best_on = [], {}, {}
-        for task in evidence.tasks:
-            best, dearer = (_best_other(evidence, task, name, ratio) for ratio in (MATCHED, math.inf))
-            if not best:
-                continue
-            _, strided, spectral, _ = rivals_of(evidence, task, name)
-            found[task] = [evidence.difference(task, name, other) for other in (best, dearer, strided, spectral)]
-            best_on.setdefault(best.split(",")[0], []).append(f"{task} {_half(found[task][0])}")
-            row, ours = evidence.cells[task, best], evidence.cells[task, name]
-            cells = [Cell(task), Cell(percent(ours["mean"], ours["sd"])), Cell(mmac(ours))]
-            cells += [Cell(f"{best}: {percent(row['mean'], row['sd'])}"), Cell(mmac(row))]
-            rows.append([*cells, *map(difference_cell, found[task][:2])])
-        if rows:
-            header = ["task", "accuracy, %", "MMAC", "best other method of its cost, %", "MMAC", "minus it"]
-            title = (
-                f"Learned aliasing in 2 groups, after the ReLU, with {strides}: accuracy in %, differences in points"
-            )
-            tables.append(Table(title, [*header, "minus the best of any cost"], rows))
-            for i, rival in enumerate(COMPARED):
-                sides = ([task for task, row in found.items() if row[i] and outcome(row[i]) == s] for s in SIDES)
-                where.append([Cell(strides), Cell(rival), *(Cell(", ".join(tasks) or "-") for tasks in sides)])
-            said = "; ".join(f"{other} on {', '.join(on)}" for other, on in best_on.items())
-            lines.append(wrap(f"- with {strides}: {said}", "  "))
+        found = {task: beside for task in evidence.tasks if (beside := _beside_best(evidence, task, name))}
+        if not found:
+            continue
+        tables.append(_best_table(evidence, name, strides, found))
+        for i, rival in enumerate(COMPARED):
+            rows = {task: beside.differences[i] for task, beside in found.items()}
+            sides = ([t for t, row in rows.items() if row and outcome(row) == s] for s in ("worse", "better"))
+            where.append([Cell(strides), Cell(rival), *(Cell(", ".join(tasks) or "-") for tasks in sides)])
+        best_on: dict[str, list[str]] = {}
+        for task, beside in found.items():
+            best_on.setdefault(beside.best.split(",")[0], []).append(f"{task} {_half(beside.differences[0])}")
+        said = "; ".join(f"{other} on {', '.join(on)}" for other, on in best_on.items())
+        lines.append(wrap(f"- with {strides}: {said}", "  "))
     if not tables:
         return ""
     tables.append(Table("Significant differences", ["with", "compared with", "below it on", "above it on"], where))
@@ -123,6 +112,33 @@ def verdict(evidence: Evidence) -> str:
         "be told apart with these seeds and test sets:"
     )
     return "\n\n".join([wrap(STORY), to_markdown(tables).rstrip(), wrap(text), "\n".join(lines)]) + "\n"
+
+
+class _BesideBest(NamedTuple):
+    """A method on a task: the best other method of its cost, and how it differs from each of `COMPARED`."""
+
+    best: str
+    differences: list[dict[str, Any] | None]
+
+
+def _beside_best(evidence: Evidence, task: str, name: str) -> _BesideBest | None:
+    best, dearer = (_best_other(evidence, task, name, ratio) for ratio in (MATCHED, math.inf))
+    if not best:
+        return None
+    _, strided, spectral, _ = rivals_of(evidence, task, name)
+    return _BesideBest(best, [evidence.difference(task, name, other) for other in (best, dearer, strided, spectral)])
+
+
+def _best_table(evidence: Evidence, name: str, strides: str, found: Mapping[str, _BesideBest]) -> Table:
+    rows = []
+    for task, (best, differences) in found.items():
+        ours, other = evidence.cells[task, name], evidence.cells[task, best]
+        cells = [Cell(task), Cell(percent(ours["mean"], ours["sd"])), Cell(mmac(ours))]
+        cells += [Cell(f"{best}: {percent(other['mean'], other['sd'])}"), Cell(mmac(other))]
+        rows.append([*cells, *map(difference_cell, differences[:2])])
+    title = f"Learned aliasing in 2 groups, after the ReLU, with {strides}: accuracy in %, differences in points"
+    header = ["task", "accuracy, %", "MMAC", "best other method of its cost, %", "MMAC", "minus it"]
+    return Table(title, [*header, "minus the best of any cost"], rows)
 
 
 def _best_other(evidence: Evidence, task: str, name: str, cost_ratio: float) -> str:
