@@ -61,14 +61,21 @@ def model(windows: torch.Tensor) -> AudioClassifier:
     return model.eval()
 
 
-@pytest.fixture(params=[("diffstride", 0.4, False), ("spectral", 0.4, False), ("diffstride", (0.2, 0.9), True)])
+@pytest.fixture(
+    params=[
+        ("audio_cnn_diffstride", 0.4, False, {}),
+        ("audio_cnn_spectral", 0.4, False, {}),
+        ("audio_cnn_diffstride", (0.2, 0.9), True, {}),
+        ("resnet18_diffstride", (0.2, 0.9), True, {"blocks": (1, 1)}),
+    ]
+)
 def aliasing_model(request: pytest.FixtureRequest, model: AudioClassifier) -> AudioClassifier:
-    """The same network whose pooling lets a part alias, also in groups of channels and after the ReLU."""
+    """A network whose pooling lets a part alias, also in groups of channels and after the ReLU."""
     torch.manual_seed(0)
-    kind, alpha, after = request.param
+    name, alpha, after, blocks = request.param
     settings = {"channels": (8, 16), "strides": ((2.3, 1.9), (2, 2)), "smoothness": 1.0}
-    settings |= {"aliasing": alpha, "pool_after_relu": after}
-    return create_model(f"audio_cnn_{kind}", heads={"pitch": ["low", "high"]}, **settings).eval()
+    settings |= {"aliasing": alpha, "pool_after_relu": after} | blocks
+    return create_model(name, heads={"pitch": ["low", "high"]}, **settings).eval()
 
 
 @pytest.mark.slow
