@@ -3,7 +3,7 @@
 RUN_DIR is a run directory, or a directory of them: of `audiostride train` or `sweep`.
 Every run becomes one line a task of `runs.csv`; a run that is there already is replaced, so that it
 can be collected again. Its resolved recipe goes to `settings/`, without seed and paths. `page.py`
-writes docs/results.md from these files alone.
+writes the tables of docs/results.md from these files alone.
 """
 
 import csv

@@ -8,24 +8,8 @@ from typing import Any, NamedTuple
 from audiostride.analysis.comparison import compare
 from audiostride.analysis.finished_runs import Run
 
-DATA = {
-    "commands": "nine words of Speech Commands v0.01 (down, eight, five, go, left, one, right, up, zero), "
-    "split by speaker: 3,805 clips for training and validation, 678 for testing",
-    "notes": "notes of 11 instrument families and 60 pitches, 1 s, rendered from free sampled sound fonts, "
-    "split by instrument and bank; in place of NSynth: 4,176 clips for training and validation, 1,045 for testing",
-    "esc": "ESC-50, 50 kinds of sound, 5 s; folds 1 to 3 for training and validation (1,200 clips), fold 5 for "
-    "testing (400)",
-    "digits": "Free Spoken Digit Dataset, four speakers for training and validation (2,000 clips), a fifth for "
-    "testing (500)",
-    "ripples": "moving ripples, made by the package itself",
-    "cifar10": "CIFAR-10, re-encoded as JPEG: 20,000 of its 50,000 images for training and 5,000 of its 10,000 for "
-    "testing, drawn at random",
-}
-GROUPS = {
-    ("commands", "speaker"): "speakers",
-    ("notes", "instrument"): "instruments (per bank)",
-    ("esc", "freesound_id"): "source recordings",
-}
+GROUPED = ("commands", "notes", "esc")
+"""Data sets of which groups are known: speakers, instruments (per bank), source recordings."""
 TITLES = {
     ("commands", "label"): "spoken words",
     ("notes", "label"): "instrument family",
@@ -34,7 +18,7 @@ TITLES = {
     ("digits", "label"): "spoken digits",
     ("cifar10", "label"): "images",
 }
-OURS, RIVALS = "DiffStride R=1", ("strided", "strided, widened", "spectral")
+OURS = "DiffStride R=1"
 WIDENED_LESS = "strided, widened less"
 ALIASING = f"{OURS}, learned aliasing"
 FOLDING = f"{ALIASING} in 2 groups, after the ReLU"
@@ -141,11 +125,10 @@ class Evidence(NamedTuple):
 
 def by_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """Runs whose validation clips are of groups (speakers, instruments) that training has none of, and the others."""
-    known = {data for data, _ in GROUPS}
     parts: tuple[list[Run], list[Run]] = ([], [])
     for run in runs:
         sections = [section["data"] for section in json.loads(run.data).values()]
-        mixed = any(data.get("group") is None and data.get("path") in known for data in sections)
+        mixed = any(data.get("group") is None and data.get("path") in GROUPED for data in sections)
         parts[mixed].append(run)
     return parts
 
