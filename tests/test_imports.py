@@ -134,7 +134,7 @@ def test_every_package_says_what_it_is_in_a_sentence():
         assert (docstring or "").partition("\n")[0].endswith("."), name
 
 
-LONG_MODULE, LONG_FUNCTION = 350, 80  # lines; a function's docstring does not count
+LONG_MODULE, LONG_FUNCTION = 500, 80  # lines; a function's docstring does not count
 LONG_ON_PURPOSE = {("training/loop.py", "train")}
 """The training loop: thirty arguments, and stages whose order is to be read in one place; each is a function."""
 
