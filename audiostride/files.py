@@ -5,9 +5,11 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from .errors import ModelFileError, UsageError, WriteError
 
@@ -77,6 +79,18 @@ def replace_file(path: Path, content: bytes | str) -> None:
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file; a process that waits for it continues when the holder is done or dead."""
+    lock = FileLock(path)
+    with suppress(NotImplementedError, OSError):  # no locks here (some network file systems):
+        lock.acquire()  # two runs may do the same work, and the first one done wins
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_absent(path: Path) -> None:

@@ -1,6 +1,9 @@
-"""The HTK mel scale: frequencies in Hz to mel and back, and the edges of bands spaced evenly on it."""
+"""The HTK mel scale: Hz to mel and back, the edges of bands spaced evenly on it, and the floor of a log-mel."""
 
 import math
+
+LOG_OFFSET = 1e-5
+"""Added to the band power before the logarithm, so that silence is log(1e-5) = -11.5, not -inf."""
 
 
 def hz_to_mel(hz: float) -> float:

@@ -19,7 +19,7 @@ LEFT_OF = {
     "": [],
     "layers": [""],
     "models": ["", "layers"],
-    "data": ["", "layers", "models"],
+    "data": [""],
     "training": ["", "layers", "models", "data"],
     "analysis": ["", "layers", "models", "data", "training"],
     "inference": ["", "layers", "models", "data", "training"],

@@ -9,16 +9,14 @@ import soundfile
 import torch
 from small_training import SETTINGS, small_model
 
-from audiostride.data.augment import Augmentation, TimeShift
+from audiostride.data.augment import Augmentation, AugmentSection, TimeShift
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import ArrayClips
 from audiostride.data.folder import read_folder
 from audiostride.data.loud_windows import MAX_DRAWS, loud_window, window_powers
-from audiostride.data.sections import AugmentSection
 from audiostride.errors import RecipeError
 from audiostride.training.loop import train
 from audiostride.training.recipe import load_recipe
-from audiostride.training.transforms import make_augmentation
 from conftest import tone
 
 RATE = 16000
@@ -128,10 +126,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_the_key_makes_an_augmentation_and_images_refuse_it() -> None:
-    made = make_augmentation(AugmentSection(skip_quiet_db=12.0), RATE, 10.0)
+    made = AugmentSection(skip_quiet_db=12.0).make(RATE, 10.0)
     assert made is not None
     assert made.skip_quiet_db == 12.0
-    assert make_augmentation(AugmentSection(), RATE, 10.0) is None
+    assert AugmentSection().make(RATE, 10.0) is None
     with pytest.raises(RecipeError, match=r"augment\.skip_quiet_db is for sounds"):
         load_recipe("cifar10", ["augment.skip_quiet_db=10"])
     with pytest.raises(RecipeError, match=r"augment\.skip_quiet_db: input should be greater than 0"):

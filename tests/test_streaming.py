@@ -22,11 +22,11 @@ import soundfile
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.cache import cached
 from audiostride.data.clips import Clips
-from audiostride.data.epoch_plan import plan_epoch
+from audiostride.data.epoch_plan import plan_epoch, shuffled
 from audiostride.data.hub import read_hub
 from audiostride.data.leaks import same_content
 from audiostride.data.shards import read_shards
-from audiostride.data.streaming import Blocks, StreamedClips, read_range, shuffled
+from audiostride.data.streaming import Blocks, StreamedClips, read_range
 from audiostride.errors import DataError
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run

@@ -19,8 +19,9 @@ from ..errors import UsageError
 from ..layers.downsampling import DiffStride
 from ..layers.pooling import SpectralDownsampling
 from ..layers.spectrum import diffstride_mask
+from ..mel_scale import LOG_OFFSET
 from ..models.classifier import AudioClassifier
-from ..models.log_mel import LOG_OFFSET, LogMel
+from ..models.log_mel import LogMel
 from ..models.network import SpectrogramTrunk, spectrogram_cnn
 
 ENDINGS = (".wav", ".flac", ".ogg")

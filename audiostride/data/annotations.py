@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..files import replace_file
 from .clips import FileClips
 from .decoding import is_audio
-from .text_column import Texts
+from .table import TableBuilder
 
 _RAVEN_LABELS = ("annotation", "species", "label", "class", "common name")
 
@@ -62,7 +62,7 @@ def read_annotated(path: str | os.PathLike[str]) -> FileClips:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
-    names, labels, spans = Texts(), Texts(), []
+    table, spans = TableBuilder(), []
     for recording in sorted(file for file in root.rglob("*") if is_audio(file)):
         beside = [
             recording.with_suffix(".txt"),
@@ -70,12 +70,11 @@ def read_annotated(path: str | os.PathLike[str]) -> FileClips:
         ]
         for segment in (s for file in beside if file.is_file() for s in read_labels(file)):
             if segment.end_s > segment.start_s:
-                names.append(str(recording.relative_to(root)))
-                labels.append(segment.label)
+                table.add(str(recording.relative_to(root)), "", {"label": segment.label})
                 spans.append((segment.start_s, segment.end_s))
-    if not names:
+    if not table.names:
         raise DataError(f"{root}: holds no recording with labelled segments (NAME.wav with NAME.txt beside it)")
-    return FileClips(names, {"label": labels}, Texts("" for _ in names), spans=np.array(spans), root=root)
+    return FileClips(*table.parts(), spans=np.array(spans), root=root)
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[Segment]:

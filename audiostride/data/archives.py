@@ -8,17 +8,16 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from .cache import exclusive
+from ..files import exclusive
 from .clips import FileClips, Progress
 from .decoding import EXTENSIONS, is_audio
 from .download import extract, fetch, parse_link
-from .folder import append_row, read_folder
-from .manifest import label_text
-from .text_column import Texts
+from .folder import read_folder
+from .table import TableBuilder, label_text
 
 _STATE = ".audiostride"  # holds downloads and a stamp for each archive that is unpacked
 
@@ -84,14 +83,14 @@ def read_speech_commands(folder: Path) -> FileClips:
         for split, list_name in (("validation", "validation_list.txt"), ("test", "testing_list.txt"))
         for name in _text(folder / list_name).split()
     }
-    table = _Table(folder)
+    table = TableBuilder()
     for word in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "_."):
         for file in sorted(os.listdir(word)):
             if Path(file).suffix.lower() in EXTENSIONS:
                 name = f"{word.name}/{file}"
                 speaker = file.partition("_nohash_")[0]
                 table.add(name, split_of.get(name, "train"), {"label": word.name, "speaker": speaker})
-    return table.clips()
+    return _clips(table, folder)
 
 
 def read_nsynth(folder: Path) -> FileClips:
@@ -99,7 +98,7 @@ def read_nsynth(folder: Path) -> FileClips:
 
     Columns: family (11 instrument families), pitch (MIDI note), instrument, velocity, source.
     """
-    table = _Table(folder)
+    table = TableBuilder()
     for part, split in (("train", "train"), ("valid", "validation"), ("test", "test")):
         examples = folder / f"nsynth-{part}" / "examples.json"
         if not examples.exists():
@@ -120,7 +119,7 @@ def read_nsynth(folder: Path) -> FileClips:
             raise DataError(f"{examples}: is not NSynth's table of notes ({error})") from error
         except KeyError as error:
             raise DataError(f"{examples}: a note has no {error}") from error
-    return table.clips("nsynth-train/examples.json")
+    return _clips(table, folder, "nsynth-train/examples.json")
 
 
 def read_tut_urban_2018(folder: Path) -> FileClips:
@@ -131,7 +130,7 @@ def read_tut_urban_2018(folder: Path) -> FileClips:
     """
     folder = _find(folder, "meta.csv").parent
     test = {row[0] for row in _lines(folder / "evaluation_setup" / "fold1_evaluate.txt")}
-    table = _Table(folder)
+    table = TableBuilder()
     for row in _dicts(folder / "meta.csv", "\t", ("filename", "scene_label", "identifier")):
         labels = {
             "label": row["scene_label"],
@@ -139,7 +138,7 @@ def read_tut_urban_2018(folder: Path) -> FileClips:
             "source_label": row.get("source_label", ""),
         }
         table.add(row["filename"], "test" if row["filename"] in test else "train", labels)
-    return table.clips()
+    return _clips(table, folder)
 
 
 def read_dcase_birds(folder: Path) -> FileClips:
@@ -149,7 +148,7 @@ def read_dcase_birds(folder: Path) -> FileClips:
     no_bird), dataset.
     """
     recordings = {file.stem: str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if is_audio(file)}
-    table = _Table(folder)
+    table = TableBuilder()
     for listing in sorted(folder.rglob("*.csv")):
         for row in _dicts(listing, ",", ("itemid", "hasbird")):
             name = recordings.get(row["itemid"])
@@ -159,7 +158,7 @@ def read_dcase_birds(folder: Path) -> FileClips:
                 raise DataError(f"{listing}: hasbird of {row['itemid']} is {row['hasbird']!r}, not 0 or 1")
             label = "bird" if row["hasbird"] == "1" else "no_bird"
             table.add(name, "", {"label": label, "dataset": row.get("datasetid", "")})
-    return table.clips("a table with the columns itemid, datasetid, hasbird")
+    return _clips(table, folder, "a table with the columns itemid, datasetid, hasbird")
 
 
 def read_esc50(folder: Path) -> FileClips:
@@ -168,7 +167,7 @@ def read_esc50(folder: Path) -> FileClips:
     Which fold is for what is up to the recipe (`split_column: fold`).
     """
     folder = _find(folder, "esc50.csv").parent.parent
-    table = _Table(folder)
+    table = TableBuilder()
     for row in _dicts(folder / "meta" / "esc50.csv", ",", ("filename", "fold", "category")):
         labels = {
             "label": row["category"],
@@ -177,7 +176,7 @@ def read_esc50(folder: Path) -> FileClips:
             "esc10": row.get("esc10", ""),
         }
         table.add(f"audio/{row['filename']}", "", labels)
-    return table.clips()
+    return _clips(table, folder)
 
 
 LAYOUTS: dict[str, Callable[[Path], FileClips]] = {
@@ -190,21 +189,10 @@ LAYOUTS: dict[str, Callable[[Path], FileClips]] = {
 }
 
 
-class _Table:
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.names, self.splits = Texts(), Texts()
-        self.columns: dict[str, Texts] = {}
-
-    def add(self, name: str, split: str, labels: Mapping[str, str]) -> None:
-        self.names.append(name)
-        self.splits.append(split)
-        append_row(self.columns, labels, len(self.names))
-
-    def clips(self, wanted: str = "audio") -> FileClips:
-        if not self.names:
-            raise DataError(f"{self.root}: is not laid out as expected: it holds no {wanted}; see docs/data.md")
-        return FileClips(self.names, dict(self.columns), self.splits, root=self.root)
+def _clips(table: TableBuilder, root: Path, wanted: str = "audio") -> FileClips:
+    if not table.names:
+        raise DataError(f"{root}: is not laid out as expected: it holds no {wanted}; see docs/data.md")
+    return FileClips(*table.parts(), root=root)
 
 
 def _find(folder: Path, name: str) -> Path:

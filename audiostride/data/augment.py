@@ -1,8 +1,11 @@
-"""Augmentation: what may be done to a training clip, each kind one small callable.
+"""Augmentation: what may be done to a training clip, each kind one small callable and its keys in a recipe.
 
 A waveform transform maps ``(samples,)`` float32 to the same shape, a log-mel transform maps
 ``(1, time, mel)`` to the same shape; both draw only from the generator they are handed, which is made
 from (seed, epoch, clip). So a resumed run hears the same, and evaluation hears none of it.
+
+Another kind is a callable, its section or key, and a line of `AugmentSection.make`. Nothing here imports torch before
+it is needed: a recipe can be read and checked without it.
 """
 
 import contextlib
@@ -10,18 +13,23 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import soxr
-import torch
-from torch import Tensor, nn
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
-from ..errors import DataError
-from ..models.log_mel import LOG_OFFSET
+from ..errors import DataError, RecipeError
+from ..mel_scale import LOG_OFFSET
+from ..sections import Section
 from .decoding import audio_info, is_audio, read_audio
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 WaveformTransform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-LogMelTransform = Callable[[Tensor, np.random.Generator], Tensor]
+LogMelTransform = Callable[["Tensor", np.random.Generator], "Tensor"]
 
 
 @dataclass(kw_only=True)
@@ -164,6 +172,7 @@ class SpecAugment:
         mels: widest of them, in mel bands.
 
     Example:
+        >>> import torch
         >>> log_mel = torch.randn(1, 100, 64)
         >>> masked = SpecAugment(time_masks=0, frames=0, mel_masks=1, mels=8)(log_mel, np.random.default_rng(0))
         >>> int((masked != log_mel).any(1).sum()) <= 8
@@ -175,7 +184,7 @@ class SpecAugment:
     mel_masks: int = 2
     mels: int = 8
 
-    def __call__(self, log_mel: Tensor, rng: np.random.Generator) -> Tensor:
+    def __call__(self, log_mel: "Tensor", rng: np.random.Generator) -> "Tensor":
         masked, mean = log_mel.clone(), log_mel.mean()
         for axis, count, widest in ((1, self.time_masks, self.frames), (2, self.mel_masks, self.mels)):
             n = log_mel.shape[axis]
@@ -198,6 +207,7 @@ class Equalizer:
         cosines: how many.
 
     Example:
+        >>> import torch
         >>> log_mel = torch.zeros(1, 100, 64)
         >>> equalized = Equalizer(sd_db=6.0)(log_mel, np.random.default_rng(0))
         >>> equalized.shape, bool((equalized == equalized[:, :1]).all()), bool((equalized != log_mel).any())
@@ -207,12 +217,12 @@ class Equalizer:
     sd_db: float
     cosines: int = 4
 
-    def __call__(self, log_mel: Tensor, rng: np.random.Generator) -> Tensor:
+    def __call__(self, log_mel: "Tensor", rng: np.random.Generator) -> "Tensor":
         n_mels = log_mel.shape[-1]
         phase = np.pi * (np.arange(n_mels) + 0.5) / n_mels
         amplitudes = rng.normal(0, self.sd_db * np.sqrt(2 / self.cosines), self.cosines)
         gain_db = amplitudes @ np.cos(np.outer(np.arange(1, self.cosines + 1), phase))
-        gain = torch.from_numpy(10 ** (gain_db / 10)).to(log_mel)
+        gain = log_mel.new_tensor(10 ** (gain_db / 10))
         return ((log_mel.exp() - LOG_OFFSET).clamp(min=0) * gain + LOG_OFFSET).log()
 
 
@@ -232,9 +242,11 @@ class OnTensor:
         array([0.5, 0.5, 0.5], dtype=float32)
     """
 
-    transform: Callable[[Tensor], Tensor]
+    transform: Callable[["Tensor"], "Tensor"]
 
     def __call__(self, value, rng):
+        import torch
+
         tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         seed, numpy_state = int(rng.integers(2**32)), np.random.get_state()
         # A worker, whose waveforms are on the CPU, must not touch the GPU that its parent has opened.
@@ -268,7 +280,7 @@ def change_speed(waveform: np.ndarray, factor: float, length: int) -> np.ndarray
 
 
 @contextlib.contextmanager
-def augmented(frontend: nn.Module, transforms: Sequence[LogMelTransform], seeds: Tensor | None) -> Iterator[None]:
+def augmented(frontend: "nn.Module", transforms: Sequence[LogMelTransform], seeds: "Tensor | None") -> Iterator[None]:
     """Within this block a frontend's output is transformed, clip by clip, with a generator for each.
 
     Args:
@@ -279,9 +291,11 @@ def augmented(frontend: nn.Module, transforms: Sequence[LogMelTransform], seeds:
     if not transforms or seeds is None:
         yield
         return
+    import torch
+
     numbers = seeds.tolist()
 
-    def change(_module: nn.Module, _inputs: tuple[Tensor, ...], log_mel: Tensor) -> Tensor:
+    def change(_module: "nn.Module", _inputs: "tuple[Tensor, ...]", log_mel: "Tensor") -> "Tensor":
         changed = []
         for clip, seed in zip(log_mel, numbers, strict=True):
             rng = np.random.default_rng(seed)
@@ -295,13 +309,6 @@ def augmented(frontend: nn.Module, transforms: Sequence[LogMelTransform], seeds:
         yield
     finally:
         handle.remove()
-
-
-def _add_noise(waveform: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    signal_power, noise_power = np.square(waveform).mean(), np.square(noise).mean()
-    if not (signal_power > 0 and noise_power > 0):
-        return waveform
-    return waveform + (noise * np.sqrt(signal_power / 10 ** (snr_db / 10) / noise_power)).astype(np.float32)
 
 
 def noise_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -323,3 +330,130 @@ def noise_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     if not found:
         raise DataError(f"{root}: {'holds no audio files' if root.is_dir() else 'no such folder'} to take noise from")
     return found
+
+
+def _ascending(bounds: list[float]) -> list[float]:
+    if bounds[0] > bounds[1]:
+        what = "{low} is more than {high}; the lower bound comes first"
+        raise PydanticCustomError("range", what, {"low": f"{bounds[0]:g}", "high": f"{bounds[1]:g}"})
+    return bounds
+
+
+_BOUNDS = (Field(min_length=2, max_length=2), AfterValidator(_ascending))
+Range = Annotated[list[float], *_BOUNDS]
+Speeds = Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], *_BOUNDS]
+
+
+class NoiseSection(Section):
+    """Keys of `Noise`."""
+
+    path: str
+    snr_db: Range = [5.0, 20.0]
+    probability: float = Field(1.0, gt=0, le=1)
+
+    def make(self, sample_rate: int) -> Noise:
+        """The transform, for windows at a sample rate in Hz.
+
+        Raises:
+            DataError: if there is no noise to add.
+        """
+        return Noise(noise_files(self.path), sample_rate, (self.snr_db[0], self.snr_db[1]), self.probability)
+
+
+class ColouredNoiseSection(Section):
+    """Keys of `ColouredNoise`."""
+
+    snr_db: Range = [10.0, 50.0]
+    probability: float = Field(1.0, gt=0, le=1)
+
+    def make(self) -> ColouredNoise:
+        """The transform."""
+        return ColouredNoise((self.snr_db[0], self.snr_db[1]), self.probability)
+
+
+class SpecAugmentSection(Section):
+    """Keys of `SpecAugment`."""
+
+    time_masks: int = Field(2, ge=0, le=100)
+    time_ms: float = Field(200.0, gt=0)
+    mel_masks: int = Field(2, ge=0, le=100)
+    mels: int = Field(8, ge=1)
+
+    def make(self, hop_ms: float) -> SpecAugment:
+        """The transform, for frames every `hop_ms` ms."""
+        return SpecAugment(self.time_masks, max(1, round(self.time_ms / hop_ms)), self.mel_masks, self.mels)
+
+
+class AugmentSection(Section):
+    """The recipe's `augment`: what is done to training clips; nothing by default."""
+
+    crop_s: float | None = Field(None, gt=0)
+    skip_quiet_db: float | None = Field(None, gt=0)
+    speed: Speeds | None = None
+    time_shift_ms: float | None = Field(None, gt=0)
+    gain_db: float | None = Field(None, gt=0, le=60)
+    noise: NoiseSection | None = None
+    coloured_noise: ColouredNoiseSection | None = None
+    mixup: float | None = Field(None, gt=0)
+    between_class: bool = False
+    equalize_db: float | None = Field(None, gt=0, le=30)
+    spec_augment: SpecAugmentSection | None = None
+    SPECTROGRAM_KEYS: ClassVar = ("equalize_db", "spec_augment")
+
+    @field_validator("between_class")
+    @classmethod
+    def _of_mixup(cls, between_class: bool, info: ValidationInfo) -> bool:
+        if between_class and not info.data.get("mixup"):
+            raise PydanticCustomError("mixup", "is a way of mixing; set augment.mixup too, to 1.0 as in its paper")
+        return between_class
+
+    def make(self, sample_rate: int, hop_ms: float | None) -> Augmentation | None:
+        """What is done to training clips; None if nothing.
+
+        Args:
+            sample_rate: of the clips, in Hz.
+            hop_ms: of the log-mel spectrogram, in ms; None: the frontend makes none.
+
+        Raises:
+            RecipeError: if a key is for log-mel spectrograms and there are none.
+            DataError: if there is no noise to add.
+
+        Example:
+            >>> AugmentSection(time_shift_ms=100.0).make(sample_rate=16000, hop_ms=10.0).waveform
+            [TimeShift(max_samples=1600)]
+        """
+        waveform: list[WaveformTransform] = []
+        if self.time_shift_ms is not None:
+            waveform.append(TimeShift(round(self.time_shift_ms * sample_rate / 1000)))
+        if self.gain_db is not None:
+            waveform.append(Gain(self.gain_db))
+        if self.noise is not None:
+            waveform.append(self.noise.make(sample_rate))
+        if self.coloured_noise is not None:
+            waveform.append(self.coloured_noise.make())
+        log_mel: list[LogMelTransform] = []
+        for key in self.SPECTROGRAM_KEYS if hop_ms is None else ():
+            if getattr(self, key) is not None:
+                raise RecipeError(f"augment.{key}: is for spectrograms, which a raw waveform is not; remove it")
+        if self.equalize_db is not None:
+            log_mel.append(Equalizer(self.equalize_db))
+        if self.spec_augment is not None and hop_ms is not None:
+            log_mel.append(self.spec_augment.make(hop_ms))
+        if self == AugmentSection():
+            return None
+        return Augmentation(
+            crop_length=None if self.crop_s is None else round(self.crop_s * sample_rate),
+            skip_quiet_db=self.skip_quiet_db,
+            speed=None if self.speed is None else (self.speed[0], self.speed[1]),
+            waveform=waveform,
+            mixup=self.mixup or 0.0,
+            between_class=self.between_class,
+            log_mel=log_mel,
+        )
+
+
+def _add_noise(waveform: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+    signal_power, noise_power = np.square(waveform).mean(), np.square(noise).mean()
+    if not (signal_power > 0 and noise_power > 0):
+        return waveform
+    return waveform + (noise * np.sqrt(signal_power / 10 ** (snr_db / 10) / noise_power)).astype(np.float32)

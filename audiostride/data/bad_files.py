@@ -51,7 +51,7 @@ def drop_bad_files(
         if progress:
             progress("reading audio", index + 1, len(clips))
     if isinstance(clips, EncodedClips):
-        clips = replace(clips, lengths=(sample_rate, lengths))
+        clips = replace(clips, lengths=lengths, lengths_at=sample_rate)
     return leave_out(clips, bad, on_bad_file, key), list(bad.values())
 
 

@@ -11,13 +11,11 @@ moved there whole: runs that start at once build it once, and one that is killed
 is taken for an entry.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..files import exclusive
 from .bad_files import decode_all, leave_out
-from .clips import Clips, EncodedClips, Progress, check_rate
+from .clips import PER_CLIP, Clips, EncodedClips, Progress, check_rate
 
 _FORMAT = "1"
 
@@ -43,9 +42,9 @@ class CachedClips(Clips):
     """
 
     file: Path = field(default=Path())
-    starts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    ends: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    scales: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), metadata=PER_CLIP)
+    ends: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), metadata=PER_CLIP)
+    scales: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), metadata=PER_CLIP)
     sample_rate: int = 16000
 
     def __post_init__(self) -> None:
@@ -65,13 +64,6 @@ class CachedClips(Clips):
         first, last = int(self.starts[index]) + start, int(self.ends[index])
         samples = self._samples[first : last if length is None else min(last, first + length)]
         return samples.astype(np.float32) * self.scales[index]
-
-    def select(self, indexes: Iterable[int]) -> "CachedClips":
-        rows = list(indexes)
-        chosen = super().select(rows)
-        assert isinstance(chosen, CachedClips)
-        chosen.starts, chosen.ends, chosen.scales = self.starts[rows], self.ends[rows], self.scales[rows]
-        return chosen
 
 
 def cached(
@@ -127,19 +119,6 @@ def cached(
     good = leave_out(whole, bad, on_bad_file, key)
     assert isinstance(good, CachedClips)
     return good, list(bad.values())
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file; a process that waits for it goes on when the holder is done or dead."""
-    with path.open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # no such locks here (Windows, some network file systems):
-            pass  # two runs may do the same work, and the one that is done first wins
-        yield
 
 
 def _key(clips: EncodedClips, sample_rate: int) -> str:

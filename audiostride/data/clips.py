@@ -4,9 +4,10 @@ import io
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
 
+PER_CLIP = {"per_clip": True}
+"""Marks a dataclass field with one value a clip, a list, a `Texts` or an array (or None): `select` selects from it."""
+
+
 @dataclass
 class Clips:
     """Audio clips with their labels, column by column.
@@ -31,9 +36,9 @@ class Clips:
         splits: "train", "validation", "test" or "" (not assigned) of each clip.
     """
 
-    names: Sequence[str]
+    names: Sequence[str] = field(metadata=PER_CLIP)
     columns: dict[str, Sequence[str]]
-    splits: Sequence[str]
+    splits: Sequence[str] = field(metadata=PER_CLIP)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,11 +104,12 @@ class Clips:
             raise DataError(f"there is no label column {name!r} among {sorted(self.columns)}{hint}")
         return self.columns[name]
 
-    def select(self, indexes: Iterable[int]) -> "Clips":
+    def select(self, indexes: Iterable[int]) -> Self:
         """The clips at `indexes`, as a table of the same kind."""
         rows = list(indexes)
         columns = {name: _rows(values, rows) for name, values in self.columns.items()}
-        return replace(self, names=_rows(self.names, rows), columns=columns, splits=_rows(self.splits, rows))
+        own = [one.name for one in fields(self) if one.metadata.get("per_clip")]
+        return replace(self, columns=columns, **{name: _rows(getattr(self, name), rows) for name in own})
 
 
 @dataclass
@@ -113,20 +119,21 @@ class EncodedClips(Clips):
     Attributes:
         spans: where each clip begins and ends in its audio, seconds, float64 of shape ``(n_clips, 2)``;
             an infinite end is the audio's. None: every clip is all of its audio.
-        lengths: sample rate and the clips' samples at it, int64, once they were decoded; saves
-            opening a file for its length.
+        lengths: samples of the clips at `lengths_at` Hz, int64, once they were decoded; saves opening a file for its
+            length.
     """
 
-    spans: np.ndarray | None = None
-    lengths: tuple[int, np.ndarray] | None = None
+    spans: np.ndarray | None = field(default=None, metadata=PER_CLIP)
+    lengths: np.ndarray | None = field(default=None, metadata=PER_CLIP)
+    lengths_at: int = 0
 
     @abstractmethod
     def audio(self, index: int) -> Path | io.BytesIO:
         """The encoded audio behind a clip: a path, or the bytes with their name in `.name`."""
 
     def n_samples(self, index: int, sample_rate: int) -> int:
-        if self.lengths is not None and self.lengths[0] == sample_rate:
-            return int(self.lengths[1][index])
+        if self.lengths is not None and self.lengths_at == sample_rate:
+            return int(self.lengths[index])
         info = audio_info(self.audio(index))
         start_s, end_s = self._span(index)
         end = min(info.frames, end_s * info.sample_rate)
@@ -144,14 +151,6 @@ class EncodedClips(Clips):
             return self.names[index]
         start_s, end_s = self._span(index)
         return f"{self.names[index]}#t={start_s:g}," + ("" if np.isinf(end_s) else f"{end_s:g}")
-
-    def select(self, indexes: Iterable[int]) -> "EncodedClips":
-        rows = list(indexes)
-        chosen = super().select(rows)
-        assert isinstance(chosen, EncodedClips)
-        chosen.spans = None if self.spans is None else self.spans[rows]
-        chosen.lengths = None if self.lengths is None else (self.lengths[0], self.lengths[1][rows])
-        return chosen
 
     def _span(self, index: int) -> tuple[float, float]:
         if self.spans is None:
@@ -205,7 +204,7 @@ class ArrayClips(Clips):
         (['yes'], torch.Size([2, 8000]))
     """
 
-    waveforms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    waveforms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32), metadata=PER_CLIP)
     sample_rate: int = 16000
 
     def n_samples(self, index: int, sample_rate: int) -> int:
@@ -216,13 +215,6 @@ class ArrayClips(Clips):
         check_rate(sample_rate, self.sample_rate)
         samples = self.waveforms[index, start : None if length is None else start + length]
         return samples.astype(np.float32) / 32768 if samples.dtype == np.int16 else samples
-
-    def select(self, indexes: Iterable[int]) -> "ArrayClips":
-        rows = list(indexes)
-        chosen = super().select(rows)
-        assert isinstance(chosen, ArrayClips)
-        chosen.waveforms = self.waveforms[rows]
-        return chosen
 
 
 def check_rate(wanted: int, own: int) -> None:
@@ -255,5 +247,7 @@ def class_names(labels: Iterable[str]) -> list[str]:
         return sorted(distinct)
 
 
-def _rows(values: Sequence[str], rows: list[int]) -> Sequence[str]:
+def _rows(values: Any, rows: list[int]) -> Any:
+    if values is None or isinstance(values, np.ndarray):
+        return values if values is None else values[rows]
     return values.select(rows) if isinstance(values, Texts) else [values[i] for i in rows]

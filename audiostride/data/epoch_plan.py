@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .streaming import shuffled
+BLOCKS_AT_ONCE = 16
+"""Blocks of a streamed set whose clips are mixed with each other in training."""
 
 Part = tuple[int, np.ndarray]
 """Number of a data set, and positions among its training clips."""
@@ -33,7 +34,7 @@ def plan_epoch(
         seed: of the run.
         epoch: from 0.
         blocks: for each data set the block of each training clip, where it is streamed, see
-            `streaming.shuffled`; such a set's batches follow each other block by block.
+            `shuffled`; such a set's batches follow each other block by block.
 
     Returns:
         For each batch its parts: one, or with the mixing "joint" one of each set that has clips in it.
@@ -65,6 +66,31 @@ def plan_epoch(
         if blocks[number] is not None:
             order[set_of[order] == number] = np.flatnonzero(set_of == number)
     return [[batches[i]] for i in order]
+
+
+def shuffled(size: int, rng: np.random.Generator, blocks: np.ndarray | None = None) -> np.ndarray:
+    """A random order of `size` clips; where they lie in blocks, a few blocks at a time.
+
+    The blocks are put into a random order, and the clips of `BLOCKS_AT_ONCE` of them after another
+    are mixed.
+
+    Args:
+        size: number of clips.
+        rng: where the draws come from.
+        blocks: number of the block of each clip, int64 of shape ``(size,)``; None: all are mixed.
+
+    Example:
+        >>> blocks = np.arange(10_000) // 100
+        >>> order = shuffled(10_000, np.random.default_rng(0), blocks)
+        >>> len(np.unique(blocks[order[:1600]])), len(np.unique(order))
+        (16, 10000)
+    """
+    order = rng.permutation(size)
+    if blocks is None:
+        return order
+    numbers, block = np.unique(blocks, return_inverse=True)
+    turn = rng.permutation(len(numbers)) // BLOCKS_AT_ONCE
+    return order[np.argsort(turn[block[order]], kind="stable")]
 
 
 def _joint_batches(

@@ -2,21 +2,13 @@
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import DataError
 from .clips import FileClips
 from .decoding import EXTENSIONS, is_audio
-from .text_column import Texts
-
-SPLIT_FOLDERS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
+from .table import SPLIT_FOLDERS, TableBuilder
 
 
 def read_folder(path: str | os.PathLike[str]) -> FileClips:
@@ -51,14 +43,12 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
     found = sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name in SPLIT_FOLDERS)
     parts = [(folder, SPLIT_FOLDERS[folder.name]) for folder in found] or [(root, "")]
-    names, splits, columns = Texts(), Texts(), dict[str, Texts]()
+    table = TableBuilder()
     for folder, split in parts:
         below = "" if folder == root else folder.name
         for name, labels in _clips_of(folder):
-            names.append(os.path.join(below, name))  # a table may name files by absolute paths
-            splits.append(split)
-            append_row(columns, labels, len(names))
-    if not names:
+            table.add(os.path.join(below, name), split, labels)  # a table may name files by absolute paths
+    if not table.names:
         kinds = " ".join(sorted(EXTENSIONS))
         loose = sum(is_audio(entry) for entry in root.iterdir())
         if loose:
@@ -67,7 +57,7 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
                 "own, or name them with their labels in a metadata.csv (columns file_name, label)"
             )
         raise DataError(f"{root}: holds no audio files in class sub-folders and no metadata.csv (looked for {kinds})")
-    return FileClips(names, dict(columns), splits, root=root)
+    return FileClips(*table.parts(), root=root)
 
 
 def unlabelled_files(path: str | os.PathLike[str], names: Iterable[str]) -> list[str]:
@@ -129,22 +119,3 @@ def _read_metadata(metadata: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 yield name, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{metadata}: is not a UTF-8 CSV table ({error})") from error
-
-
-def append_row(columns: dict[str, Texts], labels: Mapping[str, str], n_rows: int) -> None:
-    """Add row number `n_rows` (from 1) to a table of columns; what a row or an earlier one lacks is "".
-
-    Example:
-        >>> columns = {}
-        >>> append_row(columns, {"label": "no"}, 1)
-        >>> append_row(columns, {"label": "yes", "speaker": "7"}, 2)
-        >>> columns
-        {'label': ['no', 'yes'], 'speaker': ['', '7']}
-    """
-    for name, label in labels.items():
-        if name not in columns:
-            columns[name] = Texts("" for _ in range(n_rows - 1))
-        columns[name].append(label)
-    for values in columns.values():
-        if len(values) < n_rows:
-            values.append("")

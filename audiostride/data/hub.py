@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .clips import EncodedClips, Progress
-from .folder import SPLIT_FOLDERS
-from .manifest import label_text
+from .clips import PER_CLIP, EncodedClips, Progress
 from .streaming import Blocks, StreamedClips
+from .table import SPLIT_FOLDERS, TableBuilder, label_text
 from .text_column import Texts
 
 
@@ -34,7 +33,7 @@ class HubClips(EncodedClips):
     """
 
     tables: list[Any] = field(default_factory=list)
-    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64), metadata=PER_CLIP)
 
     def audio(self, index: int) -> io.BytesIO | Path:
         table, row = (int(value) for value in self.rows[index])
@@ -50,13 +49,6 @@ class HubClips(EncodedClips):
     def state(self, index: int) -> str:
         table, row = (int(value) for value in self.rows[index])
         return f"{self.tables[table]._fingerprint} {row}"
-
-    def select(self, indexes: Iterable[int]) -> "HubClips":
-        rows = list(indexes)
-        chosen = super().select(rows)
-        assert isinstance(chosen, HubClips)
-        chosen.rows = self.rows[rows]
-        return chosen
 
 
 def read_hub(
@@ -105,7 +97,7 @@ def read_hub(
     except Exception as error:  # datasets raises dozens of kinds, builtin ones too
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: cannot be read as a data set ({reason})") from error
-    table, tables = _Table(), list[Any]()
+    table, tables = _HubTable(), list[Any]()
     places: list[tuple[int, int]] = []
     for split, part in loaded.items():
         _check_audio(str(path), audio, part.features)
@@ -113,36 +105,36 @@ def read_hub(
         files = part.data.column(audio).combine_chunks().field("path").to_pylist() if len(part) else []
         columns = {name: part.data.column(name) for name in _label_columns(part.features)}
         places += [(len(tables), row) for row in range(len(files))]
-        table.add(split, files, columns, part.features)
+        table.add_rows(split, files, columns, part.features)
         tables.append(part.select_columns([audio]))
     if not places:
         raise DataError(f"{path}: holds no rows")
-    return HubClips(
-        table.unique_names(), dict(table.columns), table.splits, tables=tables, rows=np.array(places, np.int64)
-    )
+    return HubClips(*table.parts(), tables=tables, rows=np.array(places, np.int64))
 
 
-class _Table:
-    """Names, labels and splits of all clips, in the making."""
+class _HubTable(TableBuilder):
+    """Its clips' names say their split and their file, or which row of the split they are."""
 
     def __init__(self) -> None:
-        self.names, self.splits = Texts(), Texts()
-        self.columns: dict[str, Texts] = {}
-        self.sizes: dict[str, int] = {}
+        super().__init__()
+        self.sizes = Counter[str]()
 
-    def add(self, split: str, files: Sequence[str | None], columns: Mapping[str, Any], features: Any) -> None:
+    def add_rows(self, split: str, files: Sequence[str | None], columns: Mapping[str, Any], features: Any) -> None:
         """Add clips of one split: the names of their files, and arrow columns with their features."""
-        before, first = len(self.names), self.sizes.get(split, 0)
-        self.names.extend(f"{split}/{os.path.basename(file) if file else first + i}" for i, file in enumerate(files))
-        self.splits.extend(SPLIT_FOLDERS.get(split, split) for _ in files)
-        self.sizes[split] = first + len(files)
-        for name, column in columns.items():
-            self.columns.setdefault(name, Texts("" for _ in range(before))).extend(_as_text(column, features[name]))
-        for filled in self.columns.values():
-            filled.extend("" for _ in range(len(self.names) - len(filled)))
+        first = self.sizes[split]
+        self.sizes[split] += len(files)
+        self.extend(
+            (f"{split}/{os.path.basename(file) if file else first + i}" for i, file in enumerate(files)),
+            (SPLIT_FOLDERS.get(split, split) for _ in files),
+            {name: _as_text(column, features[name]) for name, column in columns.items()},
+        )
 
-    def unique_names(self) -> Texts:
-        """The names, repeated ones with a number: parquet keeps no folders, which told them apart."""
+    def parts(self) -> tuple[Texts, dict[str, Sequence[str]], Texts]:
+        """As any table's, with a number after repeated names: parquet keeps no folders, which distinguished them."""
+        _, columns, splits = super().parts()
+        return self._unique_names(), columns, splits
+
+    def _unique_names(self) -> Texts:
         hashes = np.fromiter(map(hash, self.names), np.int64, len(self.names))
         values, counts = np.unique(hashes, return_counts=True)
         if len(values) == len(hashes):
@@ -192,7 +184,7 @@ def _stream(
             rows = parquet.read(columns=[f"{audio}.path", *_label_columns(features)], use_threads=False)
             return parquet.metadata, rows, features
 
-    fetch, table, versions = _RowGroups(audio), _Table(), list[str]()
+    fetch, table, versions = _RowGroups(audio), _HubTable(), list[str]()
     places: list[tuple[int, int]] = []
     with ThreadPoolExecutor(8) as pool:
         looks = pool.map(look, [file for _, file in found])
@@ -204,15 +196,13 @@ def _stream(
                 fetch.groups.append((file, number))
             names = rows.column(audio).combine_chunks().field("path").to_pylist() if len(rows) else []
             columns = {name: rows.column(name) for name in _label_columns(features)}
-            table.add(split, names, columns, features)
+            table.add_rows(split, names, columns, features)
             if progress:
                 progress("reading labels", done, len(found))
     if not places:
         raise DataError(f"{path}: holds no rows")
     spots = np.array(places, np.int64)
-    return StreamedClips(
-        table.unique_names(), dict(table.columns), table.splits, blocks=Blocks(fetch), places=spots, versions=versions
-    )
+    return StreamedClips(*table.parts(), blocks=Blocks(fetch), places=spots, versions=versions)
 
 
 def _opened(file: str) -> Any:

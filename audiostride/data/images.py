@@ -4,8 +4,8 @@ The resolution that clips are read at is, for an image, the number of pixels on 
 """
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, UsageError
-from .clips import Clips, Progress
+from .clips import PER_CLIP, Clips, Progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 MAX_PIXELS = 1 << 26
@@ -41,9 +41,9 @@ class ImageClips(Clips):
         pixels: the decoded images of "padded", uint8 ``(n, size, size, 3)``.
     """
 
-    files: Sequence[bytes | Path] = ()
+    files: Sequence[bytes | Path] = field(default=(), metadata=PER_CLIP)
     crop: str = "padded"
-    pixels: np.ndarray | None = None
+    pixels: np.ndarray | None = field(default=None, metadata=PER_CLIP)
 
     def decode(self, index: int) -> np.ndarray:
         """One image as uint8 ``(height, width, 3)``.
@@ -98,15 +98,6 @@ class ImageClips(Clips):
     def windows(self, index: int, resolution: int, length: int, overlap: float = 0.0) -> Tensor:
         """The one view of testing, ``(1, size, size, 3)``, whatever the overlap."""
         return torch.from_numpy(np.array(self.read(index, resolution)))[None]
-
-    def select(self, indexes: Iterable[int]) -> "ImageClips":
-        """The images at `indexes`."""
-        rows = list(indexes)
-        chosen = super().select(rows)
-        assert isinstance(chosen, ImageClips)
-        chosen.files = [self.files[i] for i in rows]
-        chosen.pixels = None if self.pixels is None else self.pixels[rows]
-        return chosen
 
 
 class Colours(NamedTuple):

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import DataError
 from .clips import FileClips
-from .folder import SPLIT_FOLDERS, read_folder
-from .text_column import Texts
+from .folder import read_folder
+from .table import SPLIT_FOLDERS, TableBuilder, label_text
 
 FILE_COLUMNS = ("file", "file_name", "filename", "path")
 """The column with the audio file's path has one of these names."""
@@ -57,8 +57,7 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
         raise DataError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
     if not is_table(path):
         raise DataError(f"{path}: is not a table of a known kind; its name must end in {', '.join(SUFFIXES)}")
-    names, splits, spans = Texts(), Texts(), array("d")
-    columns: dict[str, Texts] = {}
+    table, spans = TableBuilder(), array("d")
     try:
         for lines, block in _blocks(path):
             files = next((block.pop(column) for column in FILE_COLUMNS if column in block), [])
@@ -83,22 +82,15 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
                     f"{path}, line {lines[own_splits.index(split)]}: the split {split!r} is not one of "
                     "train, validation, test"
                 )
-            splits.extend(SPLIT_FOLDERS.get(split, "") for split in own_splits)
-            for name, values in block.items():
-                if name not in columns:
-                    columns[name] = Texts("" for _ in range(len(names)))
-                columns[name].extend(values)
-            names.extend(files)
-            for filled in columns.values():
-                filled.extend("" for _ in range(len(names) - len(filled)))
+            table.extend(files, (SPLIT_FOLDERS.get(split, "") for split in own_splits), block)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: is not a UTF-8 table ({error})") from error
-    if not names:
+    if not table.names:
         raise DataError(f"{path}: has no rows")
     bounds = np.frombuffer(spans, np.float64).reshape(-1, 2)
     whole = not bounds[:, 0].any() and np.isinf(bounds[:, 1]).all()
     folder = path.parent if root is None else Path(root).expanduser()
-    return FileClips(names, dict(columns), splits, spans=None if whole else bounds, root=folder)
+    return FileClips(*table.parts(), spans=None if whole else bounds, root=folder)
 
 
 def write_manifest(path: str | os.PathLike[str], rows: list[Mapping[str, Any]]) -> None:
@@ -185,24 +177,6 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, str]:
     if not isinstance(row, dict):
         raise DataError(f"{path}, line {number}: is {type(row).__name__}, not an object with the columns as keys")
     return {name: label_text(value) for name, value in row.items()}
-
-
-def label_text(value: Any) -> str:
-    """A label as the text it has in a table; several labels are joined by "|".
-
-    Example:
-        >>> label_text(60), label_text(None), label_text(["wren", "robin"]), label_text(True)
-        ('60', '', 'wren|robin', 'true')
-    """
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "|".join(label_text(part) for part in value)
-    return str(value)
 
 
 def _seconds(block: dict[str, list[str]], column: str, default: float, path: Path, lines: list[int]) -> list[float]:

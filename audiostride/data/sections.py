@@ -1,4 +1,4 @@
-"""What a recipe says of its data: each source with its keys and how it is opened, tasks, augmentation.
+"""What a recipe says of its data: each source with its keys and how it is opened, and the tasks.
 
 A source is imported when it is opened: a recipe can be read and checked without torch.
 """
@@ -215,53 +215,6 @@ class TaskSection(Section):
     kind: Literal["multiclass", "binary", "multilabel"] = "multiclass"
     weight: float = Field(1.0, gt=0)
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
-
-
-class NoiseSection(Section):
-    """Background noise, see `audiostride.data.augment.Noise`."""
-
-    path: str
-    snr_db: Annotated[list[float], Field(min_length=2, max_length=2)] = [5.0, 20.0]
-    probability: float = Field(1.0, gt=0, le=1)
-
-
-class ColouredNoiseSection(Section):
-    """Noise that is drawn, see `audiostride.data.augment.ColouredNoise`."""
-
-    snr_db: Annotated[list[float], Field(min_length=2, max_length=2)] = [10.0, 50.0]
-    probability: float = Field(1.0, gt=0, le=1)
-
-
-class SpecAugmentSection(Section):
-    """Masks on the log-mel spectrogram, see `audiostride.data.augment.SpecAugment`."""
-
-    time_masks: int = Field(2, ge=0, le=100)
-    time_ms: float = Field(200.0, gt=0)
-    mel_masks: int = Field(2, ge=0, le=100)
-    mels: int = Field(8, ge=1)
-
-
-class AugmentSection(Section):
-    """What is done to training clips; nothing by default. See `audiostride.data.augment`."""
-
-    crop_s: float | None = Field(None, gt=0)
-    skip_quiet_db: float | None = Field(None, gt=0)
-    speed: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=2, max_length=2)] | None = None
-    time_shift_ms: float | None = Field(None, gt=0)
-    gain_db: float | None = Field(None, gt=0, le=60)
-    noise: NoiseSection | None = None
-    coloured_noise: ColouredNoiseSection | None = None
-    mixup: float | None = Field(None, gt=0)
-    between_class: bool = False
-    equalize_db: float | None = Field(None, gt=0, le=30)
-    spec_augment: SpecAugmentSection | None = None
-
-    @field_validator("between_class")
-    @classmethod
-    def _of_mixup(cls, between_class: bool, info: ValidationInfo) -> bool:
-        if between_class and not info.data.get("mixup"):
-            raise PydanticCustomError("mixup", "is a way of mixing; set augment.mixup too, to 1.0 as in its paper")
-        return between_class
 
 
 def _existing(path: str, key: str) -> str:

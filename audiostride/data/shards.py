@@ -28,12 +28,11 @@ import numpy as np
 from ..errors import DataError
 from ..files import replace_file
 from .bounded_tar import BoundedTar
-from .clips import EncodedClips, Progress
+from .clips import PER_CLIP, EncodedClips, Progress
 from .decoding import EXTENSIONS
 from .download import UNSOUND
-from .folder import SPLIT_FOLDERS, append_row
-from .manifest import label_text
 from .streaming import Blocks, StreamedClips, open_url, read_range
+from .table import SPLIT_FOLDERS, TableBuilder, label_text
 from .text_column import Texts
 
 BLOCK_BYTES = 8 << 20
@@ -69,8 +68,8 @@ class ShardClips(EncodedClips):
         places: offset and size in bytes of each clip's audio in its shard, int64 ``(n_clips, 2)``.
     """
 
-    shards: Texts = field(default_factory=Texts)
-    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    shards: Texts = field(default_factory=Texts, metadata=PER_CLIP)
+    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64), metadata=PER_CLIP)
 
     def audio(self, index: int) -> io.BytesIO:
         offset, size = (int(value) for value in self.places[index])
@@ -91,13 +90,6 @@ class ShardClips(EncodedClips):
         except OSError as error:
             raise DataError(f"{shard}: {error.strerror or error}") from error
         return f"{shard} {found.st_size} {found.st_mtime_ns} {self.places[index].tolist()}"
-
-    def select(self, indexes):
-        rows = list(indexes)
-        chosen = super().select(rows)
-        assert isinstance(chosen, ShardClips)
-        chosen.shards, chosen.places = self.shards.select(rows), self.places[rows]
-        return chosen
 
 
 def read_shards(
@@ -144,17 +136,17 @@ def read_shards(
     if remote:
         return _stream(remote, progress)
     shards = [shard for name in wanted for shard in _shards_at(Path(name).expanduser())]
-    table, of_shard, places = _Table(), Texts(), array("q")
+    table, of_shard, places = _ShardTable(), Texts(), array("q")
     for done, shard in enumerate(shards, 1):
         for member in _members(shard):
-            table.add(shard.as_posix(), member)
+            table.add_member(shard.as_posix(), member)
             of_shard.append(str(shard))
             places.extend((member.offset, member.size))
         if progress:
             progress("indexing shards", done, len(shards))
     table.check(given)
     spots = np.frombuffer(places, np.int64).reshape(-1, 2)
-    return ShardClips(table.names, dict(table.columns), table.splits, shards=of_shard, places=spots)
+    return ShardClips(*table.parts(), shards=of_shard, places=spots)
 
 
 def expand(pattern: str) -> list[str]:
@@ -177,19 +169,14 @@ def expand(pattern: str) -> list[str]:
     return [name for n in numbers for name in expand(pattern[: found.start()] + n + pattern[found.end() :])]
 
 
-class _Table:
-    def __init__(self) -> None:
-        self.names, self.splits = Texts(), Texts()
-        self.columns: dict[str, Texts] = {}
-
-    def add(self, shard: str, member: Member) -> None:
+class _ShardTable(TableBuilder):
+    def add_member(self, shard: str, member: Member) -> None:
         folder, _, base = shard.rpartition("/")
         above = posixpath.basename(folder)
         named = f"{above}/{base}" if above in SPLIT_FOLDERS else base  # train/000.tar is not test/000.tar
-        self.names.append(f"{named.removesuffix('.tar')}/{member.name}")
         beginning = base.partition("-")[0].partition(".")[0]
-        self.splits.append(SPLIT_FOLDERS.get(above) or SPLIT_FOLDERS.get(beginning, ""))
-        append_row(self.columns, member.labels, len(self.names))
+        split = SPLIT_FOLDERS.get(above) or SPLIT_FOLDERS.get(beginning, "")
+        self.add(f"{named.removesuffix('.tar')}/{member.name}", split, member.labels)
 
     def check(self, given: Sequence[str | os.PathLike[str]]) -> None:
         if not self.names:
@@ -249,7 +236,7 @@ def _labels(shard: str, tar: BoundedTar, member: tarfile.TarInfo, ending: str) -
 
 
 def _stream(urls: Sequence[str], progress: Progress | None) -> StreamedClips:
-    table, ranges = _Table(), _Ranges()
+    table, ranges = _ShardTable(), _Ranges()
     versions: list[str] = []
     blocks, rows = array("q"), array("q")
     with ThreadPoolExecutor(4) as pool:
@@ -259,16 +246,14 @@ def _stream(urls: Sequence[str], progress: Progress | None) -> StreamedClips:
                 ranges.add(url, block)
                 versions.append(f"{url} {version} {block[0].offset}-{block[-1].offset + block[-1].size}")
                 for row, member in enumerate(block):
-                    table.add(path, member)
+                    table.add_member(path, member)
                     blocks.append(len(versions) - 1)
                     rows.append(row)
             if progress:
                 progress("indexing shards", done, len(urls))
     table.check(urls)
     places = np.stack([np.array(blocks, np.int64), np.array(rows, np.int64)], 1)
-    return StreamedClips(
-        table.names, dict(table.columns), table.splits, blocks=Blocks(ranges), places=places, versions=versions
-    )
+    return StreamedClips(*table.parts(), blocks=Blocks(ranges), places=places, versions=versions)
 
 
 class _Ranges:

@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -25,12 +25,10 @@ from typing import IO
 import numpy as np
 
 from ..errors import DataError
-from .cache import exclusive
-from .clips import EncodedClips
+from ..files import exclusive
+from .clips import PER_CLIP, EncodedClips
 from .download import TIMEOUT_S
-
-BLOCKS_AT_ONCE = 16
-"""Blocks whose clips are mixed with each other in training."""
+from .epoch_plan import BLOCKS_AT_ONCE
 
 _PREFIX, _OWNER = "audiostride-blocks-", "owner.lock"
 _TRIES = 3
@@ -110,7 +108,7 @@ class StreamedClips(EncodedClips):
     """
 
     blocks: Blocks | None = None
-    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64), metadata=PER_CLIP)
     versions: Sequence[str] = ()
 
     def audio(self, index: int) -> io.BytesIO:
@@ -129,38 +127,6 @@ class StreamedClips(EncodedClips):
 
     def block_numbers(self) -> np.ndarray:
         return self.places[:, 0]
-
-    def select(self, indexes: Iterable[int]) -> "StreamedClips":
-        rows = list(indexes)
-        chosen = super().select(rows)
-        assert isinstance(chosen, StreamedClips)
-        chosen.places = self.places[rows]
-        return chosen
-
-
-def shuffled(size: int, rng: np.random.Generator, blocks: np.ndarray | None = None) -> np.ndarray:
-    """A random order of `size` clips; where they lie in blocks, a few blocks at a time.
-
-    The blocks are put into a random order, and the clips of `BLOCKS_AT_ONCE` of them after another
-    are mixed.
-
-    Args:
-        size: number of clips.
-        rng: where the draws come from.
-        blocks: number of the block of each clip, int64 of shape ``(size,)``; None: all are mixed.
-
-    Example:
-        >>> blocks = np.arange(10_000) // 100
-        >>> order = shuffled(10_000, np.random.default_rng(0), blocks)
-        >>> len(np.unique(blocks[order[:1600]])), len(np.unique(order))
-        (16, 10000)
-    """
-    order = rng.permutation(size)
-    if blocks is None:
-        return order
-    numbers, block = np.unique(blocks, return_inverse=True)
-    turn = rng.permutation(len(numbers)) // BLOCKS_AT_ONCE
-    return order[np.argsort(turn[block[order]], kind="stable")]
 
 
 def read_range(url: str, first: int, last: int) -> bytes:

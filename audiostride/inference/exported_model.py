@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..layers.downsampling import DiffStride, SpectralPool
 from ..layers.pooling_matrix import constant_matrix
+from ..mel_scale import LOG_OFFSET
 from ..models.classifier import AudioClassifier
-from ..models.log_mel import LOG_OFFSET, LogMel
+from ..models.log_mel import LogMel
 
 
 class MatrixLogMel(nn.Module):

@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..mel_scale import mel_band_edges_hz
-
-LOG_OFFSET = 1e-5
-"""Added to the band power before the logarithm, so that silence is log(1e-5) = -11.5, not -inf."""
+from ..mel_scale import LOG_OFFSET, mel_band_edges_hz
 
 MAX_FILTERS = 2**24
 """Most bands times FFT length: 256 bands of an FFT of 65,536 samples."""

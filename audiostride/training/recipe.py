@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from ..data.sections import AugmentSection, TaskSection
+from ..data.augment import AugmentSection
+from ..data.sections import TaskSection
 from ..errors import RecipeError
 from ..sections import Section, explain_all
 from .model_sections import (
