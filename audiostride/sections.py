@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Tag
+from pydantic_core import PydanticKnownError
 
 
 class Section(BaseModel):
@@ -14,28 +15,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def defaults(section: Section) -> dict[str, Any]:
-    """What the keys of a section, and of the sections in it, are where nothing is said of them.
+def one_of(names: Iterable[str]) -> AfterValidator:
+    """The value of a key must be one of these names; the error is that of a `Literal`.
 
     Example:
-        >>> class Inner(Section):
-        ...     size: int = 1
-        >>> class Outer(Section):
-        ...     name: str
-        ...     inner: Inner = Inner()
-        >>> defaults(Outer(name="a", inner=Inner(size=2)))
-        {'inner': {'size': 1}}
+        >>> from typing import Annotated
+        >>> class Example(Section):
+        ...     schedule: Annotated[str, one_of(("cosine", "step"))]
+        >>> Example(schedule="step").schedule
+        'step'
     """
-    found: dict[str, Any] = {}
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, Section):
-            found[name] = defaults(value)
-        elif isinstance(value, dict):
-            found[name] = {key: defaults(part) for key, part in value.items() if isinstance(part, Section)}
-        elif not field.is_required():
-            found[name] = field.get_default(call_default_factory=True)
-    return found
+    *others, last = (repr(name) for name in names)
+    expected = f"{', '.join(others)} or {last}"
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise PydanticKnownError("literal_error", {"expected": expected})
+        return name
+
+    return AfterValidator(check)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

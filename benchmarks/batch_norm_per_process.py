@@ -20,7 +20,7 @@ import torch
 
 from audiostride import AudioClassifier, AudioCNN, LogMel
 from audiostride.training.loop import train
-from audiostride.training.recipe import load_recipe
+from audiostride.training.recipe import TrainSection, load_recipe
 from audiostride.training.setup import read_data
 
 BATCH = 64
@@ -35,8 +35,10 @@ def train_all(folder: Path, seeds: int, steps: int) -> None:
         trunk = AudioCNN("diffstride", channels=(8, 8), strides=((3, 3), (2, 2)), smoothness=1)
         model, out = AudioClassifier(LogMel(), trunk, labels), folder / f"seed-{seed}"
         out.mkdir(exist_ok=True)
-        rates = {"learning_rate": 2e-3, "stride_learning_rate": 1e-2}
-        train(model, sets, out, epochs=steps, steps=steps, batch_size=BATCH, seed=seed, **rates)
+        settings = TrainSection(
+            epochs=steps, steps=steps, batch_size=BATCH, learning_rate=2e-3, stride_learning_rate=1e-2, workers=0
+        )
+        train(model, sets, out, settings, seed=seed)
 
 
 def curve(run: Path) -> list[float]:

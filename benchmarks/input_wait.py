@@ -11,7 +11,6 @@ that are in memory already. Strides all but stand still, so that both work on ma
 
 import argparse
 import csv
-import inspect
 import os
 import sys
 import tempfile
@@ -62,8 +61,7 @@ def whole_run(recipe: Recipe, sets: Any, labels: dict[str, list[str]], out: Path
 
     training.training_batches = timed  # the loop itself is the one that users run
     try:
-        settings = recipe.train.model_dump(include=set(inspect.signature(training.train).parameters) - {"teacher"})
-        training.train(fresh_model(recipe, labels), sets, out, **settings, augmentation=make_transforms(recipe))
+        training.train(fresh_model(recipe, labels), sets, out, recipe.train, augmentation=make_transforms(recipe))
     finally:
         training.training_batches = training_batches
     return {"clips": clips, "loop_s": total, "wait_s": waited}

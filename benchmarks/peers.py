@@ -33,6 +33,7 @@ from audiostride.layers.strides import freeze_strides
 from audiostride.models.log_mel import LogMel
 from audiostride.models.registry import RESNET_SIZES
 from audiostride.training.recipe import Recipe, load_recipe
+from audiostride.training.report import Report
 from audiostride.training.run import run
 from audiostride.training.setup import make_network, read_data
 
@@ -113,7 +114,7 @@ def train(args: argparse.Namespace) -> None:
 
 def trained(recipe: Recipe, out: Path) -> dict[str, Any]:
     """Train one network, or go on with what a stopped training left."""
-    results = run(recipe, out, notify=print, resume=out.is_dir())
+    results = run(recipe, out, Report(notify=print), resume=out.is_dir())
     score = results["tasks"]["label"]
     return {
         "accuracy": score["accuracy"],

@@ -25,6 +25,7 @@ from audiostride.data.batches import training_batches
 from audiostride.layers.strides import diffstride_layers
 from audiostride.training.evaluation import evaluate
 from audiostride.training.recipe import Recipe, load_recipe
+from audiostride.training.report import Report
 from audiostride.training.run import run
 from audiostride.training.setup import read_data
 
@@ -62,7 +63,8 @@ def main() -> None:
             recipe = _recipe([f"tasks.pitch.data.path={args.data}", f"seed={seed}", *args.overrides], share)
             folder = args.runs / f"{'moving' if share is None else 'resting'}-{seed}"
             if not (folder / "results.json").is_file():
-                run(recipe, folder, resume=folder.is_dir(), on_epoch=lambda record: print(record, file=sys.stderr))
+                report = Report(on_epoch=lambda record: print(record, file=sys.stderr))
+                run(recipe, folder, report, resume=folder.is_dir())
             rows.append(_row(recipe, folder, share))
     with args.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -38,6 +38,7 @@ from audiostride.errors import AudiostrideError, ModelFileError
 from audiostride.models.classifier import AudioClassifier, load
 from audiostride.training.checkpoints import list_checkpoints, load_checkpoint, newest_checkpoint
 from audiostride.training.recipe import load_recipe
+from audiostride.training.report import Report
 
 TINY = [
     "tasks.rate.data.n_clips=250",
@@ -67,7 +68,9 @@ def warm_up() -> None:
 
 def tiny_run(out: Path, *overrides: str, resume: bool = True) -> None:
     """A whole run of about a second, to be called in a child process."""
-    audiostride.training.run.run(load_recipe("ripples", [*TINY, *overrides]), out, resume=resume, notify=lambda _: None)
+    audiostride.training.run.run(
+        load_recipe("ripples", [*TINY, *overrides]), out, Report(notify=lambda _: None), resume
+    )
 
 
 def start_child(work: Callable[[], None]) -> int:

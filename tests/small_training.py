@@ -1,6 +1,7 @@
 """A training of fractions of a second, that several test modules share."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from audiostride import AudioClassifier, AudioCNN, LogMel
 from audiostride.data.batches import LabelledClips
 from audiostride.data.clips import ArrayClips
 from audiostride.training.loop import train
+from audiostride.training.recipe import TrainSection
+from audiostride.training.report import Report
 
 SEED = int(os.environ.get("TEST_SEED", "0"))
 """Another one (`make robust` tries three) gives other weights, data and draws, which no test may mind."""
@@ -21,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 8,
     "learning_rate": 1e-2,
     "stride_learning_rate": 0.05,
+    "workers": 0,
 }
 
 
@@ -50,8 +54,24 @@ def freeze_batch_norm(model: nn.Module) -> None:
             module.train = lambda mode=True, module=module: module  # type: ignore[method-assign]
 
 
-def train_small(model: AudioClassifier, out: Path, n_clips: int = 40, **settings: Any) -> AudioClassifier:
-    """Train a model on `small_data` and return it."""
+def train_small(
+    model: AudioClassifier, out: Path, n_clips: int = 40, sets: list[LabelledClips] | None = None, **options: Any
+) -> AudioClassifier:
+    """Train a model on `small_data`, or on other sets, and return it.
+
+    Args:
+        model: what to train.
+        out: the run directory; made if need be.
+        n_clips: of `small_data`.
+        sets: other data.
+        options: keys of `TrainSection` in addition to `SETTINGS`, callbacks of `Report`, arguments of `train`.
+    """
     out.mkdir(exist_ok=True)
-    train(model, small_data(n_clips), out, **{**SETTINGS, "notify": lambda _: None, **settings})
+    options = SETTINGS | options
+    settings, callbacks = (
+        {name: options.pop(name) for name in list(options) if name in names}
+        for names in (TrainSection.model_fields.keys() - {"teacher"}, {field.name for field in fields(Report)})
+    )
+    report = Report(**{"notify": lambda _: None} | callbacks)
+    train(model, sets or small_data(n_clips), out, TrainSection(**settings), report=report, **options)
     return model

@@ -11,8 +11,7 @@ from audiostride.models.converted import ConvertedTrunk
 from audiostride.models.cost import count_parameters
 from audiostride.models.image_frontend import ImageFrontend
 from audiostride.models.image_nets import DenseNetBC, EfficientNetB0
-from audiostride.training.old_image_recipes import from_image_recipe
-from audiostride.training.recipe import Recipe, load_recipe
+from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
 from audiostride.training.setup import make_trunk
 from audiostride.training.summary import summarise
@@ -123,12 +122,6 @@ def test_all_kinds_have_the_same_places_and_map_sizes_follow_from_the_strides(ne
     assert ConvertedTrunk(network, "spectral").strides() == ConvertedTrunk(network).strides() == strided.strides()
     still = ConvertedTrunk(network, strides=1.0)
     assert still.map_sizes(64, 32) == sizes[:1] * len(sizes)
-
-
-def test_a_recipe_of_the_former_kind_may_name_such_a_network():
-    former = {"name": "dense", "data": {"path": "DIR"}, "model": {"name": "densenet_bc", "strides": [2, 3]}}
-    model = Recipe.model_validate(from_image_recipe(former)).model
-    assert (model.name, model.network, model.strides) == ("converted", "densenet_bc", [2, 3])
 
 
 def test_the_network_as_it_is_keeps_its_strides_and_takes_no_others():

@@ -16,6 +16,7 @@ from audiostride.models.cost import cost_per_second
 from audiostride.models.cutoffs import model_cutoffs, why_no_cutoffs
 from audiostride.models.model_card import model_card
 from audiostride.training.recipe import dump_recipe, load_recipe
+from audiostride.training.report import Report
 from audiostride.training.run import run
 from audiostride.training.setup import make_network
 
@@ -94,8 +95,8 @@ def test_a_network_of_ones_own_trains_resumes_and_comes_back_from_disk(nets, ton
     assert results["macs_per_second"] == 50 * 32 * 9 * 6 + pooling_macs(results["strides"][0], 6)
     half = recipe(tone_folder, f"{nets}:Net", "model.settings={width: 6}", "train.checkpoint_steps=1")
     with pytest.raises(KeyboardInterrupt):
-        run(half, tmp_path / "stopped", on_step=stop_after(2))
-    run(mine, tmp_path / "stopped", resume=True, notify=lambda _: None)
+        run(half, tmp_path / "stopped", Report(on_step=stop_after(2)))
+    run(mine, tmp_path / "stopped", Report(notify=lambda _: None), resume=True)
     lines = [(tmp_path / name / "steps.jsonl").read_text() for name in ("straight", "stopped")]
     assert lines[0] == lines[1]
     waveform = torch.randn(2, 16000)
@@ -187,11 +188,11 @@ def test_settings_that_it_does_not_take_and_files_that_do_not_run_are_named(nets
 def test_a_changed_file_is_a_changed_condition(nets, tone_folder, tmp_path):
     mine = recipe(tone_folder, f"{nets}:Net", "train.checkpoint_steps=1")
     with pytest.raises(KeyboardInterrupt):
-        run(mine, tmp_path / "run", on_step=stop_after(2))
+        run(mine, tmp_path / "run", Report(on_step=stop_after(2)))
     with Path(f"{nets}.py").open("a") as file:
         file.write("# changed\n")
     with pytest.raises(ModelFileError, match=r"code\.sha256_of_trunk was"):
-        run(mine, tmp_path / "run", resume=True, notify=lambda _: None)
+        run(mine, tmp_path / "run", Report(notify=lambda _: None), resume=True)
 
 
 def test_a_frontend_of_ones_own_is_what_it_wraps(nets, tmp_path):

@@ -20,38 +20,13 @@ from audiostride.models.cost import model_cost
 from audiostride.models.image_frontend import ImageFrontend
 from audiostride.models.resnet import ResNet
 from audiostride.training.predictions_file import read_predictions
-from audiostride.training.recipe import dump_recipe, load_recipe
+from audiostride.training.recipe import load_recipe
+from audiostride.training.report import Report
 from audiostride.training.run import run
 from audiostride.training.run_testing import evaluate_run
 from audiostride.training.shipped import copy_recipe, shipped_recipes
 from audiostride.training.summary import summarise
 from audiostride.training.sweep import plan_sweep, run_sweep
-
-FORMER = """name: cifar10_quick
-data: {path: cifar10, size: 32, crop: padded}
-model:
-  name: resnet
-  downsampling: spectral
-  channels: [8, 16, 32, 64]
-  blocks: [1, 1, 1, 1]
-  strides: [3.0, 2.0, 3.0]
-  smoothness: 1.0
-  shared_stride: false
-  stem: small
-  pre_activation: false
-train:
-  epochs: 8
-  batch_size: 128
-  learning_rate: 0.05
-  stride_learning_rate: 0.05
-  momentum: 0.9
-  weight_decay: 0.0005
-  drop_epochs: [5, 7]
-  mixup: 0.0
-  precision: bfloat16
-published: {}
-"""
-"""A recipe as `train-images` once wrote it."""
 
 SMALL = [
     "model.channels=[4,8]",
@@ -167,8 +142,8 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_was(image_folder, tmp_path):
 
     run(recipe, tmp_path / "whole")
     with pytest.raises(Interrupted, match="after step 7"):
-        run(recipe, tmp_path / "parts", on_step=stop)
-    run(recipe, tmp_path / "parts", resume=True, notify=lambda _: None)
+        run(recipe, tmp_path / "parts", Report(on_step=stop))
+    run(recipe, tmp_path / "parts", Report(notify=lambda _: None), resume=True)
     for name in ("steps.jsonl", "model.safetensors", "predictions-test.csv", "results.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
     assert len(lines(tmp_path / "whole" / "steps.jsonl")) == 12
@@ -176,7 +151,11 @@ def test_a_run_that_was_stopped_ends_as_if_it_never_was(image_folder, tmp_path):
 
 def test_the_last_epoch_counts_and_is_what_is_saved(image_folder, tmp_path):
     strides = []
-    run(recipe_for(image_folder, "train.epochs=3"), tmp_path, on_epoch=lambda line: strides.append(line["strides"]))
+    run(
+        recipe_for(image_folder, "train.epochs=3"),
+        tmp_path,
+        Report(on_epoch=lambda line: strides.append(line["strides"])),
+    )
     assert load(tmp_path).trunk.strides() == strides[-1] != strides[0]
 
 
@@ -192,7 +171,7 @@ def test_half_precision_learns_the_same_and_computes_otherwise(image_folder, tmp
     for precision in ("float32", "bfloat16"):
         out = tmp_path / precision
         recipe = recipe_for(image_folder, "train.epochs=4", f"train.precision={precision}")
-        results = run(recipe, out, notify=print)  # on some CPUs it says that half precision is slow
+        results = run(recipe, out, Report(notify=print))  # on some CPUs it says that half precision is slow
         assert results["tasks"]["label"]["accuracy"] == 1.0
         losses.append(lines(out / "metrics.jsonl")[0]["tasks"]["label"]["loss"])
     assert losses[0] != losses[1]
@@ -216,7 +195,7 @@ def test_a_sweep_in_a_recipe_runs_all_combinations_once_and_goes_on_where_it_sto
     epochs = []
 
     def train(recipe, path):
-        run(recipe, path, on_epoch=epochs.append, resume=path.is_dir(), notify=lambda _: None)
+        run(recipe, path, Report(on_epoch=epochs.append, notify=lambda _: None), path.is_dir())
 
     planned = plan_sweep("cifar10", tmp_path, overrides=settings)
     names = ["strided_seed-0", "strided_seed-1", "diffstride_seed-0", "diffstride_seed-1"]
@@ -434,41 +413,6 @@ def test_what_needs_sound_says_that_the_model_takes_images():
             needs_sound()
     with pytest.raises(ValueError, match="3 input channels is needed after ImageFrontend"):
         AudioClassifier(ImageFrontend(16), AudioCNN(), {"label": 2})
-
-
-def test_a_recipe_of_the_former_kind_is_the_shipped_one_of_today(tmp_path):
-    (tmp_path / "former.yaml").write_text(FORMER)
-    settings = ["sweep={}", "tasks.label.data.path=cifar10", "model.downsampling=spectral", "model.strides=[3,2,3]"]
-    assert dump_recipe(load_recipe(str(tmp_path / "former.yaml"))) == dump_recipe(
-        load_recipe("cifar10_quick", settings)
-    )
-
-
-@pytest.mark.slow
-def test_the_former_command_trains_with_the_former_keys_and_never_over_a_finished_run(
-    parquet_folder, command, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    former = [setting.replace("frontend.size", "data.size") for setting in SMALL]
-    arguments = ["cifar10", f"data.path={parquet_folder}", *former, "train.epochs=1", "train.mixup=0.2"]
-    sweep = "sweep={model.downsampling: [strided, diffstride]}"
-    done = command(tmp_path, "train-images", *arguments, sweep, "--json")
-    assert done.returncode == 0, done.stderr
-    assert "run directory: runs/cifar10" in done.stderr
-    assert len(json.loads(done.stdout)["summary"]) == 2
-    one = command(tmp_path, "train-images", *arguments, "--out", "one", "--json")
-    assert one.returncode == 0, one.stderr
-    again = command(tmp_path, "train-images", *arguments, "--out", "one", "--json")
-    assert (again.returncode, again.stdout) == (0, one.stdout)
-    wrong = command(tmp_path, "train-images", "cifar10", "data.path=nowhere", "--out", "x")
-    assert wrong.returncode == 4
-    assert "nowhere: no such folder" in wrong.stderr
-    assert wrong.stdout == ""
-
-    (tmp_path / "one" / "results.json").write_text('{"test_accuracy": 0.5}')
-    kept = command(tmp_path, "train-images", *arguments, "--out", "one")
-    assert kept.returncode == 2
-    assert "a finished run of an earlier version" in kept.stderr
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_training import SETTINGS, freeze_batch_norm, small_data
+from small_training import freeze_batch_norm, small_data, train_small
 
 from audiostride.data.augment import Augmentation, SpecAugment
 from audiostride.data.batches import LabelledClips, TrainingBatch, training_batches
@@ -14,8 +14,7 @@ from audiostride.data.epoch_plan import plan_epoch
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.log_mel import LogMel
-from audiostride.training.loop import train
-from audiostride.training.processes import start as start_processes
+from audiostride.training.recipe import TrainSection
 from audiostride.training.steps import Objective
 
 
@@ -83,9 +82,9 @@ def test_processes_share_the_clips_of_every_set() -> None:
 
 
 def test_without_batch_norm_a_joint_batch_teaches_what_its_parts_teach() -> None:
-    engine, model = start_processes(), two_task_model()
+    model = two_task_model()
     freeze_batch_norm(model.train())
-    objective = Objective(log_mel_transforms=(SpecAugment(2, 5, 2, 3),))
+    objective = Objective(TrainSection(), log_mel_transforms=(SpecAugment(2, 5, 2, 3),))
     batch = joint_batches(augmentation=Augmentation(mixup=0.5, log_mel=objective.log_mel_transforms))[0]
     assert batch.seeds is not None
     parts = [
@@ -102,7 +101,7 @@ def test_without_batch_norm_a_joint_batch_teaches_what_its_parts_teach() -> None
     gradients = []
     for group in ([batch], parts):
         model.zero_grad()
-        loss = objective.gradients(engine, model, model, group, {}) * len(group)
+        loss = objective.gradients(model, model, group, {}) * len(group)
         gradients.append([loss, *(len(group) * p.grad for p in model.parameters() if p.grad is not None)])
     for joint, separate in zip(*gradients, strict=True):
         torch.testing.assert_close(joint, separate)
@@ -111,10 +110,8 @@ def test_without_batch_norm_a_joint_batch_teaches_what_its_parts_teach() -> None
 def test_a_run_is_the_same_whoever_decodes(tmp_path: Path) -> None:
     weights = []
     for workers in (0, 2):
-        (out := tmp_path / str(workers)).mkdir()
         model = two_task_model()
-        settings = {**SETTINGS, "mixing": "joint", "workers": workers, "notify": lambda _: None}
-        train(model, two_sets(), out, **settings)
+        train_small(model, tmp_path / str(workers), sets=two_sets(), mixing="joint", workers=workers)
         weights.append(model.state_dict())
     for name, values in weights[0].items():
         assert torch.equal(values, weights[1][name]), name

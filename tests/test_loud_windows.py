@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from small_training import SETTINGS, small_model
+from small_training import small_model, train_small
 
 from audiostride.data.augment import Augmentation, AugmentSection, TimeShift
 from audiostride.data.batches import LabelledClips, training_batches
@@ -15,7 +15,6 @@ from audiostride.data.clips import ArrayClips
 from audiostride.data.folder import read_folder
 from audiostride.data.loud_windows import MAX_DRAWS, loud_window, window_powers
 from audiostride.errors import RecipeError
-from audiostride.training.loop import train
 from audiostride.training.recipe import load_recipe
 from conftest import tone
 
@@ -102,8 +101,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
     splits = ["validation" if i % 10 == 8 else "test" if i % 10 == 9 else "train" for i in range(20)]
     labels = {"loud": np.arange(20) % 2, "third": np.arange(20) // 2 % 3}
     data = [LabelledClips(sounds, labels, splits, {"loud": 2, "third": 3})]
-    settings: dict[str, Any] = SETTINGS | {"epochs": 2, "batch_size": 4, "checkpoint_steps": 3}
     ways = Augmentation(skip_quiet_db=10, mixup=0.5, between_class=True)
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 4, "checkpoint_steps": 3, "augmentation": ways}
 
     class Killed(Exception):
         pass
@@ -115,11 +114,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
     lines = {}
     for name in ("straight", "killed"):
         out = tmp_path / name
-        out.mkdir()
         if name == "killed":
             with pytest.raises(Killed):
-                train(small_model(), data, out, **settings, augmentation=ways, on_step=kill)
-        train(small_model(), data, out, **settings, augmentation=ways, resume=name == "killed", notify=lambda _: None)
+                train_small(small_model(), out, sets=data, **settings, on_step=kill)
+        train_small(small_model(), out, sets=data, **settings, resume=name == "killed")
         lines[name] = (out / "steps.jsonl").read_text()
     assert lines["straight"] == lines["killed"]
     assert lines["straight"].count("\n") == 8

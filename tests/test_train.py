@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import SEED
+from small_training import SEED, train_small
 from typer.testing import CliRunner
 
 from audiostride import AudioClassifier, AudioCNN, LogMel, load, read_audio
@@ -17,7 +17,6 @@ from audiostride.data.batches import LabelledClips
 from audiostride.data.clips import ArrayClips
 from audiostride.errors import DataError, RecipeError, TrainingError, UsageError
 from audiostride.training.directory import run_directory
-from audiostride.training.loop import train
 from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.run import run
 from audiostride.training.run_testing import evaluate_run
@@ -180,7 +179,7 @@ def test_a_non_finite_loss_stops_before_the_update_and_names_the_files(tmp_path:
         model.heads["task"].weight.fill_(float("inf"))
     before = {name: value.clone() for name, value in model.named_parameters()}
     with pytest.raises(TrainingError, match=r"step 0.*clip\d+"):
-        train(model, [data], tmp_path, epochs=1, batch_size=4, learning_rate=1e-3, stride_learning_rate=1e-2)
+        train_small(model, tmp_path, sets=[data], epochs=1, batch_size=4, learning_rate=1e-3)
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 

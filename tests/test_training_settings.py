@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import SETTINGS, freeze_batch_norm, small_data, small_model, train_small
+from small_training import freeze_batch_norm, small_data, small_model, train_small
 
 from audiostride import load
-from audiostride.errors import ModelFileError, RecipeError, TrainingError, UsageError
-from audiostride.training.conditions import assumed_conditions, check_conditions
+from audiostride.errors import RecipeError, TrainingError, UsageError
 from audiostride.training.evaluation import task_loss
-from audiostride.training.loop import train
-from audiostride.training.optimizers import make_optimizer
-from audiostride.training.recipe import load_recipe
-from audiostride.training.schedules import schedule_factor
+from audiostride.training.optimizers import OPTIMIZERS, make_optimizer
+from audiostride.training.recipe import TrainSection, load_recipe
+from audiostride.training.schedules import SCHEDULES, schedule_factor
 
 
 @pytest.fixture
@@ -147,7 +145,7 @@ def test_no_optimizer_decays_strides(optimizer: str) -> None:
     model = small_model()
     before = model.trunk.strides()
     head = model.heads["loud"].weight.detach().clone()
-    updates = make_optimizer(model, optimizer, 0.1, 0.1, weight_decay=0.5)
+    updates = make_optimizer(model, TrainSection(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     updates.step()
@@ -158,7 +156,7 @@ def test_no_optimizer_decays_strides(optimizer: str) -> None:
 def test_decoupled_decay_shrinks_weights_by_the_rate_times_the_decay() -> None:
     model = small_model()
     head = model.heads["loud"].weight.detach().clone()
-    updates = make_optimizer(model, "adamw", 0.1, 0.1, weight_decay=0.5)
+    updates = make_optimizer(model, TrainSection(optimizer="adamw", learning_rate=0.1, weight_decay=0.5))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     updates.step()
@@ -176,8 +174,8 @@ def test_without_validation_clips_the_test_is_watched_and_cannot_choose_the_epoc
     data = small_data()
     data[0].splits = ["train" if split == "validation" else split for split in data[0].splits]
     with pytest.raises(ValueError, match="no validation clips to choose the best epoch by"):
-        train(small_model(), data, tmp_path, **SETTINGS)
-    train(small_model(), data, tmp_path, **SETTINGS, keep="last")
+        train_small(small_model(), tmp_path, sets=data)
+    train_small(small_model(), tmp_path, sets=data, keep="last")
     assert [record["split"] for record in _metrics(tmp_path)] == ["train", "test"] * 3
 
 
@@ -194,20 +192,6 @@ def test_without_validation_clips_the_test_is_watched_and_cannot_choose_the_epoc
 def test_settings_that_do_not_go_together_are_refused_by_name(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe("ripples", [override])
-
-
-def test_a_run_of_an_earlier_version_resumes_unless_a_key_it_did_not_have_is_used() -> None:
-    then = {"recipe": load_recipe("ripples").model_dump()}
-    del then["recipe"]["window_s"]
-    for key in ("optimizer", "momentum", "keep", "drop_epochs", "label_smoothing"):
-        del then["recipe"]["train"][key]
-    now = load_recipe("ripples")
-    check_conditions({"recipe": now.model_dump()}, then, False, print, assumed_conditions(now))
-    tuned = load_recipe("ripples", ["model.init=elsewhere", "window_s=2.5"])  # it took that model's window ever since
-    assert assumed_conditions(tuned)["recipe"]["window_s"] == 2.5
-    other = load_recipe("ripples", ["train.keep=last"])
-    with pytest.raises(ModelFileError, match=r"exactly: recipe\.train\.keep was 'best', is 'last';"):
-        check_conditions({"recipe": other.model_dump()}, then, False, print, assumed_conditions(other))
 
 
 def test_one_cycle_with_a_second_warm_up_is_refused_by_the_recipe() -> None:
@@ -309,3 +293,12 @@ def test_label_smoothing_is_refused_for_a_multilabel_task_which_is_named(tmp_pat
 def test_an_unknown_precision_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="float16"):
         train_small(small_model(), tmp_path, precision="float16")
+
+
+@pytest.mark.parametrize(("key", "table"), [("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)])
+def test_the_documentation_and_the_error_of_a_wrong_name_list_what_there_is(key: str, table: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=rf"train\.{key}: .*" + ".*".join(map(repr, table)) + ".*got 'none'"):
+        load_recipe("ripples", [f"train.{key}=none"])
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    for name, kind in table.items():
+        assert f"\n| `{name}` | {kind.about} |\n" in page

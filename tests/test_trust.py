@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from small_training import SETTINGS, small_data, small_model, train_small
+from small_training import small_data, small_model, train_small
 from typer.testing import CliRunner
 
 from audiostride.cli import app
@@ -33,7 +33,6 @@ from audiostride.data.loading import load, usable_cpus, workers_ended
 from audiostride.data.manifest import write_manifest
 from audiostride.data.shards import read_shards
 from audiostride.errors import DataError, ResourceError, UsageError, resource_error
-from audiostride.training.loop import train
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
 from audiostride.training.run_testing import evaluate_run
@@ -217,8 +216,7 @@ def files_of_small_data(folder: Path, skip_bad: bool = False) -> list[LabelledCl
 
 
 def train_on(sets: list[LabelledClips], out: Path, **settings: Any) -> None:
-    out.mkdir(exist_ok=True)
-    train(small_model(), sets, out, **{**SETTINGS, "notify": lambda _: None, **settings})
+    train_small(small_model(), out, sets=sets, **settings)
 
 
 @pytest.mark.parametrize("lost", ["clip-00.wav", "clip-08.wav"])  # a clip of training, and one of validation

@@ -17,6 +17,7 @@ from audiostride.inference.hear import HearModel, get_scene_embeddings, get_time
 from audiostride.models.cost import cost_per_second, trunk_cost
 from audiostride.models.state import state_at
 from audiostride.training.recipe import load_recipe
+from audiostride.training.report import Report
 from audiostride.training.run import run
 from audiostride.training.setup import check_recipe
 from audiostride.training.sweep import plan_sweep
@@ -67,7 +68,7 @@ def test_cut_offs_are_those_of_one_window(trained: Path) -> None:
 def test_a_run_resumes_on_its_own_window_only(settings: list[str], trained: Path) -> None:
     with pytest.raises(ModelFileError, match=r"recipe\.window_s was 2\.5, is 2\.0"):
         run(load_recipe("folder", [*settings, "window_s=2.0"]), trained, resume=True)
-    run(load_recipe("folder", [*settings, "window_s=2.5"]), trained, resume=True, notify=print)
+    run(load_recipe("folder", [*settings, "window_s=2.5"]), trained, Report(notify=print), resume=True)
 
 
 def test_training_on_parts_of_windows_is_training_on_windows_of_that_length(

@@ -1,7 +1,7 @@
 """The `audiostride` command: parse, call, print. Nothing else.
 
     prepare     recipes, init, validate                         before a training
-    training    train, sweep, crossval, train-images
+    training    train, sweep, crossval
     study       evaluate, cutoffs, compare, report, listen      what a run has learned
     use         predict, embed, export                          a model at work
 
@@ -19,7 +19,7 @@ import typer
 from ..errors import AudiostrideError, resource_error
 from .prepare import init, recipes, validate
 from .study import compare, cutoffs, evaluate, listen, report
-from .training import crossval, sweep, train, train_images
+from .training import crossval, sweep, train
 from .use import embed, export, predict
 
 app = typer.Typer(
@@ -46,7 +46,6 @@ COMMANDS = (
     predict,
     embed,
     export,
-    train_images,
 )
 """Every command, in the order of `--help`."""
 

@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ..training.report import Report
 
 if TYPE_CHECKING:
     from ..data.batches import LabelledClips
@@ -18,10 +21,13 @@ _STRIDES_EVERY_S = 0.5
 class ProgressDisplay:
     """Progress bars on a terminal; without one a line when each step of the work is done.
 
-    Use it as a context manager and hand its methods to `run` and `evaluate` as callbacks.
+    Use it as a context manager and pass its `report` to a training, or its `progress` to other work.
 
     Args:
         quiet: show nothing, as one of several processes is enough.
+
+    Attributes:
+        run_dir: printed when the training starts.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -36,6 +42,7 @@ class ProgressDisplay:
         self.bars = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal)
         self.tasks: dict[str, TaskID] = {}
         self.model: AudioClassifier | None = None
+        self.run_dir: Path | None = None
         self.strides = ""
         self.strides_read = 0.0
 
@@ -45,6 +52,10 @@ class ProgressDisplay:
 
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
+
+    def report(self) -> Report:
+        """Its methods as the callbacks of a training."""
+        return Report(self.progress, self.on_start, self.on_step, self.on_epoch, self.print)
 
     def print(self, text: str) -> None:
         """Print a line above the progress bars."""
@@ -61,6 +72,8 @@ class ProgressDisplay:
     def on_start(self, model: "AudioClassifier", sets: Sequence["LabelledClips"], bad_files: Sequence[str]) -> None:
         """Say what is going to be trained on what."""
         self.model = model
+        if self.run_dir:  # only now it exists: recipe and data were accepted
+            self.print(f"run directory: {self.run_dir}")
         for line in bad_files:
             self.print(f"left out: {line}")
         for data in sets:

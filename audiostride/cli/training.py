@@ -1,8 +1,7 @@
-"""Trainings: `train`, `sweep`, `crossval`, `train-images`."""
+"""Trainings: `train`, `sweep`, `crossval`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +11,6 @@ from .arguments import Json, Overrides, Recipe
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
-    from ..data.batches import LabelledClips
-    from ..models.classifier import AudioClassifier
-    from ..training.recipe import Recipe as TrainingRecipe
     from ..training.sweep import Outcome, Planned
     from .progress import ProgressDisplay
 
@@ -54,17 +50,13 @@ def train(
     from ..training.directory import run_directory
     from ..training.evaluation import Score
     from ..training.processes import is_main
+    from ..training.run import run
     from .terminal_tables import scores_table
 
     run_dir = run_directory(loaded, out, resume)
-    with _display() as display:
-
-        def on_start(model: "AudioClassifier", sets: "Sequence[LabelledClips]", bad_files: list[str]) -> None:
-            display.print(f"run directory: {run_dir}")  # only now it is there: recipe and data were accepted
-            display.on_start(model, sets, bad_files)
-
-        with _if_stopped("continue with --resume"):
-            results = _train_one(display, loaded, run_dir, on_start, resume=resume, allow_inexact=allow_inexact)
+    with _display() as display, _if_stopped("continue with --resume"):
+        display.run_dir = run_dir
+        results = run(loaded, run_dir, display.report(), resume, allow_inexact)
     if not is_main():
         return
     if as_json:
@@ -158,54 +150,6 @@ def crossval(
         print_table(folds_table(scores, f"{task}: test scores of the folds in {folder}"))
 
 
-def train_images(
-    recipe: Recipe,
-    overrides: Overrides = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Default: runs/NAME. Finished runs are kept.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Train on images as train and sweep do, with a table at the end; the same command continues where it stopped.
-
-    The keys data.path, data.size, data.crop and train.mixup stand for tasks.label.data.path, frontend.size,
-    tasks.label.data.crop and augment.mixup.
-
-    [bold]Examples[/bold]
-
-      audiostride train-images cifar10 data.path=my_cifar10
-
-      audiostride train-images cifar10_quick data.path=my_cifar10 train.epochs=1 'sweep={seed: [0, 1]}'
-    """
-    from ..training.old_image_recipes import from_image_overrides
-    from ..training.recipe import load_recipe
-    from ..training.sweep import Planned, check_belongs, is_finished, plan_sweep
-
-    settings = from_image_overrides(overrides or [])
-    loaded = load_recipe(recipe, settings)
-    run_dir = out or Path("runs", loaded.name)
-    planned = plan_sweep(recipe, run_dir, overrides=settings) if loaded.sweep else [Planned(run_dir, loaded)]
-    typer.echo(f"run directory: {run_dir}", err=True)
-    failed = 0
-    if loaded.sweep:
-        failed = sum(outcome.state == "failed" for outcome in _train_all(planned))
-    else:
-        check_belongs(planned[0])
-        if not is_finished(run_dir):
-            with _display() as display, _if_stopped(_SAME_COMMAND):
-                _train_one(display, loaded, run_dir)
-    rows, results = _summary(planned)
-    if as_json:
-        print_json({"run_dir": str(run_dir), "runs": results, "summary": rows})
-    else:
-        _print_summary(rows, run_dir)
-    if failed:
-        raise typer.Exit(6)
-
-
-_SAME_COMMAND = "the same command continues from there"
-
-
 @contextmanager
 def _if_stopped(advice: str) -> Iterator[None]:
     """Within this block a training that a signal stops ends in a message that says how to go on."""
@@ -224,34 +168,14 @@ def _display() -> "ProgressDisplay":
     return ProgressDisplay(quiet=not is_main())
 
 
-def _train_one(
-    display: "ProgressDisplay",
-    recipe: "TrainingRecipe",
-    run_dir: Path,
-    on_start: Callable[..., None] | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Train a recipe into a directory, where it goes on with what a stopped run left."""
-    from ..training.run import run
-
-    return run(
-        recipe,
-        run_dir,
-        display.progress,
-        on_start or display.on_start,
-        display.on_step,
-        display.on_epoch,
-        notify=display.print,
-        **({"resume": run_dir.is_dir()} | settings),
-    )
-
-
 def _train_all(planned: "Sequence[Planned]") -> "list[Outcome]":
     """Train every run of a sweep that is not finished."""
+    from ..training.run import run
     from ..training.sweep import run_sweep
 
-    with _display() as display, _if_stopped(_SAME_COMMAND):
-        return run_sweep(planned, partial(_train_one, display), display.on_run)
+    with _display() as display, _if_stopped("the same command continues from there"):
+        report = display.report()
+        return run_sweep(planned, lambda recipe, path: run(recipe, path, report, path.is_dir()), display.on_run)
 
 
 def _print_outcomes(outcomes: "Sequence[Outcome]", as_json: bool) -> None:

@@ -230,10 +230,7 @@ class _Part(NamedTuple):
 
 
 def _read_parquet(folder: Path, splits: Sequence[str]) -> _Part:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UsageError("parquet files need the package datasets: pip install datasets") from error
+    import datasets
 
     found = {split: sorted(str(f) for f in folder.rglob("*.parquet") if f.stem.startswith(split)) for split in splits}
     files = next(filter(None, found.values()), [])

@@ -36,16 +36,10 @@ def write_embeddings(
         How many of the sounds failed.
 
     Raises:
-        UsageError: if the path ends otherwise, or pyarrow is not installed.
+        UsageError: if the path ends otherwise.
     """
     if path.suffix not in (".npz", ".parquet"):
         raise UsageError(f"{path}: embeddings are written to .npz or .parquet, not to {path.suffix or 'that'}")
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise UsageError("parquet needs pyarrow: pip install 'audiostride[parquet]'; or write .npz") from error
     names: list[str] = []
     seconds: list[float] = []
     embeddings: list[np.ndarray] = []
@@ -76,6 +70,9 @@ def write_embeddings(
                 error=np.array(errors),
             )
     else:
+        import pyarrow
+        import pyarrow.parquet
+
         columns = {
             "path": pyarrow.array(names),
             "seconds": pyarrow.array([None if e else s for s, e in zip(seconds, errors, strict=True)]),

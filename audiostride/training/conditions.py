@@ -15,7 +15,7 @@ from .. import __version__
 from ..data.batches import LabelledClips
 from ..errors import ModelFileError
 from ..models.custom import source_digest
-from ..sections import defaults, flatten
+from ..sections import flatten
 from .checkpoints import Notify
 from .distillation import Teacher
 from .model_sections import CustomFrontendSection, CustomSection
@@ -74,19 +74,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def assumed_conditions(recipe: Recipe) -> dict[str, Any]:
-    """What a key was before this version knew it: its default, or `model.init`, did then what was always done."""
-    window = {"window_s": recipe.window_s} if recipe.model.init else {}
-    return {"recipe": defaults(recipe) | window}
-
-
-def check_conditions(
-    now: Mapping[str, Any],
-    then: Mapping[str, Any],
-    allow_inexact: bool,
-    notify: Notify,
-    assumed: Mapping[str, Any] | None = None,
-) -> None:
+def check_conditions(now: Mapping[str, Any], then: Mapping[str, Any], allow_inexact: bool, notify: Notify) -> None:
     """Compare what a result depends on (recipe, data, machine, versions) with what it was for a checkpoint.
 
     Args:
@@ -94,7 +82,6 @@ def check_conditions(
         then: the checkpoint's.
         allow_inexact: only notify of differences.
         notify: called with a line if there are differences and they are allowed.
-        assumed: what was the case where `then` does not name it, because it is of an earlier version.
 
     Raises:
         ModelFileError: names each difference, unless they are allowed.
@@ -105,8 +92,7 @@ def check_conditions(
             ...
         audiostride.errors.ModelFileError: the run would not continue exactly: torch was '2.12', is '2.13'; ...
     """
-    flat_now, flat_then, flat_assumed = (flatten(_as_json(tree)) for tree in (now, then, assumed or {}))
-    flat_then = {key: value for key, value in flat_assumed.items() if key in flat_now} | flat_then
+    flat_now, flat_then = (flatten(_as_json(tree)) for tree in (now, then))
     missing = "not set"
     differences = [
         f"{key} was {flat_then.get(key, missing)!r}, is {flat_now.get(key, missing)!r}"

@@ -1,43 +1,71 @@
 """The processes of one training job, as torchrun starts them; one process alone is a job of one.
 
-Only what several modules need lives here: who am I, exchange a value, share rows out and gather them.
-accelerate sets the processes up, wraps the model and averages the gradients.
+Only what several modules need is here: which process this is, exchanging a value, sharing rows and gathering them.
 """
 
+import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from ..errors import UsageError
 
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up (they may be decoding a large data set)."""
 
+_JOB = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun (and `accelerate launch`) tells each process through its environment."""
 
-def start(find_unused_parameters: bool = False) -> "Accelerator":
-    """Join the other processes, if torchrun or `accelerate launch` started several, and choose a device.
 
-    The first CUDA device of this process if there is one, else the CPU. May be called again.
+def start() -> torch.device:
+    """Join the other processes, if torchrun started several, and choose a device. May be called again.
+
+    Returns:
+        The CUDA device of this process if there is one, else the CPU.
+
+    Raises:
+        UsageError: if the environment describes only a part of a job; names the variables.
+    """
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    if several and not distributed.is_initialized():
+        wrong = [name for name in _JOB[:3] if not os.environ.get(name, "").isdecimal()]
+        wrong += [name for name in _JOB[3:] if not os.environ.get(name)]
+        if wrong:
+            raise UsageError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, but not set as torchrun does: {', '.join(wrong)}; "
+                "start several processes with torchrun, or unset WORLD_SIZE to train in one"
+            )
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) if several else 0)
+    torch.cuda.set_device(device)
+    return device
+
+
+def parallel(model: nn.Module, find_unused_parameters: bool) -> nn.Module:
+    """The model as each process runs it: backward passes average the gradients over all processes.
 
     Args:
+        model: on the device of this process.
         find_unused_parameters: steps may leave some parameters without a gradient.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+    if process_count() == 1:
+        return model
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else None
+    return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=find_unused_parameters)
 
-    return Accelerator(
-        cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=TIMEOUT),
-            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters),
-        ],
-    )
+
+def without_exchange(model: nn.Module) -> AbstractContextManager[None]:
+    """Within this block gradients of a `parallel` model are added up in each process and not exchanged."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 def process_count() -> int:

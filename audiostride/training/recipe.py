@@ -21,7 +21,7 @@ from pydantic import (
 from ..data.augment import AugmentSection
 from ..data.sections import TaskSection
 from ..errors import RecipeError
-from ..sections import Section, explain_all
+from ..sections import Section, explain_all, one_of
 from .model_sections import (
     AudioResNetSection,
     ConvertedSection,
@@ -34,7 +34,8 @@ from .model_sections import (
     WaveCNNSection,
     WaveformSection,
 )
-from .old_image_recipes import from_image_recipe
+from .optimizers import OPTIMIZERS
+from .schedules import SCHEDULES
 from .shipped import find_recipe, read_text
 from .strict_yaml import parse_yaml
 
@@ -49,22 +50,54 @@ def _named(default: str) -> Discriminator:
 
 
 class TrainSection(Section):
-    """Settings of the training loop, see `loop.train`.
+    """Settings of the training loop; `loop.train` takes them whole.
 
-    teacher: what `load` takes: a run directory, "hf-hub:user/name" or the name of a model that comes with the package.
-    teacher_weight, teacher_temperature: see `distillation.Teacher`; with a teacher 0.5 and 2.0 where nothing is said.
+    Attributes:
+        epochs: passes over the training clips, a random window of each.
+        steps: stop after this many optimiser steps.
+        batch_size: clips per batch, over all processes.
+        optimizer: a name in `optimizers.OPTIMIZERS`.
+        momentum: for "sgd" only.
+        learning_rate: of the weights, at the peak of the schedule.
+        stride_learning_rate: of the strides. The default is from the study in docs/results.md.
+        aliasing_learning_rate: of the learned aliasing, which is between 0 and 1.
+        highest_stride: upper limit of learned strides, in addition to half their map.
+        schedule: a name in `schedules.SCHEDULES`; all learning rates follow it.
+        drop_epochs: for the schedule "step".
+        warmup_steps: steps over which the rates rise linearly to their peak, before the schedule begins.
+        weight_decay: of the weights, never of strides.
+        stride_cost: weight of the regulariser `models.cost.stride_cost`.
+        label_smoothing: share of the target that is spread evenly over all classes in the training loss of multiclass
+            and binary tasks; scores and validation losses are without it.
+        teacher: what `load` takes: a run directory, "hf-hub:user/name" or the name of a model that comes with the
+            package.
+        teacher_weight, teacher_temperature: see `distillation.Teacher`; with a teacher 0.5 and 2.0 by default.
+        gradient_clip: largest norm of the gradient of all parameters together.
+        accumulate: batches per step, whose gradients are averaged; the last step of an epoch may have fewer.
+        ema_decay: validate and keep a moving average of the weights, see `steps.update_average_`.
+        validate_every: epochs from one validation to the next; the last epoch is always validated.
+        early_stopping: stop after this many epochs without a better one.
+        keep: the model of the "best" validation epoch, or of the "last" one.
+        mixing: how several data sets are mixed, see `epoch_plan.plan_epoch`.
+        validation_fraction: share of the training clips that is held out if the data has no validation split.
+        precision: "bfloat16" computes the convolutions and matrix products of training steps in half precision
+            (autocast). Weights, masks, batch norm, losses and evaluation stay in float32.
+        sync_batch_norm: on several GPUs, batch norm over the whole batch instead of each GPU's share.
+        checkpoint_steps: save a checkpoint every so many steps, in addition to the end of each epoch.
+        keep_checkpoints: how many of the newest checkpoints are kept, in addition to the best.
+        workers: processes that decode audio.
     """
 
     epochs: int = Field(20, ge=1)
     steps: int | None = Field(None, ge=1)
     batch_size: int = Field(256, ge=2)
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = "adam"
     momentum: float = Field(0.0, ge=0, lt=1)
     learning_rate: float = Field(1e-4, gt=0)
-    stride_learning_rate: float = Field(0.06, gt=0)  # from the study in docs/results.md
+    stride_learning_rate: float = Field(0.06, gt=0)
     aliasing_learning_rate: float = Field(0.06, gt=0)
     highest_stride: float | None = Field(None, ge=1)
-    schedule: Literal["constant", "one_cycle", "cosine", "step"] = "constant"
+    schedule: Annotated[str, one_of(SCHEDULES)] = "constant"
     drop_epochs: list[Annotated[int, Field(ge=1)]] = Field([], validate_default=True)
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -239,7 +272,6 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     tree = parse_yaml(read_text(path), str(path))
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this is {type(tree).__name__}")
-    tree = from_image_recipe(tree)
     for override in overrides:
         _override(tree, override)
     try:

@@ -2,9 +2,9 @@
 
 import json
 import random
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ from ..files import explain_write_errors, replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.image_frontend import ImageFrontend
 from .checkpoints import Notify, list_checkpoints
-from .conditions import assumed_conditions, conditions, environment
+from .conditions import conditions, environment
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .evaluation import evaluate
-from .loop import OnEpoch, OnStep, train
+from .loop import train
 from .predictions_file import write_predictions
 from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
+from .report import Report
 from .run_testing import choose_thresholds, describe
 from .setup import load_teacher, make_network, read_data, take_up
 from .tensorboard import TensorBoardLog
@@ -39,11 +40,7 @@ from .transforms import make_transforms
 def run(
     recipe: Recipe,
     out: Path,
-    progress: Progress | None = None,
-    on_start: Callable[[AudioClassifier, Sequence[LabelledClips], list[str]], None] | None = None,
-    on_step: OnStep | None = None,
-    on_epoch: OnEpoch | None = None,
-    notify: Notify = warnings.warn,
+    report: Report = Report(),  # noqa: B008 (frozen)
     resume: bool = False,
     allow_inexact: bool = False,
     augmentation: Augmentation | None = None,
@@ -53,14 +50,9 @@ def run(
     Args:
         recipe: from `load_recipe`.
         out: the run directory, empty or not there yet, see `run_directory`.
-        progress: called while data is read and evaluated.
-        on_start: called with the model, the data and a line for each bad file, before training.
-        on_step: called after each step.
-        on_epoch: called with each line of `metrics.jsonl`.
-        notify: called with a line when a run is resumed, a checkpoint turns out to be damaged, or this CPU is slow in
-            the recipe's precision.
-        resume: go on with the run in `out` where it stopped, to the bit.
-        allow_inexact: resume although recipe, data, machine or versions have changed.
+        report: callbacks.
+        resume: continue the run in `out` where it stopped; the result is bit-exact.
+        allow_inexact: resume even if recipe, data, machine or versions have changed.
         augmentation: your own transforms of training clips, in place of the recipe's `augment`.
 
     Returns:
@@ -76,12 +68,12 @@ def run(
     """
     if recipe.sweep:
         raise RecipeError("sweep: a run has one value of each key; train all of them with audiostride sweep")
-    device = _prepare_device(recipe, notify)
+    device = _prepare_device(recipe, report.notify)
     recipe, start = take_up(recipe)
     augmentation = augmentation or make_transforms(recipe)
     frontend, trunk = make_network(recipe) if start is None else (start.frontend, start.trunk)
     teacher = load_teacher(recipe)
-    sets, labels, bad_files = read_data(recipe, progress)
+    sets, labels, bad_files = read_data(recipe, report.progress)
     if teacher:
         teacher.match_classes(labels)
         teacher.model.to(device)
@@ -100,42 +92,34 @@ def run(
     class_weights = {name: w.to(device) for name, w in make_class_weights(recipe.tasks, sets, labels).items()}
     if is_main():
         _begin_directory(out, recipe, bad_files, replace_recipe=allow_inexact)
-    if on_start:
-        on_start(model, sets, bad_files)
-
-    elsewhere = {"validation_fraction", "teacher", "teacher_weight", "teacher_temperature"}
-    settings = recipe.train.model_dump(exclude=elsewhere)
+    report.on_start(model, sets, bad_files)
     with closing(TensorBoardLog(out, model)) if is_main() else nullcontext() as log:
 
-        def log_epoch(record: dict[str, Any]) -> None:
+        def on_epoch(record: dict[str, Any]) -> None:
             if log:
                 log.on_epoch(record)
-            if on_epoch:
-                on_epoch(record)
+            report.on_epoch(record)
 
         train(
             model,
             sets,
             out,
-            **settings,
+            recipe.train,
+            seed=recipe.seed,
             task_weights={name: task.weight for name, task in recipe.tasks.items()},
             class_weights=class_weights,
             augmentation=augmentation,
             teacher=teacher,
-            seed=recipe.seed,
             resume=resume,
             allow_inexact=allow_inexact,
             conditions=conditions(recipe, sets, teacher),
-            assumed=assumed_conditions(recipe),
-            on_step=on_step,
-            on_epoch=log_epoch,
-            notify=notify,
+            report=replace(report, on_epoch=on_epoch),
         )
-    return _test(recipe, out, sets, device, progress)
+    return _test(recipe, out, sets, device, report.progress)
 
 
 def _prepare_device(recipe: Recipe, notify: Notify) -> torch.device:
-    device = start_processes().device
+    device = start_processes()
     emulated = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"  # x86 without AVX-512
     if recipe.train.precision == "bfloat16" and emulated:
         notify("train.precision: this CPU has to emulate bfloat16; train.precision=float32 is faster here")

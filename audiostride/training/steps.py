@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,51 +12,39 @@ from ..data.augment import LogMelTransform, augmented
 from ..data.batches import TrainingBatch
 from ..errors import TrainingError
 from ..models.classifier import AudioClassifier
-from ..models.cost import stride_cost as stride_cost_of
+from ..models.cost import stride_cost
 from .distillation import Teacher, distillation_loss
 from .evaluation import share_correct, task_loss
-from .processes import gather, gather_numbers, process_count
+from .processes import gather, gather_numbers, process_count, without_exchange
+from .recipe import TrainSection
 from .resuming import Totals
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 @dataclass
 class Objective:
-    """What a step minimises: the weighted sum of the tasks' losses (by labels and a teacher), and what strides cost.
+    """What a step minimises: the weighted sum of the tasks' losses (by labels and a teacher), and the cost of strides.
 
     Attributes:
-        stride_cost: lambda of the regulariser `cost.stride_cost`.
-        label_smoothing: of the tasks of one class a clip, see `evaluation.task_loss`.
-        precision: "float32", or "bfloat16" for convolutions and matrix products in half precision (autocast).
+        settings: of the training loop.
         task_weights: weight of each task's loss, 1 where missing.
         class_weights: for a task the weight of each of its classes, on the model's device.
         log_mel_transforms: augmentation of the frontend's output.
-        teacher: whose answers are learned, too, see `Teacher`; the scores of training are by the labels alone.
+        teacher: whose outputs are learned in addition to the labels; training scores are by the labels alone.
     """
 
-    stride_cost: float = 0.0
-    label_smoothing: float = 0.0
-    precision: str = "float32"
+    settings: TrainSection
     task_weights: Mapping[str, float] = field(default_factory=dict)
     class_weights: Mapping[str, Tensor] = field(default_factory=dict)
     log_mel_transforms: Sequence[LogMelTransform] = ()
     teacher: Teacher | None = None
 
     def gradients(
-        self,
-        engine: "Accelerator",
-        parallel: nn.Module,
-        model: AudioClassifier,
-        group: Sequence[TrainingBatch],
-        totals: Totals,
+        self, parallel: nn.Module, model: AudioClassifier, group: Sequence[TrainingBatch], totals: Totals
     ) -> float:
         """Add up the gradients of a step's batches, averaged over them; the processes exchange them once.
 
         Args:
-            engine: runs the backward pass.
-            parallel: the model as `engine.prepare_model` wrapped it.
+            parallel: the model as `processes.parallel` returns it.
             model: the model itself.
             group: the batches of this step.
             totals: the epoch's training scores, which are counted on in place.
@@ -68,9 +55,9 @@ class Objective:
         own_loss = 0.0
         for i, batch in enumerate(group):
             # Processes exchange gradients once a step, after its last batch.
-            with engine.no_sync(parallel) if i + 1 < len(group) else nullcontext():
+            with without_exchange(parallel) if i + 1 < len(group) else nullcontext():
                 loss = self._loss(parallel, model, batch, totals) / len(group)
-                engine.backward(loss)
+                loss.backward()
             own_loss += float(loss.detach())
         return own_loss
 
@@ -79,7 +66,7 @@ class Objective:
         labels = {task: numbers.to(device) for task, numbers in batch.labels.items()}
         with (
             augmented(model.frontend, self.log_mel_transforms, batch.seeds),
-            torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"),
         ):
             waveform = batch.waveform.to(device)
             logits = parallel(waveform, tuple(labels))
@@ -88,7 +75,7 @@ class Objective:
         taught = {task: answers[batch.rows[task]] for task, answers in taught.items()}
         losses = {
             task: task_loss(
-                logits[task], numbers, model.kinds[task], self.class_weights.get(task), self.label_smoothing
+                logits[task], numbers, model.kinds[task], self.class_weights.get(task), self.settings.label_smoothing
             )
             for task, numbers in labels.items()
         }
@@ -100,7 +87,7 @@ class Objective:
         for task, value in losses.items():
             if batch.shares[task]:
                 right = share_correct(logits[task].detach(), labels[task], model.kinds[task])
-                # Sums over the processes are those of one: a clip's part in its batch is its weight's.
+                # A clip counts by its weight in the batch, so that the sums over several processes are those of one.
                 n_whole = len(right) / batch.shares[task]
                 _count(totals, task, value.item() * n_whole * shares[task] / process_count(), right)
         loss = torch.stack([self.task_weights.get(t, 1.0) * x * shares[t] for t, x in losses.items()]).sum()
@@ -113,7 +100,8 @@ class Objective:
             }
             distance = torch.stack([self.task_weights.get(t, 1.0) * x for t, x in distances.items()]).sum()
             loss = (1 - self.teacher.weight) * loss + self.teacher.weight * distance
-        return loss + self.stride_cost * stride_cost_of(model) if self.stride_cost else loss
+        price = self.settings.stride_cost
+        return loss + price * stride_cost(model) if price else loss
 
 
 def exchange(own_loss: float, own_signal: int, model: AudioClassifier, step: int) -> tuple[float, int]:
@@ -131,7 +119,7 @@ def exchange(own_loss: float, own_signal: int, model: AudioClassifier, step: int
 
 
 def check_finite(loss: float, norm: float, step: int, group: Sequence[TrainingBatch]) -> None:
-    """Stop before an update by what is no number.
+    """Stop before an update by a non-finite gradient.
 
     Args:
         loss: mean over all processes.
@@ -157,6 +145,33 @@ def check_finite(loss: float, norm: float, step: int, group: Sequence[TrainingBa
         f"the {what} at step {step}, before the update; lower train.learning_rate or look at "
         f"this batch's files: {', '.join(names)}"
     )
+
+
+@torch.no_grad()
+def update_average_(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move an exponential average of a model's parameters, strides included, by one step, in place.
+
+    The decay is at most (1 + step) / (10 + step), so that the first weights are soon forgotten.
+    Buffers are copied.
+
+    Args:
+        average: a copy of the model.
+        model: the model after the step.
+        decay: share of the average that stays, below 1.
+        step: from 0.
+
+    Example:
+        >>> average, model = nn.Linear(1, 1), nn.Linear(1, 1)
+        >>> for _ in range(100):
+        ...     update_average_(average, model, decay=0.5, step=100)
+        >>> torch.equal(average.weight, model.weight)
+        True
+    """
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, weight)
+    for mean_buffer, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        mean_buffer.copy_(buffer)
 
 
 def share_of_mean(labels: Tensor, share: float, class_weights: Tensor | None = None) -> float:

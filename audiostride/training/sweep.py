@@ -160,14 +160,12 @@ def check_belongs(run: Planned) -> None:
     """Refuse to touch a directory that is not this run's own.
 
     Raises:
-        UsageError: if it holds something else, a run of another recipe, or a finished run of an earlier version.
+        UsageError: if it holds something else, or a run of another recipe.
     """
     if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
         return
     if not (run.path / RECIPE_FILE).is_file():
         raise UsageError(f"{run.path}: already exists and is not a run of this sweep; choose another --out, or move it")
-    if _is_old_image_run(run.path):
-        raise UsageError(f"{run.path}: holds a finished run of an earlier version; choose another --out, or move it")
     names_window = "window_s" in run.recipe.model_fields_set
     before = _asked(load_recipe(str(run.path / RECIPE_FILE)), names_window)
     changed = list(_differences(before, _asked(run.recipe, names_window)))
@@ -211,13 +209,6 @@ def _part(key: str, value: str, keys: Sequence[str]) -> str:
     if sum(other.rpartition(".")[2] == last for other in keys) > 1:
         last = key
     return plain_name(value) if last == "downsampling" else f"{last}-{plain_name(value)}"
-
-
-def _is_old_image_run(run_dir: Path) -> bool:
-    try:
-        return "test_accuracy" in json.loads((run_dir / RESULTS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
 
 
 def _asked(recipe: Recipe, names_window: bool) -> dict[str, Any]:
