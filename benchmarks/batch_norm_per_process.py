@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from audiostride import AudioClassifier, AudioCNN, LogMel
+from audiostride.training.build import read_data
 from audiostride.training.loop import train
 from audiostride.training.recipe import TrainSection, load_recipe
-from audiostride.training.setup import read_data
 
 BATCH = 64
 

@@ -21,9 +21,9 @@ from peers import centres, read
 
 from audiostride.data.manifest import write_manifest
 from audiostride.models.registry import MODELS
+from audiostride.training.build import read_data
 from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.run import run
-from audiostride.training.setup import read_data
 
 NAME = "audio_resnet_small_strided"
 COLUMNS = ("data", "shots", "way", "seed", "accuracy", "clips")

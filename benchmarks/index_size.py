@@ -28,8 +28,8 @@ def measure(rows: int, folder: Path) -> dict[str, float]:
     import torch
 
     from audiostride.data.batches import training_batches
+    from audiostride.training.build import read_data
     from audiostride.training.recipe import load_recipe
-    from audiostride.training.setup import read_data
 
     torch.set_num_threads(1)
     before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -25,9 +25,9 @@ from audiostride import clamp_strides_, parameter_groups
 from audiostride.data.batches import TrainingBatch, training_batches
 from audiostride.models.classifier import AudioClassifier
 from audiostride.training import loop as training
+from audiostride.training.build import make_frontend, make_trunk, read_data
 from audiostride.training.evaluation import task_loss
 from audiostride.training.recipe import Recipe, load_recipe
-from audiostride.training.setup import make_frontend, make_trunk, read_data
 from audiostride.training.transforms import make_transforms
 
 

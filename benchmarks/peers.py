@@ -32,10 +32,10 @@ from audiostride.data.batches import LabelledClips
 from audiostride.layers.strides import freeze_strides
 from audiostride.models.log_mel import LogMel
 from audiostride.models.registry import RESNET_SIZES
+from audiostride.training.build import make_network, read_data
 from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.report import Report
 from audiostride.training.run import run
-from audiostride.training.setup import make_network, read_data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,11 +23,11 @@ from torch.optim.swa_utils import update_bn
 from audiostride import AudioCNN, load
 from audiostride.data.batches import training_batches
 from audiostride.layers.strides import diffstride_layers
+from audiostride.training.build import read_data
 from audiostride.training.evaluation import evaluate
 from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.report import Report
 from audiostride.training.run import run
-from audiostride.training.setup import read_data
 
 HERE = Path(__file__).parent
 RECIPE = HERE / "recipes" / "notes_pitch.yaml"

@@ -31,9 +31,9 @@ import torch
 from hostile_audio import measure_all
 
 import audiostride.data.preparation
-import audiostride.training.keeping
 import audiostride.training.loop
 import audiostride.training.run
+import audiostride.training.saving
 from audiostride.errors import AudiostrideError, ModelFileError
 from audiostride.models.classifier import AudioClassifier, load
 from audiostride.training.checkpoints import list_checkpoints, load_checkpoint, newest_checkpoint
@@ -133,9 +133,9 @@ def marked_phases() -> Iterator[Callable[[], str]]:
         setattr(owner, name, marked)
 
     mark(audiostride.training.loop, "schedule_factor", "stepping")
-    mark(audiostride.training.keeping, "save_checkpoint", "saving")
+    mark(audiostride.training.saving, "save_checkpoint", "saving")
     mark(AudioClassifier, "save", "saving")
-    mark(audiostride.training.keeping, "prune_checkpoints", "rotating")
+    mark(audiostride.training.saving, "prune_checkpoints", "rotating")
     mark(audiostride.training.loop, "evaluate", "evaluating")
     mark(audiostride.training.run, "evaluate", "testing")
     mark(audiostride.training.run, "read_data", "start-up")

@@ -39,13 +39,13 @@ SKIPPED = ("NoOp", "VariableReplacer", "VariableInserter")  # these want names t
 PLANTED = [
     (
         "training/loop.py",
-        '                clamp_strides_(model, highest_stride or float("inf"))\n',
+        '                clamp_strides_(model, settings.highest_stride or float("inf"))\n',
         "",
         "strides_lie_between",
     ),
     ("training/steps.py", "self.task_weights.get(t, 1.0) * x", "x", "by_their_weights or weight_0"),
     ("training/loop.py", "_validate(run.judged,", "_validate(model,", "average_that_is_validated"),
-    ("training/optimizers.py", "        mean_buffer.copy_(buffer)\n", "        pass\n", "batch_norm_statistics"),
+    ("training/steps.py", "        mean_buffer.copy_(buffer)\n", "        pass\n", "batch_norm_statistics"),
     ("training/steps.py", "totals) / len(group)", "totals) / 3", "short_last_step"),
     ("data/preparation.py", "len(numbers) / (len(labels) * counts)", "counts / len(numbers)", "balanced_weights"),
     ("data/preparation.py", "(len(numbers) - present) / present", "present / len(numbers)", "balanced_weights"),

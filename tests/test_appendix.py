@@ -11,9 +11,9 @@ from audiostride.models.converted import ConvertedTrunk
 from audiostride.models.cost import count_parameters
 from audiostride.models.image_frontend import ImageFrontend
 from audiostride.models.image_nets import DenseNetBC, EfficientNetB0
+from audiostride.training.build import make_trunk
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.setup import make_trunk
 from audiostride.training.summary import summarise
 
 APPENDIX = {"cifar10_random_strides": 3, "cifar10_densenet": 2, "cifar10_efficientnet": 7}

@@ -18,10 +18,10 @@ from audiostride.analysis.significance import accuracy_interval, paired_differen
 from audiostride.cli import app
 from audiostride.data.folds import draw_folds
 from audiostride.errors import DataError, RecipeError, UsageError
+from audiostride.training.build import read_data
 from audiostride.training.crossval import plan_crossval
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.setup import read_data
 from audiostride.training.sweep import run_sweep
 from conftest import tone
 

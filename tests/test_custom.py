@@ -15,10 +15,10 @@ from audiostride.errors import ModelFileError, RecipeError, UsageError
 from audiostride.models.cost import cost_per_second
 from audiostride.models.cutoffs import model_cutoffs, why_no_cutoffs
 from audiostride.models.model_card import model_card
+from audiostride.training.build import make_network
 from audiostride.training.recipe import dump_recipe, load_recipe
 from audiostride.training.report import Report
 from audiostride.training.run import run
-from audiostride.training.setup import make_network
 
 NETS = """
 import torch

@@ -16,11 +16,11 @@ from torch import Tensor
 from audiostride import AudioClassifier, AudioCNN, LogMel, load
 from audiostride.data.augment import Augmentation
 from audiostride.errors import ModelFileError, RecipeError
+from audiostride.training.build import check_recipe
 from audiostride.training.distillation import Teacher, distillation_loss
 from audiostride.training.recipe import dump_recipe, load_recipe
 from audiostride.training.report import Report
 from audiostride.training.run import run
-from audiostride.training.setup import check_recipe
 
 STILL: dict[str, Any] = {"learning_rate": 1e-12, "stride_learning_rate": 1e-12, "batch_size": 32, "epochs": 1}
 """One batch of all training clips, which moves nothing."""

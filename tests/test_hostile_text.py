@@ -16,8 +16,8 @@ from audiostride.data.download import extract
 from audiostride.data.folder import read_folder
 from audiostride.errors import AudiostrideError, DataError, ModelFileError, RecipeError
 from audiostride.models.files import save_config
+from audiostride.training.build import make_frontend, make_trunk
 from audiostride.training.recipe import Recipe, load_recipe
-from audiostride.training.setup import make_frontend, make_trunk
 from audiostride.training.shipped import shipped_recipes
 
 _RELAXED = settings(

@@ -13,8 +13,8 @@ from audiostride import create_model
 from audiostride.cli import app
 from audiostride.data.manifest import write_manifest
 from audiostride.errors import DataError, RecipeError, UsageError, WriteError
+from audiostride.training.build import make_trunk
 from audiostride.training.recipe import load_recipe
-from audiostride.training.setup import make_trunk
 
 
 def call(*arguments: str) -> str:

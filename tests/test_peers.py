@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from audiostride.models.cost import count_parameters, model_cost
-from audiostride.training.setup import make_network
+from audiostride.training.build import make_network
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # where peers.py finds it, too

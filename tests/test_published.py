@@ -13,8 +13,8 @@ from audiostride import DiffStride, SpectralPool, clamp_strides_
 from audiostride.layers.strides import diffstride_layers
 from audiostride.models.cost import count_parameters
 from audiostride.models.resnet import ResNet, repository_resnet18
+from audiostride.training.build import make_trunk
 from audiostride.training.recipe import load_recipe
-from audiostride.training.setup import make_trunk
 
 REFERENCE = dict(np.load(DATA / "published.npz"))
 FACTS = json.loads((DATA / "published.json").read_text())

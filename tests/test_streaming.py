@@ -28,9 +28,9 @@ from audiostride.data.leaks import same_content
 from audiostride.data.shards import read_shards
 from audiostride.data.streaming import Blocks, StreamedClips, read_range
 from audiostride.errors import DataError
+from audiostride.training.build import check_recipe
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.setup import check_recipe
 
 RATE = 16000
 TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=2", "train.batch_size=8"]

@@ -20,11 +20,11 @@ from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier, load
 from audiostride.models.cutoffs import model_cutoffs
 from audiostride.models.log_mel import LogMel
+from audiostride.training.build import check_recipe, make_frontend, make_trunk, read_data
 from audiostride.training.evaluation import best_thresholds, score, task_loss
 from audiostride.training.predictions_file import predicted_label
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.setup import check_recipe, make_frontend, make_trunk, read_data
 from audiostride.training.shipped import shipped_recipes
 from audiostride.training.transforms import make_transforms
 

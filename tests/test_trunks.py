@@ -16,8 +16,8 @@ from audiostride.models.classifier import TRUNKS
 from audiostride.models.cost import count_parameters, model_cost
 from audiostride.models.cutoffs import model_cutoffs, summarise, trunk_cutoffs
 from audiostride.models.wave_cnn import WaveBlock
+from audiostride.training.build import make_frontend, make_trunk
 from audiostride.training.recipe import dump_recipe, load_recipe
-from audiostride.training.setup import make_frontend, make_trunk
 
 KINDS = pytest.mark.parametrize("kind", ["strided", "spectral", "diffstride"])
 

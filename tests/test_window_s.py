@@ -16,10 +16,10 @@ from audiostride.errors import AudiostrideError, ModelFileError, RecipeError, Us
 from audiostride.inference.hear import HearModel, get_scene_embeddings, get_timestamp_embeddings
 from audiostride.models.cost import cost_per_second, trunk_cost
 from audiostride.models.state import state_at
+from audiostride.training.build import check_recipe
 from audiostride.training.recipe import load_recipe
 from audiostride.training.report import Report
 from audiostride.training.run import run
-from audiostride.training.setup import check_recipe
 from audiostride.training.sweep import plan_sweep
 from conftest import tone
 

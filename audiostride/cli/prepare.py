@@ -101,7 +101,7 @@ def validate(
     from ..training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    from ..training.setup import check_recipe
+    from ..training.build import check_recipe
     from .progress import ProgressDisplay
     from .terminal_tables import plain_table
 

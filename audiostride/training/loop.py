@@ -22,13 +22,13 @@ from .directory import METRICS_FILE, STEPS_FILE
 from .distillation import Teacher
 from .evaluation import evaluate
 from .interrupt import StopSignals, interrupted
-from .keeping import RunFiles
 from .optimizers import make_optimizer
 from .processes import broadcast_buffers_, gather, is_main, parallel, process_count, process_index
 from .processes import start as start_processes
 from .recipe import TrainSection
 from .report import Report
 from .resuming import RunState
+from .saving import RunFiles
 from .schedules import schedule_factor
 from .steps import Objective, check_finite, exchange, mean_scores, update_average_
 

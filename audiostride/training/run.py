@@ -21,6 +21,7 @@ from ..errors import RecipeError
 from ..files import explain_write_errors, replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.image_frontend import ImageFrontend
+from .build import load_teacher, make_network, read_data, take_up
 from .checkpoints import Notify, list_checkpoints
 from .conditions import conditions, environment
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
@@ -32,7 +33,6 @@ from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .report import Report
 from .run_testing import choose_thresholds, describe
-from .setup import load_teacher, make_network, read_data, take_up
 from .tensorboard import TensorBoardLog
 from .transforms import make_transforms
 

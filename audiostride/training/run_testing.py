@@ -22,11 +22,11 @@ from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.image_frontend import ImageFrontend
 from ..windows import split_windows
+from .build import read_data
 from .directory import PREDICTIONS_FILE, recipe_of
 from .evaluation import Score, best_thresholds, clip_logits, evaluate
 from .predictions_file import predicted_label, read_predictions
 from .recipe import Recipe
-from .setup import read_data
 
 
 def evaluate_run(
