@@ -1,8 +1,26 @@
 """The errors a person at the terminal sees: one line of what was wrong and what to do, and an exit code each."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+
+def printable(text: str | os.PathLike[str], keep: str = "") -> str:
+    """A name, label or message that is safe to show: what is not printable in it is written as escapes.
+
+    Line breaks, bytes that are not text (surrogates), terminal control sequences and characters that change the
+    direction of writing are not printable. Data files keep what was there.
+
+    Args:
+        text: from a file or a file system.
+        keep: characters that stay as they are, such as line breaks in a message of several lines.
+
+    Example:
+        >>> printable("two\\nlines/\\x1b[2J\\udcff.wav")
+        'two\\\\nlines/\\\\x1b[2J\\\\udcff.wav'
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in os.fspath(text))
 
 
 class AudiostrideError(Exception):

@@ -11,26 +11,29 @@ from typing import Any
 
 from filelock import FileLock
 
-from .errors import ModelFileError, UsageError, WriteError
+from .errors import AudiostrideError, ModelFileError, UsageError, WriteError, printable
 
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into one that names the path and the bytes that are free there.
+    """Turn what a block that writes a file raises into an error with the path and the bytes that are free there.
+
+    Libraries name a full disk in many ways: OSError, RuntimeError (torch), LibsndfileError, SafetensorError, ...
 
     Raises:
-        WriteError: in place of any other OSError.
+        WriteError: in place of every exception but audiostride's own and MemoryError.
     """
     try:
         yield
-    except WriteError:
+    except (AudiostrideError, MemoryError):
         raise
-    except OSError as error:
+    except Exception as error:
         try:
             free = f"{shutil.disk_usage(path.parent).free:,} bytes are free there"
         except OSError:
-            free = f"{path.parent} cannot be reached"
-        raise WriteError(f"{path}: cannot be written ({error.strerror or error}); {free}") from error
+            free = f"{printable(path.parent)} cannot be reached"
+        reason = getattr(error, "strerror", None) or error
+        raise WriteError(f"{printable(path)}: cannot be written ({reason}); {free}") from error
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -54,15 +57,76 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def replace_file(path: Path, content: bytes | str) -> None:
-    """Write a file, or replace it whole: whoever opens it sees the old content or the new one.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place, whole and on the disk, at the end of the block.
+
+    The block does nothing but write. If it fails, an old file at `path` is untouched and the new one is removed.
 
     Args:
-        path: the file; its folder exists.
-        content: text is written as UTF-8.
+        path: the file that is made or replaced; its folder is made if need be.
+
+    Yields:
+        Path of an empty file to write. Its ending is not that of `path`, so a library that goes by the ending needs to
+        be told the format.
 
     Raises:
-        WriteError: names the path and the bytes that are free there; an old file is untouched.
+        WriteError: names the path and the bytes that are free there; at once if nothing can be written there.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "new", "scores.csv")
+        >>> with replacing(path) as partial:
+        ...     _ = partial.write_text("score")
+        ...     path.exists()
+        False
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('score', 1)
+    """
+    with explain_write_errors(path):
+        path, partial = _begin(path)
+        try:
+            yield partial
+            if path.exists():
+                shutil.copymode(path, partial)
+            with partial.open("r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether its result can be written; makes the folder and leaves nothing else.
+
+    Raises:
+        WriteError: as `replacing`.
+    """
+    with explain_write_errors(path):
+        _begin(path)[1].unlink()
+
+
+def _begin(path: Path) -> tuple[Path, Path]:
+    """Where a file really is, and an empty one to write in its stead."""
+    path = path.resolve()  # what a link points to is replaced, not the link
+    if path.exists() and not path.is_file():
+        raise OSError(f"it is {'a directory' if path.is_dir() else 'a device or a pipe'}, not a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:240])}.partial")
+    partial.write_bytes(b"")
+    return path, partial
+
+
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Write a file, or replace it whole, see `replacing`.
+
+    Args:
+        path: the file; its folder is made if need be.
+        content: text is written as UTF-8; bytes of a name that are not text are written back as they were.
+
+    Raises:
+        WriteError: as `replacing`.
 
     Example:
         >>> import tempfile
@@ -71,14 +135,8 @@ def replace_file(path: Path, content: bytes | str) -> None:
         >>> path.read_text(), len(list(path.parent.iterdir()))
         ('{}', 1)
     """
-    partial = path.with_name(f".{path.name}.partial")
-    with explain_write_errors(path):
-        try:
-            write_synced(partial, content.encode() if isinstance(content, str) else content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        sync_folder(path.parent)
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -106,7 +164,7 @@ def check_absent(path: Path) -> None:
         audiostride.errors.UsageError: /dev/null: already exists; choose another --out, or remove it first
     """
     if path.exists():
-        raise UsageError(f"{path}: already exists; choose another --out, or remove it first")
+        raise UsageError(f"{printable(path)}: already exists; choose another --out, or remove it first")
 
 
 def write_new(path: Path, text: str) -> None:
@@ -124,9 +182,7 @@ def write_new(path: Path, text: str) -> None:
         'seed: 0'
     """
     check_absent(path)
-    with explain_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text)
+    replace_file(path, text)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

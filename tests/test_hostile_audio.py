@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiostride import read_audio
-from audiostride.data.decoding import MAX_SAMPLES, printable
-from audiostride.errors import DataError
+from audiostride.data.decoding import MAX_SAMPLES
+from audiostride.errors import DataError, printable
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import AudiostrideError, resource_error
+from ..errors import AudiostrideError, printable, resource_error
 from .prepare import init, recipes, validate
 from .study import compare, cutoffs, evaluate, listen, report
 from .training import crossval, sweep, train
@@ -100,5 +100,5 @@ def main() -> None:
 
 def _fail(message: str, exit_code: int) -> None:
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    typer.echo(message, err=True)
+    typer.echo(printable(message, keep="\n"), err=True)
     sys.exit(exit_code)

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..errors import DataError
+from ..errors import DataError, printable
 
 EXTENSIONS = frozenset(
     (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
@@ -155,16 +155,6 @@ def audio_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.
         for block in _mono_blocks(file, 0, file.frames, printable(path)):
             done += len(block)
             yield block if resample is None else resample.resample_chunk(block, last=done == file.frames)
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """A path for a message: line breaks and bytes that are no text are written as escapes.
-
-    Example:
-        >>> printable("two\\nlines/\\udcff.wav")
-        'two\\\\nlines/\\\\udcff.wav'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
 
 
 def _mono_blocks(file: soundfile.SoundFile, first: int, wanted: int, shown: str) -> Iterator[np.ndarray]:
