@@ -25,11 +25,12 @@ from audiostride.errors import AudiostrideError
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.cost import trunk_cost
 from audiostride.models.cutoffs import trunk_cutoffs
+from audiostride.training.evaluation import METRICS
 
 HERE = Path(__file__).parent
 RUN_KEY = ("recipe", "task", "seed")
 ENVIRONMENT = ("audiostride", "torch", "device", "processor", "threads", "processes")
-SCORES = ("accuracy", "loss", "n", "auc", "mean_average_precision", "macro_f1")
+SCORES = ("accuracy", "loss", "n", *METRICS)
 RUN_COLUMNS = (
     "data", "task", "with", "downsampling", "smoothness", "shared_stride", "channels", "initial_strides",
     "epochs", "batch_size", "learning_rate", "stride_learning_rate", "stride_cost", "precision", "seed",

@@ -15,12 +15,10 @@ from typing import Any
 
 from ..errors import UsageError
 from ..models.cutoffs import AXES, LayerCutoff, summarise
+from ..training.evaluation import METRICS
 from .finished_runs import ALIASING_KEYS, DIFFSTRIDE_KEYS, Run
 from .learning_dynamics import striding
 from .significance import paired_difference
-
-METRICS = ("auc", "mean_average_precision")
-"""What binary and multilabel tasks are scored by besides accuracy."""
 
 
 def compare(runs: Sequence[Run], methods: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -32,8 +30,8 @@ def compare(runs: Sequence[Run], methods: Mapping[str, str] | None = None) -> di
 
     Returns:
         "accuracy": for each task and method mean, sd (n - 1) and seeds, with loss, MACs per second of
-        audio and parameters, and "auc" or "mean_average_precision" where the task has them; "mean": the
-        mean over the tasks that every method has; "differences": of each two methods, see
+        audio and parameters, and each of `evaluation.METRICS` that the task has; "mean": the mean over the
+        tasks that every method has; "differences": of each two methods, see
         `significance.paired_difference`; "cutoffs": strides and cut-offs of methods that pool;
         "shared_strides": shared beside separate strides.
 

@@ -1,5 +1,6 @@
-"""What a model takes for what: scores of each class, the confusion matrix, the worst predictions."""
+"""What a model mistakes for what: scores of each class, the confusion matrix, the worst predictions."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,27 +10,17 @@ import torch
 from ..training.predictions_file import TaskPredictions
 
 
-def is_multilabel(predictions: TaskPredictions, labels: Sequence[str]) -> bool:
-    """Whether a clip has any number of classes, written as "dog|rain", instead of one.
-
-    Example:
-        >>> several = TaskPredictions(["a"], ["dog|rain"], ["dog"], np.zeros((1, 2)))
-        >>> is_multilabel(several, ["dog", "rain"])
-        True
-    """
-    return not set(predictions.truth + predictions.label) <= set(labels)
-
-
-def class_scores(predictions: TaskPredictions, labels: Sequence[str]) -> list[dict[str, Any]]:
+def class_scores(predictions: TaskPredictions, labels: Sequence[str], kind: str = "multiclass") -> list[dict[str, Any]]:
     """Precision, recall and F1 of each class.
 
     Args:
         predictions: of one task.
         labels: the classes in order.
+        kind: of the task.
 
     Returns:
         Rows with "label", "clips", "precision", "recall", "f1" (None where undefined) and "taken_for":
-        what its clips are most often mistaken for, or "".
+        the prediction most often given for the clips that it misses, or "".
 
     Example:
         >>> predictions = TaskPredictions(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
@@ -37,15 +28,12 @@ def class_scores(predictions: TaskPredictions, labels: Sequence[str]) -> list[di
         >>> first["recall"], first["precision"], first["taken_for"]
         (0.5, 1.0, 'yes')
     """
-    truth, predicted = (_classes(column, predictions, labels) for column in (predictions.truth, predictions.label))
+    truth, predicted = (_classes(column, labels, kind) for column in (predictions.truth, predictions.label))
     rows = []
     for i, label in enumerate(labels):
-        right, n_true, n_predicted = (
-            int((truth[:, i] & predicted[:, i]).sum()),
-            int(truth[:, i].sum()),
-            int(predicted[:, i].sum()),
-        )
-        wrong = [predictions.label[row] for row in np.flatnonzero(truth[:, i] & ~predicted[:, i])]
+        n_true, n_predicted = int(truth[:, i].sum()), int(predicted[:, i].sum())
+        right = int((truth[:, i] & predicted[:, i]).sum())
+        wrong = Counter(predictions.label[row] for row in np.flatnonzero(truth[:, i] & ~predicted[:, i]))
         rows.append(
             {
                 "label": label,
@@ -53,33 +41,36 @@ def class_scores(predictions: TaskPredictions, labels: Sequence[str]) -> list[di
                 "precision": right / n_predicted if n_predicted else None,
                 "recall": right / n_true if n_true else None,
                 "f1": 2 * right / (n_true + n_predicted) if n_true + n_predicted else None,
-                "taken_for": max(sorted(set(wrong)), key=wrong.count, default=""),
+                "taken_for": max(sorted(wrong), key=wrong.__getitem__, default=""),
             }
         )
     return rows
 
 
 def confusion(predictions: TaskPredictions, labels: Sequence[str]) -> np.ndarray:
-    """Counts ``(true, predicted)`` of a task whose clips have one class each.
+    """Counts of clips, int of shape ``(true, predicted)``, of a task whose clips have one class each.
 
     Example:
         >>> predictions = TaskPredictions(["a", "b", "c"], ["no", "no", "yes"], ["no", "yes", "yes"], np.zeros((3, 2)))
-        >>> confusion(predictions, ["no", "yes"]).tolist()
-        [[1, 1], [0, 1]]
+        >>> confusion(predictions, ["no", "yes"])
+        array([[1, 1],
+               [0, 1]])
     """
-    truth, predicted = (
-        _classes(column, predictions, labels).astype(int) for column in (predictions.truth, predictions.label)
-    )
-    return truth.T @ predicted
+    number, n = {label: i for i, label in enumerate(labels)}, len(labels)
+    cells = [n * number[a] + number[b] for a, b in zip(predictions.truth, predictions.label, strict=True)]
+    return np.bincount(np.array(cells, int), minlength=n * n).reshape(n, n)
 
 
-def worst_predictions(predictions: TaskPredictions, labels: Sequence[str], n: int) -> tuple[bool, list[dict[str, Any]]]:
+def worst_predictions(
+    predictions: TaskPredictions, labels: Sequence[str], n: int, kind: str = "multiclass"
+) -> tuple[bool, list[dict[str, Any]]]:
     """The clips with the largest loss: mistakes, or where there are none the least certain correct predictions.
 
     Args:
         predictions: of one task.
         labels: the classes in order.
         n: how many at most.
+        kind: of the task.
 
     Returns:
         Whether they are mistakes, and for each its file, truth, label and the probabilities of both.
@@ -92,9 +83,9 @@ def worst_predictions(predictions: TaskPredictions, labels: Sequence[str], n: in
     """
     logits = torch.from_numpy(predictions.logits)
     truth, predicted = (
-        torch.from_numpy(_classes(column, predictions, labels)) for column in (predictions.truth, predictions.label)
+        torch.from_numpy(_classes(column, labels, kind)) for column in (predictions.truth, predictions.label)
     )
-    if is_multilabel(predictions, labels):  # the classes are independent: the probability of this very set
+    if kind == "multilabel":  # the classes are independent: the probability of this very set
         p_truth, p_label = (torch.where(of, logits, -logits).sigmoid().prod(1).numpy() for of in (truth, predicted))
     else:
         p_truth, p_label = ((logits.softmax(-1) * of).sum(1).numpy() for of in (truth, predicted))
@@ -113,8 +104,10 @@ def worst_predictions(predictions: TaskPredictions, labels: Sequence[str], n: in
     ]
 
 
-def _classes(column: Sequence[str], predictions: TaskPredictions, labels: Sequence[str]) -> np.ndarray:
-    """Which classes each clip has, bool of shape ``(n_clips, n_classes)``."""
-    split = is_multilabel(predictions, labels)
-    has = [set(value.split("|")) if split else {value} for value in column]
-    return np.array([[label in classes for label in labels] for classes in has])
+def _classes(column: Sequence[str], labels: Sequence[str], kind: str) -> np.ndarray:
+    """Which classes each clip has, bool of shape ``(n_clips, n_classes)``; several are written as "dog|rain"."""
+    number = {label: i for i, label in enumerate(labels)}
+    found = np.zeros((len(column), len(labels)), bool)
+    for row, value in zip(found, column, strict=True):
+        row[[number[label] for label in (value.split("|") if kind == "multilabel" else [value]) if label]] = True
+    return found

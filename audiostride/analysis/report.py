@@ -16,11 +16,12 @@ from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.network import spectrogram_cnn
 from ..training.directory import RECIPE_FILE, recipe_of
+from ..training.evaluation import METRICS
 from ..training.predictions_file import TaskPredictions, read_predictions
 from .cutoff_plots import cutoff_figure, plane_figure
 from .learning_dynamics import over_training, read_metrics, watched_split
 from .measured_response import ripple_response, takes_ripples
-from .mistakes import class_scores, confusion, is_multilabel, worst_predictions
+from .mistakes import class_scores, confusion, worst_predictions
 from .plot_style import svg
 from .result_plots import confusion_figure, spectrogram_figure
 from .run_directory import describe_cutoffs, read_results, task_clips
@@ -122,7 +123,16 @@ def _summary(
 ) -> list[tuple[str, str, str]]:
     """Tiles of heading, value and remark."""
     tiles = [
-        (f"test accuracy, {task}", f"{100 * score['accuracy']:.1f} %", f"{score['n']:,} clips")
+        (
+            f"test accuracy, {task}",
+            f"{100 * score['accuracy']:.1f} %",
+            ", ".join(
+                [
+                    f"{score['n']:,} clips",
+                    *(f"{metric.short} {score[name]:.3f}" for name, metric in METRICS.items() if name in score),
+                ]
+            ),
+        )
         for task, score in results["tasks"].items()
     ]
     remark = ""
@@ -161,8 +171,8 @@ def _task(
     n_mistakes: int,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    labels = model.labels[task]
-    mistakes, worst = worst_predictions(predictions, labels, n_mistakes)
+    labels, kind = model.labels[task], model.kinds[task]
+    mistakes, worst = worst_predictions(predictions, labels, n_mistakes, kind)
     missing = ""
     try:
         clips = task_clips(run_dir, task, progress)
@@ -175,9 +185,9 @@ def _task(
     return {
         "task": task,
         "confusion": None
-        if is_multilabel(predictions, labels)
+        if kind == "multilabel"
         else svg(confusion_figure(confusion(predictions, labels), labels), f"Confusion matrix of {task}"),
-        "classes": class_scores(predictions, labels),
+        "classes": class_scores(predictions, labels, kind),
         "are_mistakes": mistakes,
         "mistakes": worst,
         "missing": missing,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..sections import flatten
+from ..training.evaluation import METRICS
 from .significance import is_significant
 from .wording import mean_and_sd, percent
 
-_METRICS = {"auc": "Area under the ROC curve", "mean_average_precision": "Mean average precision"}
 _TEX = {character: "\\" + character for character in "_%&#{}$"} | {
     "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": "$<$", ">": "$>$",
     "|": "$|$", "±": r"$\pm$",
@@ -66,15 +66,15 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
             [[Cell(task), *(_cost_cell(cells.get((task, method))) for method in methods)] for task in tasks],
         ),
     ]
-    for metric, heading in _METRICS.items():
-        scored = {key: row for key, row in cells.items() if metric in row}
+    for name, metric in METRICS.items():
+        scored = {key: row for key, row in cells.items() if name in row}
         if scored:
             body = []
             for task in dict.fromkeys(task for task, _ in scored):
-                known = [scored[task, method][metric] for method in methods if (task, method) in scored]
+                known = [scored[task, method][name] for method in methods if (task, method) in scored]
                 best = max(known) if len(set(known)) > 1 else None
-                body.append([Cell(task), *(_metric_cell(scored.get((task, m)), metric, best) for m in methods)])
-            made.append(Table(f"{heading} in %, {over}", ["task", *methods], body))
+                body.append([Cell(task), *(_metric_cell(scored.get((task, m)), name, best) for m in methods)])
+            made.append(Table(f"{metric.heading} in %, {over}", ["task", *methods], body))
     if found["differences"]:
         header = ["task", "first", "second", "first - second", "95 % interval", "clips", "groups", "seeds"]
         body = [

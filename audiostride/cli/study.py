@@ -1,12 +1,15 @@
 """What a trained run has learned: `evaluate`, `cutoffs`, `compare`, `report`, `listen`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .arguments import Json, Overlap, RunDir
 from .output import print_json, print_table
+
+MAX_MATRIX = 40
+"""Confusion matrices of more classes are not printed: no terminal is that wide."""
 
 
 def evaluate(
@@ -34,21 +37,31 @@ def evaluate(
 
       audiostride evaluate runs/mine --overlap 0.5
     """
+    from ..analysis.mistakes import class_scores, confusion
     from ..models.classifier import load
-    from ..training.run_testing import evaluate_run_by_class
+    from ..training.run_testing import evaluate_with_predictions
     from .progress import ProgressDisplay
-    from .terminal_tables import confusion_table, scores_table
+    from .terminal_tables import class_table, confusion_table, scores_table
 
     with ProgressDisplay() as display:
-        scores, counts = evaluate_run_by_class(run_dir, data, task, display.progress, overlap)
-    labels = load(run_dir).labels if by_class else {}
-    matrices = {name: {"labels": labels[name], "confusion": counts[name].tolist()} for name in counts if by_class}
+        scores, predictions = evaluate_with_predictions(run_dir, data, task, display.progress, overlap)
+    details: dict[str, dict[str, Any]] = {}
+    if by_class:
+        model = load(run_dir)
+        for name, found in predictions.items():
+            labels, kind = model.labels[name], model.kinds[name]
+            details[name] = {"labels": labels, "classes": class_scores(found, labels, kind)}
+            if kind != "multilabel":
+                details[name]["confusion"] = confusion(found, labels).tolist()
     if as_json:
-        print_json({"tasks": {name: score.metrics() | matrices.get(name, {}) for name, score in scores.items()}})
+        print_json({"tasks": {name: score.metrics() | details.get(name, {}) for name, score in scores.items()}})
         return
     print_table(scores_table(scores, f"Scores of {run_dir}"))
-    for name, matrix in matrices.items():
-        print_table(confusion_table(name, **matrix))
+    for name, detail in details.items():
+        if "confusion" in detail and len(detail["labels"]) <= MAX_MATRIX:
+            print_table(confusion_table(name, detail["labels"], detail["confusion"]))
+        else:
+            print_table(class_table(name, detail["classes"]))
 
 
 def cutoffs(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ..inference.predict import Row
     from ..training.evaluation import Score
 
-_OTHER_METRICS = {"auc": "AUC", "mean_average_precision": "mAP", "macro_f1": "macro-F1"}
-
 
 def _image_strides(strides: str | Sequence[float | Sequence[float] | None]) -> str:
     if isinstance(strides, str):
@@ -52,10 +50,12 @@ def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 
 def scores_table(scores: dict[str, "Score"], title: str) -> Table:
     """Accuracy, loss and whatever else each kind of task is scored by."""
+    from ..training.evaluation import METRICS
+
     table = _table(title)
-    used = [name for name in _OTHER_METRICS if any(name in score.metrics() for score in scores.values())]
+    used = [name for name in METRICS if any(name in score.metrics() for score in scores.values())]
     table.add_column("task")
-    for heading in ("accuracy", *(_OTHER_METRICS[name] for name in used), "loss", "clips"):
+    for heading in ("accuracy", *(METRICS[name].short for name in used), "loss", "clips"):
         table.add_column(heading, justify="right")
     for task, score in scores.items():
         metrics = score.metrics()
@@ -71,7 +71,9 @@ def folds_table(scores: Mapping[str, Any], title: str) -> Table:
         scores: of one task, from `summarise_folds`.
         title: of the table.
     """
-    used = [name for name in _OTHER_METRICS if name in scores["mean"]]
+    from ..training.evaluation import METRICS
+
+    used = [name for name in METRICS if name in scores["mean"]]
     rows = [
         [row["fold"], f"{100 * row['accuracy']:.1f} %", *(f"{row[name]:.3f}" for name in used), f"{row['loss']:.4f}",
          str(row["n"])] for row in scores["folds"]
@@ -84,7 +86,7 @@ def folds_table(scores: Mapping[str, Any], title: str) -> Table:
     rows.append(
         ["all clips", f"{100 * pooled['accuracy']:.1f} %{interval}", *("" for _ in used), "", str(pooled["clips"])]
     )
-    headings = ("fold", "accuracy", *(_OTHER_METRICS[name] for name in used), "loss", "clips")
+    headings = ("fold", "accuracy", *(METRICS[name].short for name in used), "loss", "clips")
     return plain_table(title, headings, rows)
 
 
@@ -98,6 +100,15 @@ def confusion_table(task: str, labels: Sequence[str], confusion: Sequence[Sequen
         accuracy = f"{100 * row[i] / sum(row):.1f} %" if sum(row) else ""
         table.add_row(label, accuracy, str(sum(row)), *map(str, row))
     return table
+
+
+def class_table(task: str, classes: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each class, from `mistakes.class_scores`."""
+    rows = []
+    for row in classes:
+        shares = ["" if row[key] is None else f"{100 * row[key]:.1f} %" for key in ("precision", "recall", "f1")]
+        rows.append([row["label"], str(row["clips"]), *shares, row["taken_for"]])
+    return plain_table(task, ("class", "clips", "precision", "recall", "F1", "most often taken for"), rows)
 
 
 def plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

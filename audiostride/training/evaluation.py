@@ -1,6 +1,6 @@
 """Scores of a classifier on whole clips: the logits of a clip's windows are averaged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +25,8 @@ class Score(NamedTuple):
         accuracy: share of clips whose likeliest class is correct, 0 to 1; for a multilabel task the
             share of correct yes-or-no decisions.
         n: number of clips.
-        auc: binary tasks: area under the ROC curve.
-        mean_average_precision: multilabel tasks: mean over classes of the average precision.
-        macro_f1: binary and multilabel tasks: mean over classes of F1, at the task's thresholds.
+        auc, mean_average_precision, macro_f1: what `METRICS` has for this kind of task; None for the others. F1 is
+            at the task's thresholds.
     """
 
     loss: float
@@ -158,26 +157,61 @@ def score(
     target = torch.as_tensor(labels)
     loss = task_loss(logits, target, kind).item()
     accuracy = share_correct(logits, target, kind).double().mean().item()
-    n = len(target)
-    if kind == "multiclass":
-        return Score(loss, accuracy, n)
-    from torchmetrics.functional import classification as metrics
-
+    wanted = {name: metric.function for name, metric in METRICS.items() if kind in metric.kinds}
+    if not wanted:
+        return Score(loss, accuracy, len(target))
+    # Both kinds as yes-or-no questions, a column each: of a binary task the one of its second class.
     likely = probabilities(logits, kind)
-    if kind == "binary":
-        found = (likely[:, 1] >= (thresholds[0] if thresholds else 0.5)).long()
-        auc = metrics.binary_auroc(likely[:, 1], target).item() if len(target.unique()) == 2 else None
-        f1 = metrics.multiclass_f1_score(found, target, num_classes=2, average="macro").item()
-        return Score(loss, accuracy, n, auc=auc, macro_f1=f1)
-    truth = target.long()
-    found = (likely >= torch.tensor(thresholds or [0.5])).long()
-    f1 = metrics.multilabel_f1_score(found, truth, num_labels=logits.shape[1], average="macro").item()
-    present = truth.sum(0) > 0  # a class without a single clip has no precision
-    if not present.any():
-        return Score(loss, accuracy, n, macro_f1=f1)
-    precisions = [metrics.binary_average_precision(likely[:, i], truth[:, i]) for i in present.nonzero().flatten()]
-    precision = torch.stack(precisions).mean().item()
-    return Score(loss, accuracy, n, mean_average_precision=precision, macro_f1=f1)
+    likely, truth = (likely[:, 1:], target[:, None]) if kind == "binary" else (likely, target)
+    present = likely >= torch.tensor(thresholds or [0.5])
+    return Score(loss, accuracy, len(target), **{name: f(likely, truth.long(), present) for name, f in wanted.items()})
+
+
+def _auc(likely: Tensor, truth: Tensor, _: Tensor) -> float | None:
+    from torchmetrics.functional.classification import binary_auroc
+
+    return binary_auroc(likely[:, 0], truth[:, 0]).item() if len(truth.unique()) == 2 else None
+
+
+def _mean_average_precision(likely: Tensor, truth: Tensor, _: Tensor) -> float | None:
+    from torchmetrics.functional.classification import binary_average_precision
+
+    known = truth.sum(0).nonzero().flatten()  # a class without a single clip has no precision
+    precisions = [binary_average_precision(likely[:, i], truth[:, i]) for i in known]
+    return torch.stack(precisions).mean().item() if precisions else None
+
+
+def _macro_f1(_: Tensor, truth: Tensor, present: Tensor) -> float:
+    from torchmetrics.functional.classification import multiclass_f1_score, multilabel_f1_score
+
+    if truth.shape[1] == 1:  # a binary task has two classes
+        return multiclass_f1_score(present[:, 0].long(), truth[:, 0], num_classes=2, average="macro").item()
+    return multilabel_f1_score(present.long(), truth, num_labels=truth.shape[1], average="macro").item()
+
+
+class Metric(NamedTuple):
+    """What some kinds of tasks are scored by in addition to loss and accuracy.
+
+    Attributes:
+        heading: what it is, as the title of a table.
+        short: the same, as the heading of a column.
+        kinds: the kinds of task that have it.
+        function: its value from 0 to 1, or None where these clips do not define it; takes the probabilities of
+            yes-or-no questions, the truth (0 or 1) and what the thresholds decide, each ``(n, n_questions)``.
+    """
+
+    heading: str
+    short: str
+    kinds: tuple[str, ...]
+    function: Callable[[Tensor, Tensor, Tensor], float | None]
+
+
+METRICS = {
+    "auc": Metric("Area under the ROC curve", "AUC", ("binary",), _auc),
+    "mean_average_precision": Metric("Mean average precision", "mAP", ("multilabel",), _mean_average_precision),
+    "macro_f1": Metric("Macro-averaged F1", "macro-F1", ("binary", "multilabel"), _macro_f1),
+}
+"""Every further metric by its name in `Score`: the one list that scores, tables, comparisons and reports read."""
 
 
 def best_thresholds(logits: Tensor, labels: Tensor | np.ndarray, kind: str) -> list[float]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,26 +38,41 @@ class TaskPredictions(NamedTuple):
     groups: Sequence[str] = ()
 
 
-def write_predictions(
-    path: Path, parts: Sequence[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]]
-) -> None:
-    """Write the prediction for every test clip: file, task, truth, label, logits, and the group it belongs to.
+def make_predictions(
+    model: AudioClassifier, task: str, clips: Clips, rows: Sequence[int] | np.ndarray, truth: np.ndarray,
+    logits: Tensor, group: str | None = None,
+) -> TaskPredictions:  # fmt: skip
+    """A model's predictions for some clips.
 
     Args:
-        path: the CSV file.
-        parts: of each task its clips, the rows that were tested, the task's name, the column of groups or
-            None, the truth of all clips, the model and the logits ``(n_rows, n_classes)``.
+        model: the classifier; the thresholds of a binary or multilabel task decide its labels.
+        task: the task.
+        clips: a table of clips.
+        rows: which of its rows were tested.
+        truth: class numbers of the rows, ``(n_rows,)`` or, multilabel, ``(n_rows, n_classes)``.
+        logits: of the rows, ``(n_rows, n_classes)``.
+        group: the column of what the clips belong to.
     """
+    return TaskPredictions(
+        [clips.title(i) for i in rows],
+        [true_label(model, task, number) for number in truth],
+        [predicted_label(model, task, row) for row in logits],
+        logits.double().numpy(),
+        [clips.column(group)[i] for i in rows] if group else (),
+    )
+
+
+def write_predictions(path: Path, predictions: Mapping[str, TaskPredictions]) -> None:
+    """Write the predictions of each task: file, task, truth, label, logits, and the group of every test clip."""
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["file", "task", "truth", "label", "logits", "group"])
-    for clips, indexes, task, group, numbers, model, logits in parts:
-        groups = None if group is None else clips.column(group)
-        for index, row in zip(indexes, logits, strict=True):
-            values = " ".join(f"{value:.5g}" for value in row.tolist())
-            truth = true_label(model, task, numbers[index])
-            belongs_to = "" if groups is None else groups[index]
-            table.writerow([clips.title(index), task, truth, predicted_label(model, task, row), values, belongs_to])
+    for task, found in predictions.items():
+        groups = found.groups or [""] * len(found.files)
+        for file, truth, label, row, group in zip(
+            found.files, found.truth, found.label, found.logits, groups, strict=True
+        ):
+            table.writerow([file, task, truth, label, " ".join(f"{value:.5g}" for value in row), group])
     # File names that are no valid text are written back as the bytes they are.
     replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..data.augment import Augmentation
 from ..data.batches import LabelledClips
-from ..data.clips import Clips, Progress
+from ..data.clips import Progress
 from ..data.images import colours
 from ..data.preparation import make_class_weights
 from ..errors import RecipeError
@@ -27,7 +26,7 @@ from .conditions import conditions, environment
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .evaluation import evaluate
 from .loop import train
-from .predictions_file import write_predictions
+from .predictions_file import TaskPredictions, make_predictions, write_predictions
 from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
@@ -149,14 +148,15 @@ def _test(
     if choose_thresholds(best, sets, recipe.train.workers) and is_main():
         best.save(out)
     tasks: dict[str, Any] = {}
-    predictions: list[tuple[Clips, np.ndarray, str, str | None, np.ndarray, AudioClassifier, Tensor]] = []
+    predictions: dict[str, TaskPredictions] = {}
     for data in sets:
         test = data.indexes("test")
         scores, logits = evaluate(best, data.clips, data.labels, test, recipe.train.workers, progress)
         tasks |= {task: {"split": "test"} | s.metrics() for task, s in scores.items()}
         for task in scores:
             group = getattr(recipe.tasks[task].data, "group", None)  # images and generated clips have no such column
-            predictions.append((data.clips, test, task, group, data.labels[task], best, logits[task]))
+            truth = data.labels[task][test]
+            predictions[task] = make_predictions(best, task, data.clips, test, truth, logits[task], group)
     n_train = {task: len(data.indexes("train")) for data in sets for task in data.labels}
     results = {"tasks": tasks, "n_train": n_train} | describe(best)
     if recipe.published:

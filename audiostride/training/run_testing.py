@@ -25,7 +25,7 @@ from ..windows import split_windows
 from .build import read_data
 from .directory import PREDICTIONS_FILE, recipe_of
 from .evaluation import Score, best_thresholds, clip_logits, evaluate
-from .predictions_file import predicted_label, read_predictions
+from .predictions_file import TaskPredictions, make_predictions, read_predictions
 from .recipe import Recipe
 
 
@@ -49,21 +49,17 @@ def evaluate_run(
     Raises:
         ModelFileError, DataError, UsageError: each names the file or task.
     """
-    return evaluate_run_by_class(run_dir, data, task, progress, overlap)[0]
+    return evaluate_with_predictions(run_dir, data, task, progress, overlap)[0]
 
 
-def evaluate_run_by_class(
+def evaluate_with_predictions(
     run_dir: Path,
     data: str | None = None,
     task: str | None = None,
     progress: Progress | None = None,
     overlap: float = 0.0,
-) -> tuple[dict[str, Score], dict[str, np.ndarray]]:
-    """`evaluate_run`, and the confusion matrix of each task whose clips have one class each.
-
-    Returns:
-        The scores; and for each task but the multilabel ones counts of clips, int of shape ``(true, predicted)``.
-    """
+) -> tuple[dict[str, Score], dict[str, TaskPredictions]]:
+    """`evaluate_run`, and the predictions that were scored, for each task."""
     model = load(run_dir)
     recipe = recipe_of(run_dir)
     if task is not None and task not in model.labels:
@@ -78,7 +74,7 @@ def evaluate_run_by_class(
         clips, labels = _other_data(data, model, recipe, asked, progress)
         sets = [(clips, labels, np.arange(len(clips)))]
     scores: dict[str, Score] = {}
-    counts: dict[str, np.ndarray] = {}
+    predictions: dict[str, TaskPredictions] = {}
     for clips, labels, indexes in sets:
         wanted_labels = {name: numbers for name, numbers in labels.items() if name in asked}
         if not wanted_labels:
@@ -86,32 +82,9 @@ def evaluate_run_by_class(
         found, logits = evaluate(model, clips, wanted_labels, indexes, 2, progress, overlap)
         scores |= found
         for name in found:
-            if model.kinds[name] != "multilabel":
-                counts[name] = confusion_counts(model, name, logits[name], wanted_labels[name][indexes])
-    return scores, counts
-
-
-def confusion_counts(model: AudioClassifier, task: str, logits: Tensor, truth: np.ndarray) -> np.ndarray:
-    """How many clips of each class the model takes for which, int of shape ``(true, predicted)``.
-
-    Args:
-        model: the classifier; the threshold of a binary task decides its answers.
-        task: a task whose clips have one class each.
-        logits: of the clips, ``(n, n_classes)``.
-        truth: class numbers ``(n,)``.
-
-    Example:
-        >>> from audiostride import create_model
-        >>> model = create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]})
-        >>> confusion_counts(model, "word", torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 1]))
-        array([[1, 0],
-               [1, 1]])
-    """
-    labels = model.labels[task]
-    counts = np.zeros((len(labels), len(labels)), np.int64)
-    for row, number in zip(logits, truth, strict=True):
-        counts[int(number), labels.index(predicted_label(model, task, row))] += 1
-    return counts
+            truth = wanted_labels[name][indexes]
+            predictions[name] = make_predictions(model, name, clips, indexes, truth, logits[name])
+    return scores, predictions
 
 
 def check_windows(
