@@ -1,22 +1,24 @@
-"""Decoding audio files, and every rule about files that are not what they claim to be.
+"""Decoding audio files to one channel at one sample rate, and the rules about samples that no sound has.
 
-libsndfile stays silent about many damaged files (a cut WAV is a short read, a cut header no samples
-at all, NaN is data), so what was read is checked against what the file declares.
+`containers` judges whether a file is whole. The rules about samples hold for standard input, too (`inference.streams`).
 """
 
 import io
 import os
-import re
 import stat
+import tempfile
+import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
 from ..errors import DataError, printable
+from .containers import content_problem, find_wav_samples, header_problem
 
 EXTENSIONS = frozenset(
     (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
@@ -32,9 +34,12 @@ MAX_SAMPLES = 2**27
 MAX_PEAK = 2.0**31
 """Full scale is 1, but some write float files in the scale of 16 or 32-bit integers; beyond it is no sound."""
 
+MAX_CHANNELS = 1024
+
+Channel = Literal["mix", "left", "right", "loudest"] | int
+"""The channel that is heard: the mean of all, the first, the second, that of most energy, or a number from 1 on."""
+
 _BLOCK = 2**18  # numbers decoded at a time, so that memory is that of one channel however many there are
-_UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe declare a length near 2^31 or 2^32
-_DECLARED_BYTES = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 def is_audio(path: str | os.PathLike[str]) -> bool:
@@ -80,24 +85,32 @@ def audio_info(path: str | os.PathLike[str] | io.BytesIO) -> AudioInfo:
 
 
 def read_audio(
-    path: str | os.PathLike[str] | io.BytesIO, sample_rate: int, start_s: float = 0.0, duration_s: float | None = None
+    path: str | os.PathLike[str] | io.BytesIO,
+    sample_rate: int,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    channel: Channel = "mix",
 ) -> np.ndarray:
     """Decode an audio file, or a part of it, to one channel at one sample rate.
 
-    Channels are averaged; other sample rates are converted by soxr (high quality).
+    Other sample rates are converted by soxr (high quality). Channels whose mix is nearly silent, although they are
+    not, are warned about.
 
     Args:
-        path: any format libsndfile reads: WAV, FLAC, OGG, Opus, MP3, AIFF and more; or the bytes of
-            such a file, whose `name` errors then give.
+        path: WAV (also RF64, W64), FLAC, Ogg, Opus, MP3, AIFF, AU, CAF or NIST; or the bytes of such a file, whose
+            `name` errors then give.
         sample_rate: of the returned waveform, in Hz.
         start_s: where to begin, in seconds.
         duration_s: how much to read; None reads to the end.
+        channel: "mix" averages the channels; "left" or 1 is the first, "right" or 2 the second; "loudest" is the
+            one with the most energy in what is read.
 
     Returns:
         Waveform, float32 of shape ``(samples,)``, full scale at +-1.
 
     Raises:
-        DataError: if the file is missing, unreadable, empty, cut short or holds NaN or infinity.
+        DataError: if the file is missing, unreadable, empty, damaged, cut short, has no such channel or holds NaN or
+            infinity.
 
     Example:
         >>> import soundfile, tempfile
@@ -107,7 +120,7 @@ def read_audio(
         (1600,)
     """
     shown = _name(path)
-    with _open(path) as file:
+    with _open(path, whole=True) as file:
         first = round(start_s * file.samplerate)
         wanted = file.frames - first
         if duration_s is not None:
@@ -122,18 +135,19 @@ def read_audio(
             )
         source_rate = file.samplerate
         waveform, done = np.empty(wanted, np.float32), 0
-        for block in _mono_blocks(file, first, wanted, shown):
+        for block in _mono_blocks(file, first, wanted, shown, channel):
             waveform[done : done + len(block)] = block
             done += len(block)
     return waveform if source_rate == sample_rate else soxr.resample(waveform, source_rate, sample_rate)
 
 
-def audio_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarray]:
+def audio_blocks(path: str | os.PathLike[str], sample_rate: int, channel: Channel = "mix") -> Iterator[np.ndarray]:
     """Decode an audio file of any length in constant memory: the waveform of `read_audio`, block by block.
 
     Args:
-        path: as in `read_audio`.
+        path: of a file as `read_audio` takes it.
         sample_rate: of the returned waveform, in Hz.
+        channel: as in `read_audio`; "loudest" decodes the file twice.
 
     Yields:
         The next part of the waveform, float32 of shape ``(samples,)``.
@@ -149,16 +163,97 @@ def audio_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.
         [1600]
     """
     path = Path(path)
-    with _open(path) as file:
+    with _open(path, whole=True) as file:
         resample = soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
         done = 0
-        for block in _mono_blocks(file, 0, file.frames, printable(path)):
+        for block in _mono_blocks(file, 0, file.frames, printable(path), channel):
             done += len(block)
             yield block if resample is None else resample.resample_chunk(block, last=done == file.frames)
 
 
-def _mono_blocks(file: soundfile.SoundFile, first: int, wanted: int, shown: str) -> Iterator[np.ndarray]:
-    """Mean of the channels of `wanted` samples from number `first` on, block by block."""
+class ChannelPicker:
+    """One channel out of several, block by block, with the rules about samples that no sound has.
+
+    Args:
+        channel: see `Channel`; "loudest" only where the channel is known, as a number.
+        n_channels: of the sound.
+        shown: its name for messages.
+
+    Raises:
+        DataError: if there is no such channel.
+
+    Example:
+        >>> pick = ChannelPicker("right", 2, "a.wav")
+        >>> pick(np.array([[0.0, 0.5], [0.25, 1.0]], np.float32))
+        array([0.5, 1. ], dtype=float32)
+    """
+
+    def __init__(self, channel: Channel, n_channels: int, shown: str) -> None:
+        number = channel if isinstance(channel, int) else {"mix": 0, "left": 1, "right": 2}[channel]
+        if number > n_channels:
+            raise DataError(f"{shown}: has {n_channels} channel{'s' * (n_channels > 1)}, there is no channel {number}")
+        self.column, self.shown = number - 1, shown
+        self.peak = self.mixed_peak = 0.0
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Map float32 ``(samples, channels)`` to ``(samples,)``.
+
+        Raises:
+            DataError: if a sample is not finite, or beyond any scale.
+        """
+        peak = _peak(block)
+        if not np.isfinite(peak):
+            raise DataError(f"{self.shown}: holds NaN or infinite samples")
+        if peak > MAX_PEAK:
+            raise DataError(f"{self.shown}: holds samples of {peak:.2g}, where 1 is full scale")
+        if block.shape[1] == 1 or self.column >= 0:
+            return block[:, max(0, self.column)]
+        mixed: np.ndarray = block.mean(axis=1, dtype=np.float32)
+        self.peak = max(self.peak, peak)
+        self.mixed_peak = max(self.mixed_peak, _peak(mixed) * block.shape[1])
+        return mixed
+
+    def warn_if_cancelled(self) -> None:
+        """Warn if all that was mixed is below a thirtieth (-30 dB) of what one of its channels alone would give."""
+        if self.mixed_peak < self.peak / 30:
+            warnings.warn(
+                f"{self.shown}: its channels cancel each other (antiphase), so their mix is nearly silent; "
+                "choose one channel: left, right or loudest",
+                stacklevel=3,
+            )
+
+
+def _peak(samples: np.ndarray) -> float:
+    """The largest magnitude, NaN if one of the samples is; without a copy as `abs` makes it."""
+    return float(np.maximum(samples.max(initial=0.0), -samples.min(initial=0.0)))
+
+
+def check_declared(sample_rate: int, channels: int) -> str | None:
+    """What is wrong with a declared sample rate in Hz or number of channels, or None.
+
+    Example:
+        >>> check_declared(16000, 2000)
+        'has 2000 channels, more than 1,024'
+    """
+    if not RATES_HZ[0] <= sample_rate <= RATES_HZ[1]:
+        return f"has a sample rate of {sample_rate} Hz, outside {RATES_HZ[0]} Hz to {RATES_HZ[1]:,} Hz"
+    return f"has {channels} channels, more than {MAX_CHANNELS:,}" if channels > MAX_CHANNELS else None
+
+
+def _mono_blocks(
+    file: soundfile.SoundFile, first: int, wanted: int, shown: str, channel: Channel
+) -> Iterator[np.ndarray]:
+    """One channel of `wanted` samples from number `first` on, block by block."""
+    if channel == "loudest":
+        energies = sum(np.square(block, dtype=np.float64).sum(axis=0) for block in _blocks(file, first, wanted, shown))
+        channel = int(np.argmax(energies)) + 1
+    pick = ChannelPicker(channel, file.channels, shown)
+    for block in _blocks(file, first, wanted, shown):
+        yield pick(block)
+    pick.warn_if_cancelled()
+
+
+def _blocks(file: soundfile.SoundFile, first: int, wanted: int, shown: str) -> Iterator[np.ndarray]:
     done = 0
     try:
         if file.seekable():
@@ -170,13 +265,8 @@ def _mono_blocks(file: soundfile.SoundFile, first: int, wanted: int, shown: str)
             block = file.read(min(wanted - done, max(1, _BLOCK // file.channels)), dtype="float32", always_2d=True)
             if len(block) == 0:
                 raise DataError(f"{shown}: cut short, {done} of {wanted} samples could be read")
-            if not np.isfinite(block).all():
-                raise DataError(f"{shown}: holds NaN or infinite samples")
-            peak = float(np.abs(block).max())
-            if peak > MAX_PEAK:
-                raise DataError(f"{shown}: holds samples of {peak:.2g}, where 1 is full scale")
             done += len(block)
-            yield block.mean(axis=1) if file.channels > 1 else block[:, 0]
+            yield block
     except soundfile.SoundFileError as error:
         raise DataError(f"{shown}: cannot be decoded ({error})") from error
 
@@ -191,59 +281,105 @@ def resampled_length(frames: int, source_rate: int, sample_rate: int) -> int:
     return round(frames * sample_rate / source_rate)
 
 
-def _open(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile:
+def _open(path: str | os.PathLike[str] | io.BytesIO, whole: bool = False) -> soundfile.SoundFile:
+    """Open a file that is to be read (`whole`) or only asked for what it declares, and check it."""
     shown = _name(path)
-    if (path.getbuffer().nbytes if isinstance(path, io.BytesIO) else _size(Path(path))) == 0:
+    if (path.getbuffer().nbytes if isinstance(path, io.BytesIO) else _status(path).st_size) == 0:
         raise DataError(f"{shown}: is empty (0 bytes)")
     try:
-        # As bytes, since soundfile cannot encode a name that is no valid text.
-        as_it_is = isinstance(path, io.BytesIO) or os.name != "posix"
-        file = soundfile.SoundFile(path if as_it_is else os.fsencode(path))  # type: ignore[arg-type]
+        file = _sound_file(path)
+        if file.frames == 0 and file.format in ("WAV", "WAVEX", "RF64"):
+            file = _of_open_length(path) or file
+        problem = _problem(file, path, whole)
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
         reason = str(error).rpartition(": ")[2] or str(error)
         raise DataError(f"{shown}: is not audio that libsndfile can read ({reason})") from error
-    problem = _header_problem(file) or (_ogg_problem(path) if file.format == "OGG" else None)
     if problem:
         file.close()
         raise DataError(f"{shown}: {problem}")
     return file
 
 
+def _problem(file: soundfile.SoundFile, path: str | os.PathLike[str] | io.BytesIO, whole: bool) -> str | None:
+    if file.frames <= 0:
+        return "holds no samples"
+    with _source(path) as source:
+        problem = check_declared(file.samplerate, file.channels) or header_problem(file, source)
+        if problem or not (whole or file.format == "OGG"):
+            return problem
+        if isinstance(path, io.BytesIO):
+            return content_problem(file.format, source)
+    found = _status(path)
+    return _content_problem(os.fspath(path), file.format, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=2**16)
+def _content_problem(path: str, format: str, size: int, changed_ns: int) -> str | None:
+    """Once for each file: its windows are read one by one."""
+    with open(path, "rb") as source:
+        return content_problem(format, source)
+
+
+def _sound_file(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile:
+    if not isinstance(path, io.BytesIO):
+        # As bytes, since soundfile cannot encode a name that is no valid text.
+        return soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
+    if path.getbuffer()[:1] != b"\xff":
+        return soundfile.SoundFile(path)
+    with tempfile.NamedTemporaryFile(suffix=".mp3") as file:  # MP3 of low rates libsndfile knows by its name only
+        file.write(path.getbuffer())
+        file.flush()
+        return soundfile.SoundFile(file.name)
+
+
+class _WithHeader(io.FileIO):
+    """A file that begins with other bytes than it does on the disk."""
+
+    header = b""
+
+    def readinto(self, buffer):
+        begin = self.tell()
+        n = super().readinto(buffer)
+        part = self.header[begin : begin + n]
+        memoryview(buffer)[: len(part)] = part
+        return n
+
+    def __del__(self) -> None:  # soundfile leaves it open
+        self.close()
+
+
+def _of_open_length(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile | None:
+    """A WAV file that declares no samples although they are there: it was written to a pipe, or its recorder died."""
+    with _source(path) as source:
+        try:
+            found = find_wav_samples(source)
+        except ValueError:
+            return None
+        source.seek(4)
+        header = b"RIFF" + source.read(found.offset - 8) + b"\xff" * 4  # RIFF: the length in RF64 is another one
+    if found.declared is not None:
+        return None
+    if isinstance(path, io.BytesIO):
+        return soundfile.SoundFile(io.BytesIO(header + path.getvalue()[len(header) :]))
+    file = _WithHeader(path)
+    file.header = header
+    return soundfile.SoundFile(file)
+
+
+def _source(path: str | os.PathLike[str] | io.BytesIO) -> IO[bytes]:
+    return io.BytesIO(path.getvalue()) if isinstance(path, io.BytesIO) else open(path, "rb")
+
+
 def _name(path: str | os.PathLike[str] | io.BytesIO) -> str:
     return printable(getattr(path, "name", "audio in memory") if isinstance(path, io.BytesIO) else path)
 
 
-def _size(path: Path) -> int:
+def _status(path: str | os.PathLike[str]) -> os.stat_result:
     shown = printable(path)
     try:
-        found = path.stat()
+        found = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise DataError(f"{shown}: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait forever
         raise DataError(f"{shown}: is not a file" + (" but a directory" if stat.S_ISDIR(found.st_mode) else ""))
-    return found.st_size
-
-
-def _header_problem(file: soundfile.SoundFile) -> str | None:
-    if file.frames <= 0:
-        return "holds no samples"
-    if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
-        return f"has a sample rate of {file.samplerate} Hz, outside {RATES_HZ[0]} Hz to {RATES_HZ[1]:,} Hz"
-    cut = _DECLARED_BYTES.search(file.extra_info)
-    if cut and int(cut[2]) < int(cut[1]) < _UNKNOWN_LENGTH:
-        return f"cut short, {cut[2]} of {cut[1]} declared bytes are present"
-    return None
-
-
-def _ogg_problem(path: str | os.PathLike[str] | io.BytesIO) -> str | None:
-    """The last page of a whole Ogg stream says that it is the last (RFC 3533, 6); libsndfile does not look."""
-    longest_page = 65_307
-    if isinstance(path, io.BytesIO):
-        tail = path.getvalue()[-longest_page:]
-    else:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.path.getsize(path) - longest_page))
-            tail = file.read()
-    page = tail.rfind(b"OggS")
-    last = page >= 0 and len(tail) > page + 5 and tail[page + 5] & 4
-    return None if last else "cut short, its last Ogg page is missing"
+    return found

@@ -1,5 +1,6 @@
 """Sound from a pipe: WAV or raw samples as they arrive, and a classifier's windows as they are complete."""
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from io import BufferedIOBase
@@ -9,11 +10,13 @@ import numpy as np
 import soxr
 import torch
 
-from ..errors import DataError
+from ..data.containers import find_wav_samples
+from ..data.decoding import RATES_HZ, Channel, ChannelPicker, check_declared
+from ..errors import DataError, UsageError
 from ..windows import split_windows, window_hop
 
+_NAME = "standard input"
 _READ_BYTES = 2**18
-_UNKNOWN_LENGTH = 0x7FFFF000  # what programs that write WAV to a pipe declare, or more
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 
 
@@ -45,19 +48,25 @@ class Part(NamedTuple):
     samples: int
 
 
-def pipe_blocks(stream: BufferedIOBase, sample_rate: int, pcm_rate: int | None = None) -> Iterator[np.ndarray]:
+def pipe_blocks(
+    stream: BufferedIOBase, sample_rate: int, pcm_rate: int | None = None, channel: Channel = "mix"
+) -> Iterator[np.ndarray]:
     """Decode a WAV file, or raw samples, from a stream that cannot be rewound, as its bytes arrive.
+
+    What is accepted is what `data.decoding` accepts of a WAV file of such samples.
 
     Args:
         stream: such as ``sys.stdin.buffer``.
         sample_rate: of the returned waveform, in Hz.
         pcm_rate: None: the stream is a WAV file; else it is raw 16-bit little-endian mono at this rate in Hz.
+        channel: as in `decoding.read_audio`, but not "loudest", which is known at the end only.
 
     Yields:
-        The next part of the waveform, float32 of shape ``(samples,)``, channels averaged.
+        The next part of the waveform, float32 of shape ``(samples,)``.
 
     Raises:
         DataError: if it is no WAV file, of a kind that cannot be read, cut short or holds NaN or infinity.
+        UsageError: if `pcm_rate` is out of range or the channel is "loudest".
 
     Example:
         >>> import io
@@ -65,12 +74,18 @@ def pipe_blocks(stream: BufferedIOBase, sample_rate: int, pcm_rate: int | None =
         >>> np.concatenate(list(pipe_blocks(stream, 16000, pcm_rate=16000)))
         array([0. , 0.5], dtype=float32)
     """
+    if channel == "loudest":
+        raise UsageError(f"{_NAME}: its loudest channel is known at its end only; choose left, right or a number")
+    held, n_bytes = b"", None
     if pcm_rate is None:
-        sound, n_bytes = _read_wav_header(stream)
+        sound, n_bytes, held = _read_wav_header(stream)
+    elif RATES_HZ[0] <= pcm_rate <= RATES_HZ[1]:
+        sound = SampleFormat(pcm_rate, 1, 2, is_float=False)
     else:
-        sound, n_bytes = SampleFormat(pcm_rate, 1, 2, is_float=False), None
+        raise UsageError(f"--pcm-rate {pcm_rate}: is outside {RATES_HZ[0]} Hz to {RATES_HZ[1]:,} Hz")
+    pick = ChannelPicker(channel, sound.channels, _NAME)
     resample = soxr.ResampleStream(sound.sample_rate, sample_rate, 1) if sound.sample_rate != sample_rate else None
-    frame_bytes, left, held = sound.channels * sound.bytes, n_bytes, b""
+    frame_bytes, left = sound.channels * sound.bytes, n_bytes
     while left is None or left > 0:
         data = stream.read1(_READ_BYTES if left is None else min(left, _READ_BYTES))
         if not data:
@@ -79,15 +94,16 @@ def pipe_blocks(stream: BufferedIOBase, sample_rate: int, pcm_rate: int | None =
         held += data
         whole = len(held) // frame_bytes * frame_bytes
         if whole:
-            waveform = _decode(held[:whole], sound).mean(axis=1, dtype=np.float32)
+            waveform = pick(_decode(held[:whole], sound))
             held = held[whole:]
-            if not np.isfinite(waveform).all():
-                raise DataError("standard input: holds NaN or infinite samples")
             yield waveform if resample is None else resample.resample_chunk(waveform)
     if resample is not None:
         yield resample.resample_chunk(np.zeros(0, np.float32), last=True)
+    pick.warn_if_cancelled()
     if left:
-        raise DataError(f"standard input: cut short, {left} of {n_bytes} declared bytes are missing")
+        raise DataError(f"{_NAME}: cut short, {left} of {n_bytes} declared bytes are missing")
+    if n_bytes and re.match(rb"\0?(RIFF|RF64)", stream.read(5)):
+        raise DataError(f"{_NAME}: holds several WAV files one after the other; give them one by one")
 
 
 def windows_of(blocks: Iterable[np.ndarray], window_length: int, overlap: float = 0.0) -> Iterator[Part]:
@@ -129,42 +145,31 @@ def windows_of(blocks: Iterable[np.ndarray], window_length: int, overlap: float 
         yield Part(np.pad(rest, (0, window_length - len(rest)))[None], samples)
 
 
-def _read_wav_header(stream: BufferedIOBase) -> tuple[SampleFormat, int | None]:
-    """Format and length in bytes (None: until the stream ends) of the samples that come next."""
-    head = stream.read(12)
-    if not head:
-        raise DataError("standard input: is empty")
-    if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
-        raise DataError(
-            f"standard input: is not a WAV file: it begins with {head!r}; for raw 16-bit mono samples give --pcm-rate"
-        )
-    sound = None
-    while True:
-        name, size = struct.unpack("<4sI", _exactly(stream, 8))
-        if name == b"data" and sound is None:
-            raise DataError("standard input: is a WAV file whose samples come before their format")
-        if name == b"data":
-            assert sound is not None
-            return sound, None if size == 0 or size >= _UNKNOWN_LENGTH else size
-        if size > _READ_BYTES:
-            raise DataError(f"standard input: is a WAV file with a header chunk {name!r} of {size} bytes")
-        content = _exactly(stream, size + size % 2)
-        if name == b"fmt ":
-            sound = _parse_format(content)
+def _read_wav_header(stream: BufferedIOBase) -> tuple[SampleFormat, int | None, bytes]:
+    """Format and length in bytes (None: until the stream ends) of the samples that come next, and the first of them."""
+    try:
+        found = find_wav_samples(stream)
+    except ValueError as error:
+        raise DataError(f"{_NAME}: {error}; for raw 16-bit mono samples give --pcm-rate") from error
+    if found.declared == 0:
+        raise DataError(f"{_NAME}: holds no samples")
+    return _parse_format(found.format), found.declared, found.first
 
 
 def _parse_format(content: bytes) -> SampleFormat:
     if len(content) < 16:
-        raise DataError(f"standard input: is a WAV file with a format of {len(content)} bytes")
+        raise DataError(f"{_NAME}: is a WAV file with a format of {len(content)} bytes")
     tag, channels, rate, _, block, bits = struct.unpack("<HHIIHH", content[:16])
     if tag == _EXTENSIBLE and len(content) >= 26:
         tag = struct.unpack("<H", content[24:26])[0]
     known = (tag == _PCM and bits in (8, 16, 24, 32)) or (tag == _FLOAT and bits in (32, 64))
-    if not known or channels < 1 or rate < 1 or block != channels * bits // 8:
+    if not known or channels < 1 or block != channels * bits // 8:
         raise DataError(
-            f"standard input: is a WAV file of a kind that cannot be read (format {tag}, {bits} bits, "
-            f"{channels} channels, {rate} Hz)"
+            f"{_NAME}: is a WAV file of a kind that cannot be read from a pipe (format {tag}, {bits} bits, "
+            f"{channels} channels)"
         )
+    if problem := check_declared(rate, channels):
+        raise DataError(f"{_NAME}: {problem}")
     return SampleFormat(rate, channels, bits // 8, tag == _FLOAT)
 
 
@@ -180,11 +185,5 @@ def _decode(data: bytes, sound: SampleFormat) -> np.ndarray:
         samples = wide.view("<i4")[:, 0] / 2**31
     else:
         samples = np.frombuffer(data, f"<i{sound.bytes}") / 2 ** (8 * sound.bytes - 1)
-    return samples.astype(np.float32).reshape(-1, sound.channels)
-
-
-def _exactly(stream: BufferedIOBase, n: int) -> bytes:
-    data = stream.read(n)
-    if len(data) < n:
-        raise DataError("standard input: is a WAV file that ends within its header")
-    return data
+    with np.errstate(over="ignore"):  # what becomes infinite is refused as such
+        return samples.astype(np.float32).reshape(-1, sound.channels)
