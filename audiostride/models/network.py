@@ -16,6 +16,7 @@ from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
 from .converted import ConvertedTrunk
 from .custom import CustomFrontend, CustomTrunk
+from .frames import frame_blocks, frame_grid
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
 from .prediction import KINDS, Prediction, probabilities
@@ -278,6 +279,38 @@ class AudioNetwork(nn.Module):
             for some in (starts[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(starts), _WINDOWS_AT_ONCE))
         ]
         return torch.cat(parts), centres_ms.float()
+
+    def frame_logits(self, waveform: Tensor | np.ndarray, sample_rate: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of every frame of a recording of any length, see `frames`; in eval mode and bounded memory.
+
+        Args:
+            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
+
+        Returns:
+            The centres of the frames in ms, float64 ``(frames,)``, and for each task logits ``(frames, n_classes)``, on
+            the CPU. For a clip of one window and a trunk that ends in a mean over time their mean is the clip's logits.
+
+        Raises:
+            ValueError: as `embed`.
+            UsageError: if the model classifies images.
+
+        Example:
+            >>> from audiostride import create_model
+            >>> model = create_model("audio_resnet_pico_strided", heads={"word": ["no", "yes"]})
+            >>> times_ms, logits = model.frame_logits(np.zeros(48000, np.float32), sample_rate=16000)
+            >>> times_ms[:3].tolist(), logits["word"].shape
+            ([12.5, 52.5, 92.5], torch.Size([75, 2]))
+        """
+        grid = frame_grid(self)
+        samples, was_training = self._prepare(waveform, sample_rate), self.training
+        self.eval()
+        try:
+            parts = list(frame_blocks(self, grid, [samples.cpu()]))
+        finally:
+            self.train(was_training)
+        logits = {task: torch.cat([part[task] for part in parts]) for task in self.heads}
+        return grid.times_ms(0, len(next(iter(logits.values())))), logits
 
     @torch.inference_mode()
     def predict(self, waveform: Tensor | np.ndarray, sample_rate: int, overlap: float = 0.0) -> dict[str, Prediction]:

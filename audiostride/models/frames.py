@@ -1,0 +1,247 @@
+"""Logits of every frame of a recording of any length: when a class is heard, from a network trained on whole clips.
+
+A head is linear and most trunks end in a mean over time, so that the mean over frames of ``head(frame)`` is
+``head(mean over frames)``: the logits of every frame are in a trained network already. How they are computed depends
+on what its trunk is:
+
+- with strided convolutions and a mean over time, the trunk runs over pieces of the recording that overlap by as much
+  as a frame sees; the frames are those of the trunk run over the whole at once;
+- with pooling in the spectrum (`SpectralPool`, `DiffStride`), which sees its whole input, it runs over windows as in
+  training, each overlapping half of the one before, and the frames of both are cross-faded;
+- any other trunk (a maximum over time, a custom class) scores windows that slide by a tenth of their length: a frame
+  is the window around it, known to about half a window only.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UsageError
+from ..layers.downsampling import DiffStride, SpectralPool
+from .audio_resnet import AudioResNet
+from .image_frontend import ImageFrontend
+from .log_mel import LogMel
+from .resnet import ResNet
+from .wave_cnn import WaveCNN
+
+if TYPE_CHECKING:
+    from .network import AudioNetwork
+
+SLIDING_FRAMES = 10
+"""Frames a window of a trunk that does not end in a mean over time: its windows slide by a tenth of their length."""
+
+_SAMPLES_AT_ONCE = 2**19  # 33 s at 16 kHz: fastest on a CPU (benchmarks/one_hour.py)
+_ALONG_TIME = (nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d)
+
+
+class FrameGrid(NamedTuple):
+    """Where the frames of a model are: frame i is centred at ``first + i * hop`` samples.
+
+    Attributes:
+        sample_rate: in Hz.
+        hop: samples from frame to frame; a fraction where pooling in the spectrum makes it one.
+        first: centre of the first frame, in samples: half the analysis window of a log-mel.
+        context: samples on either side that a frame sees; None if the trunk runs over windows.
+        per_window: frames that the trunk makes of a window.
+    """
+
+    sample_rate: int
+    hop: float
+    first: float
+    context: int | None
+    per_window: int
+
+    @property
+    def hop_ms(self) -> float:
+        """Time from frame to frame, in ms."""
+        return 1000 * self.hop / self.sample_rate
+
+    def times_ms(self, start: int, n: int) -> Tensor:
+        """Centres of `n` frames from number `start` on, in ms, float64 ``(n,)``."""
+        return 1000 / self.sample_rate * (self.first + self.hop * torch.arange(start, start + n, dtype=torch.float64))
+
+
+@torch.inference_mode()
+def frame_grid(model: "AudioNetwork") -> FrameGrid:
+    """Where a model's frames are, from running it on one window of silence.
+
+    Raises:
+        UsageError: if the model classifies images.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> model = create_model("audio_resnet_pico_strided", heads={"word": 2})
+        >>> grid = frame_grid(model)
+        >>> grid.hop_ms, grid.times_ms(0, 2).tolist(), grid.context
+        (40.0, [12.5, 52.5], 9600)
+    """
+    frontend, length = model.frontend, model.window_length
+    if isinstance(frontend, ImageFrontend):
+        raise UsageError("this model classifies images, which have no frames")
+    rate, centre = frontend.sample_rate, len(frontend.window) / 2 if len(frontend.window) > 1 else 0.0
+    if not ends_in_mean(model):
+        return FrameGrid(rate, length / SLIDING_FRAMES, 0.0, None, 1)
+    silence, trunk = frontend(model.silence()), model.trunk
+    assert isinstance(trunk, AudioResNet | ResNet | WaveCNN)
+    assert frontend.hop_length
+
+    def n_frames(n: int) -> int:  # that come out of the trunk for n that go in
+        return trunk.map_sizes(*([n, frontend.n_mels] if frontend.n_mels else [n]))[-1][0]
+
+    per_window = n_frames(silence.shape[2])
+    if any(isinstance(module, SpectralPool | DiffStride) for module in trunk.modules()):
+        return FrameGrid(rate, length / per_window, centre, None, per_window)
+    many = math.factorial(20)  # whole strides divide it
+    hop = frontend.hop_length * (many // n_frames(many))
+    looks_ahead = 2 * frontend.filters.shape[1] if isinstance(frontend, LogMel) else 0  # samples of a log-mel frame
+    context = math.ceil((_reach(trunk, silence) * frontend.hop_length + looks_ahead) / hop) * hop
+    return FrameGrid(rate, hop, centre, context, per_window)
+
+
+def ends_in_mean(model: "AudioNetwork") -> bool:
+    """Whether the mean of a model's frame logits over a window is the window's logits.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> ends_in_mean(create_model("audio_cnn_small_strided", heads={"word": 2}))  # ends in a maximum
+        False
+    """
+    trunk = model.trunk
+    if isinstance(trunk, AudioResNet):
+        return trunk.settings["pooling"] == "mean"
+    return isinstance(trunk, ResNet | WaveCNN)
+
+
+def frame_blocks(
+    model: "AudioNetwork", grid: FrameGrid, blocks: Iterable[np.ndarray | Tensor], block_s: float | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Frame logits of a recording that arrives in pieces, in bounded memory.
+
+    Args:
+        model: in eval mode.
+        grid: from `frame_grid`.
+        blocks: the waveform in pieces ``(samples,)``, at the frontend's rate.
+        block_s: seconds of new sound to wait for before the model runs; None: as many as it takes at once.
+
+    Yields:
+        For each task the logits of the next frames, ``(frames, n_classes)``, on the CPU.
+
+    Raises:
+        ValueError: if the recording holds no sample.
+    """
+    wanted = _SAMPLES_AT_ONCE if block_s is None else max(1, round(block_s * grid.sample_rate))
+    engine = _over_windows if grid.context is None else _over_pieces
+    with torch.inference_mode():
+        for frames in engine(model, grid, blocks, wanted):
+            yield {task: head(frames).float().cpu() for task, head in model.heads.items()}
+
+
+def _over_pieces(
+    model: "AudioNetwork", grid: FrameGrid, blocks: Iterable[np.ndarray | Tensor], wanted: int
+) -> Iterator[Tensor]:
+    """Frames ``(frames, num_features)`` of a trunk that sees `context` samples to either side."""
+    assert grid.context is not None
+    hop, context = round(grid.hop), grid.context
+    wanted = max(1, wanted // hop) * hop
+    held, left = torch.zeros(0), 0  # `left` samples of what is held are done, and context of what comes
+    total = 0
+
+    def run(samples: Tensor, skip: int, keep: int | None) -> Tensor:
+        frames = _frames(model, model.frontend(samples[None].to(model.frontend.window)))[0]
+        return frames[skip // hop :][:keep]
+
+    for block in blocks:
+        held, total = torch.cat([held, torch.as_tensor(block)]), total + len(block)
+        while len(held) - left >= wanted + context:
+            yield run(held[: left + wanted + context], left, wanted // hop)
+            done = left + wanted
+            drop = max(0, done - context)
+            held, left = held[drop:], done - drop
+    if total == 0:
+        raise ValueError("a waveform of at least one sample is needed, got none")
+    if total < model.window_length:  # as short clips are classified: among silence
+        yield run(F.pad(held, (0, model.window_length - total)), 0, None)[: max(1, math.ceil(total / hop))]
+    elif len(held) > left:
+        yield run(held, left, None)
+
+
+def _over_windows(
+    model: "AudioNetwork", grid: FrameGrid, blocks: Iterable[np.ndarray | Tensor], wanted: int
+) -> Iterator[Tensor]:
+    """Frames ``(frames, num_features)`` of a trunk that runs over windows: cross-faded, or one for each window."""
+    slides, n = not ends_in_mean(model), grid.per_window
+    shift = max(1, n // 2)  # frames from window to window
+    fade = torch.minimum(torch.arange(1, n + 1), torch.arange(n, 0, -1))[:, None].float()
+    tail, done = torch.zeros(0, model.trunk.num_features + 1), 0  # weighted sums of frames to come, and their weights
+    lead = model.window_length // 2 if slides else 0
+    for windows, last in _windows(blocks, model.window_length, shift, grid, lead, wanted):
+        sums = torch.zeros(max(len(tail), shift * (len(windows) - 1) + n), tail.shape[1])
+        sums[: len(tail)] += tail
+        for i in range(0, len(windows), 64):
+            x = model.frontend(windows[i : i + 64].to(model.frontend.window))
+            frames = (model.trunk(x)[:, None] if slides else _frames(model, x)).cpu().float()
+            for number, part in enumerate(frames, i):
+                sums[number * shift : number * shift + n] += torch.cat([fade * part, fade], dim=1)
+        ready = shift * len(windows) if last is None else last - done
+        yield (sums[:ready, :-1] / sums[:ready, -1:]).to(model.frontend.window)
+        tail, done = sums[ready:], done + ready
+
+
+def _windows(
+    blocks: Iterable[np.ndarray | Tensor], length: int, shift: int, grid: FrameGrid, lead: int, wanted: int
+) -> Iterator[tuple[Tensor, int | None]]:
+    """Windows that begin every `shift` frames, after `lead` samples of silence; with the last ones how many frames."""
+    held, dropped, number, total = torch.zeros(lead), 0, 0, 0
+
+    def take(until: int) -> Tensor:
+        nonlocal number
+        starts = [round(i * shift * grid.hop) - dropped for i in range(number, until)]
+        number = max(number, until)
+        return torch.stack([held[start : start + length] for start in starts]) if starts else torch.zeros(0, length)
+
+    for block in blocks:
+        held, total = torch.cat([held, torch.as_tensor(block)]), total + len(block)
+        if len(held) >= length + wanted:
+            until = math.floor((dropped + len(held) - length) / (shift * grid.hop)) + 1
+            yield take(until), None
+            cut = round(number * shift * grid.hop) - dropped
+            held, dropped = held[cut:], dropped + cut
+    if total == 0:
+        raise ValueError("a waveform of at least one sample is needed, got none")
+    n_frames = max(1, math.ceil(total / grid.hop - 1e-6))
+    held = F.pad(held, (0, 2 * length))
+    yield take(max(1, math.ceil((n_frames - grid.per_window) / shift) + 1)), n_frames
+
+
+def _frames(model: "AudioNetwork", x: Tensor) -> Tensor:
+    """What the trunk's mean over time is taken of, ``(batch, frames, num_features)``, from the frontend's output."""
+    features = model.trunk.forward_features(x)
+    return (features.mean(-1) if features.dim() == 4 else features).transpose(1, 2)
+
+
+def _reach(trunk: nn.Module, x: Tensor) -> float:
+    """How many of the trunk's input frames ``(batch, channel, time, ...)`` a frame sees to either side.
+
+    A convolution of k frames reaches (k - 1) / 2 of its own input's, an average k - 1; one of those is no more than
+    N / (n - 1) of the N that went into the trunk, where the layer is given n. Summed over all layers, shortcuts
+    included: at least what a frame sees, and not much more.
+    """
+    frames = [0.0]
+
+    def meet(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        kernel = np.ravel(layer.kernel_size)[0] - 1  # type: ignore[arg-type]
+        own = kernel / 2 if isinstance(layer, nn.Conv1d | nn.Conv2d) else kernel
+        frames[0] += own * x.shape[2] / max(1, inputs[0].shape[2] - 1)
+
+    handles = [m.register_forward_pre_hook(meet) for m in trunk.modules() if isinstance(m, _ALONG_TIME)]
+    try:
+        trunk.forward_features(x)  # type: ignore[operator]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return frames[0]
