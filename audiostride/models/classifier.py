@@ -15,6 +15,7 @@ from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
 from .converted import ConvertedTrunk
 from .custom import CustomFrontend, CustomTrunk
+from .events import check_settings
 from .files import (
     CONFIG_FILE,
     FORMAT,
@@ -82,6 +83,7 @@ class AudioClassifier(AudioNetwork, ModelHubMixin):
             "tasks": {
                 task: {"kind": self.kinds[task], "labels": labels}
                 | ({"thresholds": self.thresholds[task]} if task in self.thresholds else {})
+                | ({"events": self.event_settings[task].as_dict()} if task in self.event_settings else {})
                 for task, labels in self.labels.items()
             },
         }
@@ -181,6 +183,9 @@ def _load(folder: Path, own_classes: bool) -> AudioClassifier:
                 {task: settings["kind"] for task, settings in tasks.items()},
             )
         model.thresholds = {task: s["thresholds"] for task, s in tasks.items() if "thresholds" in s}
+        model.event_settings = {
+            task: check_settings(s["events"], len(s["labels"])) for task, s in tasks.items() if "events" in s
+        }
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"{folder / CONFIG_FILE}: does not describe a model: {reason}") from error

@@ -16,6 +16,7 @@ from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
 from .converted import ConvertedTrunk
 from .custom import CustomFrontend, CustomTrunk
+from .events import EventSettings, default_settings
 from .frames import frame_blocks, frame_grid
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
@@ -51,6 +52,7 @@ class AudioNetwork(nn.Module):
         kinds: the kind of each task.
         thresholds: for binary and multilabel tasks the probability from which on a class counts as
             present, found on validation clips, see `evaluation.best_thresholds`.
+        event_settings: of each task for which they were found, see `events_by`.
         frozen: whether the trunk is frozen, see `freeze`.
         results: what `results.json` says of a loaded model (scores, cost, strides), else None.
 
@@ -127,6 +129,7 @@ class AudioNetwork(nn.Module):
                 raise ValueError(f"kinds: {task!r} as {kind!r}: tasks are {', '.join(names)}, kinds {', '.join(KINDS)}")
         self.labels, self.kinds = names, {task: (kinds or {}).get(task, "multiclass") for task in names}
         self.thresholds: dict[str, list[float]] = {}
+        self.event_settings: dict[str, EventSettings] = {}
         linear = {task: nn.Linear(self.trunk.num_features, len(labels)) for task, labels in self.labels.items()}
         self.heads = nn.ModuleDict(linear).to(self.frontend.window.device)
         self.results = None  # they were another classifier's
@@ -335,6 +338,10 @@ class AudioNetwork(nn.Module):
             label = max(by_label, key=by_label.__getitem__)
             predictions[task] = Prediction(label, by_label[label], by_label)
         return predictions
+
+    def events_by(self, task: str) -> EventSettings:
+        """By which settings events of a task are found: its own, else the default ones of its kind."""
+        return self.event_settings.get(task) or default_settings(self.kinds[task], len(self.labels[task]))
 
     def probabilities(self, task: str, logits: Tensor) -> Tensor:
         """Probability of each class of a task from its logits ``(..., n_classes)``; multilabel ones are independent."""
