@@ -67,6 +67,10 @@ class RecipeError(AudiostrideError):
     exit_code = 3
 
 
+class DataWarning(UserWarning):
+    """Something about data that a person should know, though it can be used."""
+
+
 class DataError(AudiostrideError):
     """Audio or its labels cannot be used; the message names the file."""
 

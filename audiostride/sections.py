@@ -101,7 +101,7 @@ _TYPE = re.compile(r"(constrained-)?(float|int|str|bool)|list\[.+\]")
 
 
 def _walk(location: list[str], kind: type[Section]) -> tuple[Iterable[str], list[str]]:
-    """Names that exist beside the last key of a location, and the location without union tags."""
+    """Names that exist at the level of the last key of a location, and the location without union tags."""
     annotation: Any = kind
     names: Iterable[str] = ()
     path = []

@@ -13,8 +13,7 @@ from audiostride.data.bad_files import drop_bad_files
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import ArrayClips, Clips, class_names
 from audiostride.data.epoch_plan import plan_epoch
-from audiostride.data.folder import read_folder, unlabelled_files
-from audiostride.data.manifest import read_path
+from audiostride.data.folder import read_folder, read_path, unlabelled_files
 from audiostride.data.ripples import RATES_HZ, make_ripples, ripple
 from audiostride.data.splits import assign_splits
 from audiostride.errors import DataError
@@ -78,7 +77,7 @@ def test_a_wrong_column_is_answered_with_the_nearest(tmp_path: Path) -> None:
         (lambda p: p.mkdir(), "holds no audio"),
         (lambda p: (p.mkdir(), soundfile.write(p / "a.wav", tone(440), 16000)), "its 1 audio files have no labels"),
         (lambda p: p.write_text(""), "is not a folder"),
-        (lambda p: write_metadata(p, ["a.wav,x,s"], "file,label,speaker"), "needs a column file_name"),
+        (lambda p: write_metadata(p, ["a.wav,x,s"], "sound,label,speaker"), "names no file"),
         (lambda p: (write_metadata(p, ["a.wav,x,s"]), (p / "a.wav").unlink()), "line 2: there is no file"),
         (
             lambda p: (write_metadata(p, ["a.wav,x,s"]), (p / "metadata.csv").write_text("file_name,label\na.wav\n")),

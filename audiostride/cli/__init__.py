@@ -12,11 +12,12 @@ stdout carries data, stderr progress and errors. Modules are imported where they
 import errno
 import os
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import AudiostrideError, printable, resource_error
+from ..errors import AudiostrideError, DataWarning, printable, resource_error
 from .prepare import init, recipes, validate
 from .study import compare, cutoffs, evaluate, listen, report
 from .training import crossval, sweep, train
@@ -74,6 +75,7 @@ def main() -> None:
     """Entry point: run the command and turn errors into one message and an exit code."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # a class may be called what they cannot write
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         app()
     except AudiostrideError as error:
@@ -96,6 +98,16 @@ def main() -> None:
         if named is None:
             raise
         _fail(str(named), named.exit_code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    if issubclass(category, DataWarning):  # a sentence for the person at the terminal, not for a programmer
+        typer.secho(printable(f"warning: {message}", keep="\n"), fg="yellow", err=True)
+    else:
+        _show_any_warning(message, category, *where)
+
+
+_show_any_warning = warnings.showwarning
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -1,4 +1,4 @@
-"""Label files of Audacity and Raven: labelled segments beside the recordings, in and out."""
+"""Label files of Audacity and Raven: labelled segments of recordings, read and written."""
 
 import csv
 import os
@@ -38,7 +38,7 @@ class Segment(NamedTuple):
 
 
 def read_annotated(path: str | os.PathLike[str]) -> FileClips:
-    """Read a folder of recordings with a label file beside each; no audio is opened.
+    """Read a folder of recordings with a label file for each; no audio is opened.
 
     `NAME.wav` goes with `NAME.txt` (Audacity) or `NAME.*selections.txt` (Raven). Every segment is a
     clip with the column `label`; a recording without a label file has none, nor has a hidden one. A segment without
@@ -73,7 +73,9 @@ def read_annotated(path: str | os.PathLike[str]) -> FileClips:
                 table.add(str(recording.relative_to(root)), "", {"label": segment.label})
                 spans.append((segment.start_s, segment.end_s))
     if not table.names:
-        raise DataError(f"{root}: holds no recording with labelled segments (NAME.wav with NAME.txt beside it)")
+        raise DataError(
+            f"{root}: holds no recording with labelled segments (NAME.wav with NAME.txt in the same folder)"
+        )
     return FileClips(*table.parts(), spans=np.array(spans), root=root)
 
 

@@ -29,7 +29,7 @@ def read_archives(
     progress: Progress | None = None,
     key: str = "data",
 ) -> FileClips:
-    """Read an official data set; where its folder is not there yet, download and unpack it into it.
+    """Read an official data set; download and unpack it first where its folder does not exist yet.
 
     Args:
         layout: a key of `LAYOUTS`.
@@ -41,7 +41,7 @@ def read_archives(
         key: what the reader of an error sets `.path` or `.archives` of.
 
     Raises:
-        DataError: if it is neither there nor to be had, or is laid out in another way.
+        DataError: if it is missing and cannot be downloaded, or its layout is another one.
     """
     folder = Path(path).expanduser()
     if folder.exists() and not (folder / _STATE).exists():

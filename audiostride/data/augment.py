@@ -38,7 +38,7 @@ class Augmentation:
 
     Attributes:
         crop_length: train on windows of so many samples, fewer than the model's own; None: on those.
-        skip_quiet_db: draw a window again that lies further below the loudest one of its clip, in dB, see
+        skip_quiet_db: draw a window again that is more than this quieter than its clip's loudest one, in dB, see
             `loud_windows.loud_window`; None: take it as it comes.
         speed: range of playback speed, e.g. (0.9, 1.1); pitch and tempo change together.
         waveform: transforms of a window.

@@ -6,9 +6,9 @@
     CACHE/KEY/bad.json      clips that cannot be used, and why
 
 KEY is a digest of the sample rate and of every clip's path, size and time of change, so a changed
-file makes another entry and an entry never changes. It is built beside its place under a lock and
-moved there whole: runs that start at once build it once, and one that is killed leaves nothing that
-is taken for an entry.
+file makes another entry and an entry never changes. It is built under a lock in a folder next
+to it, which is renamed when complete: runs that start at once build it once, and a killed run leaves nothing that
+could pass for an entry.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ def cached(
 ) -> tuple[CachedClips, list[str]]:
     """The same clips out of the decoded cache, which is filled if need be.
 
-    16-bit audio at `sample_rate` comes back to the bit; other audio is rounded to 16 bits, and a
+    16-bit audio at `sample_rate` is preserved bit-exactly; other audio is rounded to 16 bits, and a
     clip beyond full scale is scaled so that nothing is cut off.
 
     Args:

@@ -56,7 +56,7 @@ class Clips:
         return self
 
     def random_window(self, index: int, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        """A random window for training; a shorter clip lies at a random place in it, the rest is silence.
+        """A random window for training; a shorter clip is at a random place in it, the rest is silence.
 
         Returns:
             Float32 of shape ``(length,)``.

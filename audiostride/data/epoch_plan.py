@@ -26,7 +26,7 @@ def plan_epoch(
         batch_size: clips a batch. A last batch of a single clip is joined to the one before, as
             batch norm cannot learn from it.
         mixing: "proportional": every clip of every set once. "uniform": as many batches from each
-            set, as many in all; smaller sets are gone through again, larger ones in part. A number T
+            set, as many in all; smaller sets are repeated, of larger ones only a part is used. A number T
             from 1 on is a temperature between the two: a set's share of the batches goes with its
             size to the power 1/T. "joint": every clip of every set once, and every batch has clips of
             all sets, in proportion to their sizes; a set with fewer clips than there are batches is
@@ -69,7 +69,7 @@ def plan_epoch(
 
 
 def shuffled(size: int, rng: np.random.Generator, blocks: np.ndarray | None = None) -> np.ndarray:
-    """A random order of `size` clips; where they lie in blocks, a few blocks at a time.
+    """A random order of `size` clips; where they are stored in blocks, a few blocks at a time.
 
     The blocks are put into a random order, and the clips of `BLOCKS_AT_ONCE` of them after another
     are mixed.

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import DataError
 from .clips import PER_CLIP, EncodedClips, Progress
 from .streaming import Blocks, StreamedClips
-from .table import SPLIT_FOLDERS, TableBuilder, label_text
+from .table import TableBuilder, label_text, split_names
 from .text_column import Texts
 
 
@@ -125,14 +125,15 @@ class _HubTable(TableBuilder):
         self.sizes[split] += len(files)
         self.extend(
             (f"{split}/{os.path.basename(file) if file else first + i}" for i, file in enumerate(files)),
-            (SPLIT_FOLDERS.get(split, split) for _ in files),
+            (split for _ in files),
             {name: _as_text(column, features[name]) for name, column in columns.items()},
         )
 
     def parts(self) -> tuple[Texts, dict[str, Sequence[str]], Texts]:
         """As any table's, with a number after repeated names: parquet keeps no folders, which distinguished them."""
         _, columns, splits = super().parts()
-        return self._unique_names(), columns, splits
+        known = split_names(self.sizes)
+        return self._unique_names(), columns, splits.mapped(lambda split: known.get(split, split))
 
     def _unique_names(self) -> Texts:
         hashes = np.fromiter(map(hash, self.names), np.int64, len(self.names))

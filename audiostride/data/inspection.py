@@ -10,9 +10,9 @@ import numpy as np
 from ..errors import DataError
 from .clips import Clips, EncodedClips, Progress
 from .decoding import audio_info
-from .folder import unlabelled_files
+from .folder import read_path, unlabelled_files
 from .leaks import leaks, same_content
-from .manifest import is_table, read_path
+from .manifest import is_table
 
 LABEL_NAMES = ("label", "class", "category", "target", "species", "word", "event", "tag")
 GROUP_NAMES = (
@@ -36,7 +36,7 @@ class Findings:
         label: the column that most likely holds the classes, None if there is none.
         group: the column that most likely says what belongs together, None if there is none.
         duplicates: names of clips with the same content, a list each.
-        leaks: a line for each kind of thing that lies on two sides of the data's own splits.
+        leaks: a line for each kind of thing that is on two sides of the data's own splits.
         unlabelled: names of audio files in the folder that are no clips, as nothing gives them a label.
     """
 
@@ -62,7 +62,7 @@ class Findings:
 def inspect_path(
     path: str | os.PathLike[str], label: str | None = None, group: str | None = None, progress: Progress | None = None
 ) -> Findings:
-    """`inspect` a folder or table, with what a folder holds beside its clips."""
+    """`inspect` a folder or table, and find the audio files of a folder that are not among its clips."""
     clips = read_path(path)
     found = inspect(clips, label, group, progress)
     if not is_table(path):
@@ -114,7 +114,7 @@ def inspect(
             info = audio_info(clips.audio(index))
             n_samples = clips.n_samples(index, info.sample_rate)
             if n_samples <= 0:
-                raise DataError(f"{clips.title(index)}: lies beyond the end of its file")
+                raise DataError(f"{clips.title(index)}: begins after the end of its file")
             seconds.append(n_samples / info.sample_rate)
             rates[info.sample_rate] += 1
             channels[info.channels] += 1

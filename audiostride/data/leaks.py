@@ -1,4 +1,4 @@
-"""What lies on two sides of a split though it should not: groups, files, copies of a recording."""
+"""What is on two sides of a split though it should not be: groups, files, copies of a recording."""
 
 import contextlib
 import hashlib
@@ -15,11 +15,11 @@ from .splits import shared_groups
 def leaks(
     clips: Clips, splits: Sequence[str], group: str | None, copies: Sequence[Sequence[int]] | None = None
 ) -> list[str]:
-    """What lies on two sides of a split though it should not: a line each for groups, files and copies.
+    """What is on two sides of a split though it should not be: a line each for groups, files and copies.
 
     Args:
         clips: the clips.
-        splits: of each clip; "" counts for nothing.
+        splits: of each clip; "" does not count.
         group: column whose values should stay together.
         copies: from `same_content`, which is called otherwise.
 
@@ -43,12 +43,12 @@ def leaks(
 
 
 def group_leak(column: str, groups: Sequence[str], splits: Sequence[str]) -> str:
-    """A line on the groups of a column that lie in more than one split; "" if there are none.
+    """A line on the groups of a column that are in more than one split; "" if there are none.
 
     Args:
         column: its name.
         groups: its value for each clip.
-        splits: of each clip; "" counts for nothing.
+        splits: of each clip; "" does not count.
 
     Example:
         >>> group_leak("speaker", ["ann", "bob"], ["train", "test"])

@@ -14,7 +14,7 @@ def loud_window(
     """A random window, drawn again while it is much quieter than the loudest one of its clip.
 
     The first draw is that of `Clips.random_window`. All of the clip is read, as its loudest window has to be known.
-    A clip no longer than the window has only one, and lies at a random place in it.
+    A clip no longer than the window has only one, and is at a random place in it.
 
     Args:
         clips: the table of clips.
@@ -22,7 +22,7 @@ def loud_window(
         sample_rate: in Hz.
         length: of the window, in samples.
         rng: where the draws come from.
-        skip_quiet_db: how far its RMS level may lie below that of the loudest window, in dB.
+        skip_quiet_db: how far its RMS level may be below that of the loudest window, in dB.
 
     Returns:
         Float32 of shape ``(length,)``.

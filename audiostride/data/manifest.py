@@ -4,37 +4,64 @@ import csv
 import json
 import math
 import os
+import re
 from array import array
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
+from ..sections import nearest
 from .clips import FileClips
-from .folder import read_folder
-from .table import SPLIT_FOLDERS, TableBuilder, label_text
+from .delimited import BLOCK, Block, delimited_blocks, open_text
+from .table import TableBuilder, key_of, label_text, seconds, split_names
 
-FILE_COLUMNS = ("file", "file_name", "filename", "path")
-"""The column with the audio file's path has one of these names."""
+FILE_COLUMNS = (
+    "file", "file_name", "filename", "path", "filepath", "audio", "audio_file", "audio_filename", "audio_filepath",
+    "audio_path", "wav", "wav_file", "wav_filename", "wav_path", "sound_file", "fname",
+)  # fmt: skip
+"""The column with the audio file's path has one of these names, in any case, with or without the underscore."""
 
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None}
 """Endings of the tables that can be read, with their delimiter."""
 
 _MAX_LINE = 1 << 20
-_BLOCK = 4096  # rows that are held as Python objects at a time
+_UNIT = "(in)?(?P<unit>ms|msec|msecs|milliseconds?|s|sec|secs|seconds?)?"
+_START = re.compile(f"t?(start|begin|beginning|onset)(s|time|times|offset)??{_UNIT}")
+_END = re.compile(f"t?(end|stop|finish|offset)(s|time|times|offset)??{_UNIT}")
+_DURATION = re.compile(f"(duration|dur|length){_UNIT}")
+_IN_SAMPLES = re.compile("(start|begin|onset|end|stop|offset)(time|in)?(samples?|frames?)")
+
+
+class Rows(NamedTuple):
+    """Some rows of a table of clips.
+
+    Attributes:
+        lines: where each stands.
+        files: as the table names them.
+        splits: as the table has them, "" where it has none.
+        spans: start and end of each in seconds; 0 and infinity are the whole file.
+        columns: the others.
+    """
+
+    lines: list[int]
+    files: list[str]
+    splits: list[str]
+    spans: list[tuple[float, float]]
+    columns: dict[str, list[str]]
 
 
 def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> FileClips:
     """Read a table that names the clips; no audio is opened.
 
     Args:
-        path: a `.csv`, `.tsv` or `.jsonl` file in UTF-8. A column `file` (or `file_name`, `filename`,
-            `path`) names the audio file. `start_s` and `end_s`, both optional, make the row a segment
-            of it, in seconds. `split` (train, validation, test) is optional too. All other columns
-            are labels or groups. In JSON lines a list is several labels of one clip.
+        path: a `.csv`, `.tsv` or `.jsonl` file in UTF-8, see `delimited.delimited_blocks`. One of `FILE_COLUMNS` names
+            the audio file. `start_s` and `end_s`, both optional, make the row a segment of it; `start`, `Begin Time
+            (s)`, `onset`, `end_ms`, `duration` and the like are understood, in seconds unless they say ms. `split`
+            (or `subset`, `partition`) says what a clip is for, see `split_names`. All other columns are labels or
+            groups. In JSON lines a list is several labels of one clip.
         root: folder that the file names are relative to; by default the table's own.
 
     Returns:
@@ -46,7 +73,7 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "calls.tsv")
-        >>> rows = ["file start_s end_s species", "may.wav 1.5 2.25 wren", "may.wav 8  robin"]
+        >>> rows = ["File Start_(s) End_(s) species", "may.wav 1.5 2.25 wren", "may.wav 8  robin"]
         >>> _ = path.write_text("\\n".join(rows).replace(" ", "\\t"))
         >>> clips = read_manifest(path)
         >>> [clips.title(i) for i in range(2)], clips.columns
@@ -58,39 +85,111 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     if not is_table(path):
         raise DataError(f"{path}: is not a table of a known kind; its name must end in {', '.join(SUFFIXES)}")
     table, spans = TableBuilder(), array("d")
-    try:
-        for lines, block in _blocks(path):
-            files = next((block.pop(column) for column in FILE_COLUMNS if column in block), [])
-            if not files:
-                near = next((near for name in block for near in get_close_matches(name, FILE_COLUMNS, n=1)), None)
-                hint = f"; did you mean {near!r}?" if near else ""
-                raise DataError(
-                    f"{path}, line {lines[0]}: names no file; none of the columns {', '.join(block)} is "
-                    f"{' or '.join(FILE_COLUMNS)}{hint}"
-                )
-            if "" in files:
-                raise DataError(f"{path}, line {lines[files.index('')]}: names no file")
-            starts = _seconds(block, "start_s", 0.0, path, lines)
-            ends = _seconds(block, "end_s", math.inf, path, lines)
-            for line, start_s, end_s in zip(lines, starts, ends, strict=True):
-                if end_s <= start_s:
-                    raise DataError(f"{path}, line {line}: end_s {end_s:g} is not after start_s {start_s:g}")
-                spans.extend((start_s, end_s))
-            own_splits = block.pop("split", [""] * len(lines))
-            for split in set(own_splits) - {""} - set(SPLIT_FOLDERS):
-                raise DataError(
-                    f"{path}, line {lines[own_splits.index(split)]}: the split {split!r} is not one of "
-                    "train, validation, test"
-                )
-            table.extend(files, (SPLIT_FOLDERS.get(split, "") for split in own_splits), block)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: is not a UTF-8 table ({error})") from error
+    folder = path.parent if root is None else Path(root).expanduser()
+    for rows in manifest_rows(path):
+        table.extend(rows.files, rows.splits, rows.columns)
+        for span in rows.spans:
+            spans.extend(span)
     if not table.names:
         raise DataError(f"{path}: has no rows")
-    bounds = np.frombuffer(spans, np.float64).reshape(-1, 2)
-    whole = not bounds[:, 0].any() and np.isinf(bounds[:, 1]).all()
-    folder = path.parent if root is None else Path(root).expanduser()
-    return FileClips(*table.parts(), spans=None if whole else bounds, root=folder)
+    own = split_names(table.splits.distinct())
+    table.splits = table.splits.mapped(lambda split: own.get(split, ""))
+    return FileClips(*table.parts(), spans=as_spans(spans), root=folder)
+
+
+def as_spans(bounds: array) -> np.ndarray | None:
+    """Starts and ends in turn as `EncodedClips.spans`; None where every clip is a whole file."""
+    spans = np.frombuffer(bounds, np.float64).reshape(-1, 2)
+    return None if not spans[:, 0].any() and np.isinf(spans[:, 1]).all() else spans
+
+
+def manifest_rows(path: Path) -> Iterator[Rows]:
+    """The rows of a table of clips, block by block.
+
+    Raises:
+        DataError: names the line and what is wrong with it.
+    """
+    delimiter = SUFFIXES[path.suffix.lower()]
+    blocks = _json_blocks(path) if delimiter is None else delimited_blocks(path, delimiter, _names_files)
+    for lines, block in blocks:
+        file = _column(block, FILE_COLUMNS)
+        if file is None:
+            hint = next((hint for name in block if (hint := nearest(name, FILE_COLUMNS[:4]))), "")
+            raise DataError(
+                f"{path}, line {lines[0]}: names no file; none of the columns {', '.join(block)} is "
+                f"{' or '.join(FILE_COLUMNS[:4])}{hint}"
+            )
+        files = block.pop(file)
+        if "" in files:
+            raise DataError(f"{path}, line {lines[files.index('')]}: names no file")
+        spans = _spans(path, lines, block)
+        yield Rows(lines, files, _splits(path, lines, block), spans, block)
+
+
+def _names_files(header: Sequence[str]) -> bool:
+    return _column(header, FILE_COLUMNS) is not None
+
+
+def _column(names: Sequence[str] | Mapping[str, Any], wanted: Sequence[str]) -> str | None:
+    """The first of the wanted columns that there is, under the name that it has."""
+    there = {key_of(name): name for name in reversed(list(names))}
+    return next((there[key_of(name)] for name in wanted if key_of(name) in there), None)
+
+
+def _splits(path: Path, lines: Sequence[int], block: dict[str, list[str]]) -> list[str]:
+    """What the column of splits says; one that is called otherwise counts where all of its values are splits."""
+    column = _column(block, ["split"])
+    if column is None:
+        for name in ("subset", "partition", "set"):
+            column = _column(block, [name])
+            if column and len(split_names(set(block[column]) - {""})) == len(set(block[column]) - {""}) > 0:
+                break
+        else:
+            return [""] * len(lines)
+    values = block.pop(column)
+    for strange in set(values) - {""} - set(split_names(set(values))):
+        raise DataError(
+            f"{path}, line {lines[values.index(strange)]}: the split {strange!r} is not one of train, validation, test"
+        )
+    return values
+
+
+def _spans(path: Path, lines: Sequence[int], block: dict[str, list[str]]) -> list[tuple[float, float]]:
+    """The segments, whose columns are taken out of the block."""
+    samples = next((name for name in block if _IN_SAMPLES.fullmatch(key_of(name))), None)
+    if samples:
+        raise DataError(f"{path}: the column {samples!r} counts samples; give start_s and end_s in seconds instead")
+    start = _first(block, _START) or (_column(block, ["offset"]) if _first(block, _DURATION) else None)
+    starts = _seconds(path, lines, block, start, 0.0)
+    end = _first(block, _END)
+    if end is None and start is not None and (duration := _first(block, _DURATION)):
+        lasting = _seconds(path, lines, block, duration, math.inf)
+        ends = [a + b for a, b in zip(starts, lasting, strict=True)]
+    else:
+        ends = _seconds(path, lines, block, end, math.inf)
+    for line, start_s, end_s in zip(lines, starts, ends, strict=True):
+        if end_s <= start_s:
+            raise DataError(f"{path}, line {line}: end_s {end_s:g} is not after start_s {start_s:g}")
+    return list(zip(starts, ends, strict=True))
+
+
+def _first(block: Mapping[str, Any], pattern: re.Pattern[str]) -> str | None:
+    return next((name for name in block if pattern.fullmatch(key_of(name))), None)
+
+
+def _seconds(
+    path: Path, lines: Sequence[int], block: dict[str, list[str]], column: str | None, default: float
+) -> list[float]:
+    if column is None:
+        return [default] * len(lines)
+    factor = 0.001 if re.search("ms(ecs?)?$|millisec", key_of(column)) else 1.0
+    values = []
+    for line, text in zip(lines, block.pop(column), strict=True):
+        try:
+            values.append(factor * seconds(text) if text else default)
+        except ValueError:
+            raise DataError(f"{path}, line {line}: {column} is {text!r}, not a number of seconds >= 0") from None
+    return values
 
 
 def write_manifest(path: str | os.PathLike[str], rows: list[Mapping[str, Any]]) -> None:
@@ -119,90 +218,34 @@ def write_manifest(path: str | os.PathLike[str], rows: list[Mapping[str, Any]]) 
         table.writerows(rows)
 
 
-Block = tuple[list[int], dict[str, list[str]]]
-"""Some rows of a table: their line numbers and their columns."""
-
-
-def _blocks(path: Path) -> Iterator[Block]:
-    delimiter = SUFFIXES[path.suffix.lower()]
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        yield from _json_blocks(path, file) if delimiter is None else _csv_blocks(path, file, delimiter)
-
-
-def _csv_blocks(path: Path, file: IO[str], delimiter: str) -> Iterator[Block]:
-    table = csv.reader(file, delimiter=delimiter)
-    header = next(table, [])
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns have the same name: {', '.join(header)}")
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    for values in table:
-        if not values:
-            continue
-        if len(values) != len(header):
-            raise DataError(
-                f"{path}, line {table.line_num}: has {len(values)} columns, but the header has {len(header)}; "
-                "is the delimiter right?"
-            )
-        lines.append(table.line_num)
-        rows.append(values)
-        if len(rows) == _BLOCK:
-            yield lines, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-            lines, rows = [], []
-    if rows:
-        yield lines, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-
-
-def _json_blocks(path: Path, file: IO[str]) -> Iterator[Block]:
+def _json_blocks(path: Path) -> Iterator[Block]:
     number, ended = 0, False
-    while not ended:
-        lines: list[int] = []
-        rows: list[dict[str, str]] = []
-        while len(rows) < _BLOCK and not ended:
-            line = file.readline(_MAX_LINE)
-            number, ended = number + 1, not line
-            if line.strip():
-                lines.append(number)
-                rows.append(_json_row(path, number, line))
-        if rows:
-            header = dict.fromkeys(name for row in rows for name in row)
-            yield lines, {name: [row.get(name, "") for row in rows] for name in header}
+    try:
+        with open_text(path) as file:
+            while not ended:
+                lines: list[int] = []
+                rows: list[dict[str, str]] = []
+                while len(rows) < BLOCK and not ended:
+                    line = file.readline(_MAX_LINE)
+                    number, ended = number + 1, not line
+                    if line.strip("\ufeff \t\r\n"):
+                        lines.append(number)
+                        rows.append(_json_row(path, number, line))
+                if rows:
+                    header = dict.fromkeys(name for row in rows for name in row)
+                    yield lines, {name: [row.get(name, "") for row in rows] for name in header}
+    except UnicodeError as error:
+        raise DataError(f"{path}: is not a UTF-8 table ({error})") from error
 
 
 def _json_row(path: Path, number: int, line: str) -> dict[str, str]:
     try:
-        row = json.loads(line)
+        row = json.loads(line.strip("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}, line {number}: is not JSON ({error})") from None
     if not isinstance(row, dict):
         raise DataError(f"{path}, line {number}: is {type(row).__name__}, not an object with the columns as keys")
-    return {name: label_text(value) for name, value in row.items()}
-
-
-def _seconds(block: dict[str, list[str]], column: str, default: float, path: Path, lines: list[int]) -> list[float]:
-    values = []
-    for line, text in zip(lines, block.pop(column, [""] * len(lines)), strict=True):
-        try:
-            value = float(text) if text else default
-        except ValueError:
-            value = math.nan
-        if not (0 <= value < math.inf or (value == default and not text)):
-            raise DataError(f"{path}, line {line}: {column} is {text!r}, not a number of seconds >= 0")
-        values.append(value)
-    return values
-
-
-def read_path(path: str | os.PathLike[str]) -> FileClips:
-    """The clips of a folder or of a table, whichever the path is.
-
-    Raises:
-        DataError: if it is neither, or cannot be read.
-    """
-    if is_table(path):
-        return read_manifest(path)
-    if Path(path).expanduser().is_file():
-        raise DataError(f"{path}: is neither a folder nor a table of files, which ends in {', '.join(SUFFIXES)}")
-    return read_folder(path)
+    return {name.strip(): label_text(value) for name, value in row.items()}
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:

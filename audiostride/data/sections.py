@@ -61,7 +61,7 @@ class EncodedData(DataSection):
     allow_shared_groups: accept groups that the data's own splits put on two sides.
     check: "all" decodes every file before training; "none" opens nothing, a bad file is met in training.
     on_bad_file: what is done about a bad file that `check: all` finds, or that training meets: "error", or
-        "skip" to go on without it. A validation or test clip that is lost later on is always an error.
+        "skip" to train without it. A validation or test clip that is lost later is always an error.
     """
 
     group: str | None = None
@@ -106,7 +106,7 @@ class ManifestData(EncodedData):
 
 
 class AnnotatedData(EncodedData):
-    """Recordings with Audacity or Raven label files beside them, see `audiostride.data.annotations`."""
+    """Recordings with Audacity or Raven label files next to them, see `audiostride.data.annotations`."""
 
     source: Literal["annotated"]
     path: str

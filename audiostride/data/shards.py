@@ -1,6 +1,6 @@
 """WebDataset shards: tar files in which the members of one clip share their name up to the first dot.
 
-Shards are read where they lie, on a disk or on a web server, and never unpacked: the headers are
+Shards are read where they are, on a disk or on a web server, and never unpacked: the headers are
 scanned once, after that every clip is bytes at a known place. So order, resuming and the division
 among workers and machines are as exact as with files, and nothing but the table is in memory.
 """
@@ -20,6 +20,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ from .clips import PER_CLIP, EncodedClips, Progress
 from .decoding import EXTENSIONS
 from .download import UNSOUND
 from .streaming import Blocks, StreamedClips, open_url, read_range
-from .table import SPLIT_FOLDERS, TableBuilder, label_text
+from .table import TableBuilder, label_text, split_names
 from .text_column import Texts
 
 BLOCK_BYTES = 8 << 20
@@ -173,15 +174,25 @@ class _ShardTable(TableBuilder):
     def add_member(self, shard: str, member: Member) -> None:
         folder, _, base = shard.rpartition("/")
         above = posixpath.basename(folder)
-        named = f"{above}/{base}" if above in SPLIT_FOLDERS else base  # train/000.tar is not test/000.tar
+        named = f"{above}/{base}" if _is_split(above) else base  # train/000.tar is not test/000.tar
         beginning = base.partition("-")[0].partition(".")[0]
-        split = SPLIT_FOLDERS.get(above) or SPLIT_FOLDERS.get(beginning, "")
+        split = above if _is_split(above) else beginning
         self.add(f"{named.removesuffix('.tar')}/{member.name}", split, member.labels)
+
+    def parts(self) -> tuple[Texts, dict[str, Sequence[str]], Texts]:
+        names, columns, splits = super().parts()
+        known = split_names(splits.distinct())
+        return names, columns, splits.mapped(lambda split: known.get(split, ""))
 
     def check(self, given: Sequence[str | os.PathLike[str]]) -> None:
         if not self.names:
             kinds = " ".join(sorted(EXTENSIONS))
             raise DataError(f"{', '.join(map(str, given))}: the shards hold no audio (looked for {kinds})")
+
+
+@lru_cache(64)
+def _is_split(name: str) -> bool:
+    return bool(split_names([name]))
 
 
 def _shards_at(root: Path) -> list[Path]:
@@ -257,7 +268,7 @@ def _stream(urls: Sequence[str], progress: Progress | None) -> StreamedClips:
 
 
 class _Ranges:
-    """Where each block lies: an address and the places of its clips."""
+    """Where each block is: an address and the places of its clips."""
 
     def __init__(self) -> None:
         self.urls, self.places, self.ends = Texts(), array("q"), array("q", [0])

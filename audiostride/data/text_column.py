@@ -2,7 +2,7 @@
 
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -59,6 +59,12 @@ class Texts(Sequence[str]):
     def distinct(self) -> set[str]:
         """The different strings among the rows."""
         return {self.value(int(number)) for number in np.unique(self.numbers())}
+
+    def mapped(self, change: Callable[[str], str]) -> "Texts":
+        """The rows with every string changed; these very rows if none is."""
+        strings = {int(number): self.value(int(number)) for number in np.unique(self.numbers())}
+        changed = {number: change(string) for number, string in strings.items()}
+        return self if changed == strings else Texts(changed[number] for number in self._rows)
 
     def select(self, indexes: Iterable[int] | np.ndarray) -> "Texts":
         """The rows at `indexes`; the strings behind them are shared."""

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..data.batches import LabelledClips
 from ..data.clips import Clips, Progress
 from ..data.decoding import read_audio
+from ..data.folder import read_path
 from ..data.images import read_images
 from ..data.labels import label_numbers
-from ..data.manifest import read_path
 from ..data.sections import ImagesData
 from ..data.sounds import find_sounds
 from ..errors import DataError, UsageError
