@@ -112,6 +112,7 @@ def test_the_fuzzer_begins_with_files_that_are_read(target: str) -> None:
     assert sum(read) >= len(read) - 1  # one of each may be hostile
 
 
+@pytest.mark.filterwarnings("ignore::audiostride.errors.DataWarning")
 @_RELAXED
 @given(st.data())
 def test_any_change_of_any_file_is_read_or_refused_with_our_own_error(data: st.DataObject) -> None:

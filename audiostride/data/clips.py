@@ -1,6 +1,7 @@
 """`Clips`: the table every data source returns, a row a clip, and the ways to hold its sound."""
 
 import io
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -234,17 +235,21 @@ def check_rate(wanted: int, own: int) -> None:
 
 
 def class_names(labels: Iterable[str]) -> list[str]:
-    """Distinct labels in a fixed order: as numbers if all are numbers, else alphabetically.
+    """Distinct labels in one fixed order: finite numbers by their value, then everything else alphabetically.
 
     Example:
-        >>> class_names(["go", "down", "go"]), class_names(["10", "9", "0.5"])
-        (['down', 'go'], ['0.5', '9', '10'])
+        >>> class_names(["go", "down", "go"]), class_names(["10", "nan", "9", "0.5"])
+        (['down', 'go'], ['0.5', '9', '10', 'nan'])
     """
-    distinct = labels.distinct() if isinstance(labels, Texts) else set(labels)
+    return sorted(labels.distinct() if isinstance(labels, Texts) else set(labels), key=_place)
+
+
+def _place(label: str) -> tuple[float, str]:
     try:
-        return sorted(distinct, key=lambda label: (float(label), label))
+        number = float(label)
     except ValueError:
-        return sorted(distinct)
+        number = math.inf
+    return (number if math.isfinite(number) else math.inf), label  # nan has no place among numbers
 
 
 def _rows(values: Any, rows: list[int]) -> Any:

@@ -13,7 +13,7 @@ from .batches import LabelledClips
 from .cache import cached
 from .clips import Clips, EncodedClips, Progress, class_names
 from .folds import draw_folds, fold_column, hold_out
-from .labels import label_numbers, task_labels
+from .labels import label_numbers, no_label, one_column, task_labels, unlabelled
 from .leaks import group_leak
 from .sections import DataSection, EncodedData, TaskSection
 from .splits import assign_splits, resplit
@@ -67,12 +67,16 @@ def prepare_data(
         splits = assign_splits(clips, stratify, seed, validation_fraction, group)
         numbers = {}
         for name, task in of_block.items():
-            found.setdefault(name, task_labels(clips, task.column, task.kind))
+            known = name in found
+            if not known:
+                found[name] = task_labels(clips, task.column, task.kind)
             if task.kind == "binary" and len(found[name]) != 2:
                 raise DataError(f"task {name!r} is binary, but {task.column!r} has {len(found[name])} classes")
             numbers[name] = label_numbers(clips, task.column, found[name], task.kind)
             if fold is not None:
                 _refuse_untrained(numbers[name], splits, found[name], f"task {name!r}, fold {fold.value!r}")
+            elif not known:
+                _refuse_untrained(numbers[name], splits, found[name], f"task {name!r}")
         skip_bad = isinstance(block, EncodedData) and block.on_bad_file == "skip"
         sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}, skip_bad))
     return sets, {name: found[name] for name in tasks}, bad_files
@@ -170,11 +174,21 @@ def _open(block: Any, of_block: Mapping[str, TaskSection], key: str, progress: P
     """The clips that a section names, with the columns of all its tasks; none is decoded."""
     clips: Clips = block.open(progress, key)
     for name, task in of_block.items():
-        try:
-            clips.column(task.column)  # a wrong column is an error before an hour of decoding
+        try:  # a wrong column is an error before an hour of decoding
+            clips = one_column(clips, task.column, task.kind, task.label_separator, task.label_columns)
         except DataError as error:
-            raise DataError(f"tasks.{name}.column: {error}") from error
-    return resplit(clips, block.split_column, block.splits) if isinstance(block, EncodedData) else clips
+            which = "label_columns" if task.label_columns else "column"
+            raise DataError(f"tasks.{name}.{which}: {error}") from error
+    if not isinstance(block, EncodedData):
+        return clips
+    clips = resplit(clips, block.split_column, block.splits)
+    for task in of_block.values():
+        missing = unlabelled(clips, task.column) if task.kind != "multilabel" else ()
+        if len(missing) and block.on_missing_label == "error":
+            raise no_label(clips, missing, task.column, f"{key}.on_missing_label")
+        if len(missing):
+            clips = clips.select(np.setdiff1d(np.arange(len(clips)), missing))
+    return clips
 
 
 def _folds(
@@ -214,17 +228,23 @@ def _refuse_shared_groups(clips: Clips, block: EncodedData, key: str) -> None:
 
 
 def _refuse_untrained(numbers: np.ndarray, splits: Sequence[str], labels: Sequence[str], where: str) -> None:
-    """Refuse a fold that takes all clips of a class away from training."""
+    """Refuse splits, such as those of a fold, that leave a class without a training clip."""
 
     def clips_of_each(rows: np.ndarray) -> np.ndarray:
-        return rows.sum(0) if rows.ndim == 2 else np.bincount(rows, minlength=len(labels))
+        return np.nansum(rows, 0) if rows.ndim == 2 else np.bincount(rows, minlength=len(labels))
 
     train = np.array([split == "train" for split in splits])
     missing = np.flatnonzero((clips_of_each(numbers) > 0) & (clips_of_each(numbers[train]) == 0))
     if len(missing):
+        shown = ", ".join(repr(labels[i]) for i in missing[:10])
+        if "fold" in where:
+            raise DataError(
+                f"{where}: the class {shown} has no training clip when this fold is tested; "
+                "every class needs clips, or groups, in several folds"
+            )
         raise DataError(
-            f"{where}: the class {labels[missing[0]]!r} has no training clip when this fold is tested; "
-            "every class needs clips, or groups, in several folds"
+            f"{where}: the class {shown} has no training clip, only others; every class needs clips (or groups, which "
+            "stay whole) to train on: add some, change the splits, or leave the class out"
         )
 
 
@@ -235,7 +255,8 @@ def _class_weights(task: TaskSection, name: str, numbers: np.ndarray, labels: Se
             raise RecipeError(f"tasks.{name}.class_weights: there is no class {unknown[0]!r} among {', '.join(labels)}")
         return torch.tensor([task.class_weights.get(label, 1.0) for label in labels])
     if numbers.ndim == 2:
-        present = numbers.sum(0).clip(min=1)
-        return torch.from_numpy((len(numbers) - present) / present).float().clamp(min=1e-3)
+        present = np.nansum(numbers, 0).clip(min=1)
+        known = (~np.isnan(numbers)).sum(0)
+        return torch.from_numpy((known - present) / present).float().clamp(min=1e-3)
     counts = np.bincount(numbers, minlength=len(labels)).clip(min=1)
     return torch.from_numpy(len(numbers) / (len(labels) * counts)).float()

@@ -62,6 +62,8 @@ class EncodedData(DataSection):
     check: "all" decodes every file before training; "none" opens nothing, a bad file is met in training.
     on_bad_file: what is done about a bad file that `check: all` finds, or that training meets: "error", or
         "skip" to train without it. A validation or test clip that is lost later is always an error.
+    on_missing_label: what is done about clips with an empty label, unless the task is multilabel: "error", or "skip" to
+        leave them out.
     """
 
     group: str | None = None
@@ -70,6 +72,7 @@ class EncodedData(DataSection):
     allow_shared_groups: bool = False
     check: Literal["all", "none"] = "all"
     on_bad_file: Literal["error", "skip"] = "error"
+    on_missing_label: Literal["error", "skip"] = "error"
 
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         """The table of clips behind this section, which errors call by its key.
@@ -202,9 +205,10 @@ class ImagesData(DataSection):
 class TaskSection(Section):
     """One classification task: which data, which label column, which weight in the loss.
 
-    kind: "binary" has two classes and is scored by AUC too; "multilabel" has any number of classes a
-    clip, separated by "|" in the column. class_weights: "balanced" weighs classes against their
-    number of training clips.
+    kind: "binary" has two classes and is scored by AUC too; "multilabel" has any number of classes a clip.
+    label_separator: what stands between the labels of a clip in the column of a multilabel task.
+    label_columns: instead of `column` one column for each class, with 0, 1 or, where it is not known, nothing or "?".
+    class_weights: "balanced" weighs classes against their number of training clips.
     """
 
     data: Annotated[
@@ -213,6 +217,8 @@ class TaskSection(Section):
     ]
     column: str = "label"
     kind: Literal["multiclass", "binary", "multilabel"] = "multiclass"
+    label_separator: str = Field("|", min_length=1)
+    label_columns: Annotated[list[str], Field(min_length=2)] | None = None
     weight: float = Field(1.0, gt=0)
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
 

@@ -21,8 +21,8 @@ def assign_splits(
     """Split of each clip: the data set's own where it has one, else drawn by a seeded hash.
 
     Without any split 10 % become the test set. Without a validation set `validation_fraction` of the clips that are
-    not the data set's own test is held out. All clips of a group fall on one side, and every label is split in the
-    same proportion.
+    not the data set's own test is held out. All clips of a group fall on one side, every label is split in the same
+    proportion as far as groups allow it, and no label loses its last training clips.
 
     Args:
         clips: the clips; `clips.splits` is "" where nothing is assigned.
@@ -59,9 +59,13 @@ def assign_splits(
         _hold_back(splits, "validation", min(validation_share, 1.0), groups, stratify, seed)
     for name in ("train", "validation", "test"):
         if name not in splits and (name != "validation" or validation_fraction):
+            n_groups = len(set(groups))
+            of = "recordings or groups" if n_groups < len(clips) else "clips"
+            whole = " (all clips of a recording or group stay in one set)" if n_groups < len(clips) else ""
             raise DataError(
-                f"{len(clips)} clips leave nothing for the {name} set; more clips or groups are needed, "
-                "or another train.validation_fraction"
+                f"{len(clips)} clips leave nothing for the {name} set: {n_groups} {of}{whole} are too few, as every "
+                f"class keeps one to train on; add {of}, name a column with smaller groups with the key group, or set "
+                "another train.validation_fraction"
             )
     return splits.tolist()
 
@@ -137,7 +141,33 @@ def _hold_back(
         previous = stratum[i]
         size = sizes[int(previous)]
         taken[i] = rank < (round(fraction * size) or int(size > 2))
+    labels = _Labels(stratify, rows)
+    lost = labels.lost(taken[group])
+    taken[group[lost & taken[group]]] = False
+    if not taken.any():  # few groups a label: take some of any label that has others
+        for i in np.argsort(place):
+            taken[i] = True
+            taken[i] = not labels.lost(taken[group]).any()
+            if taken.sum() >= max(1, round(fraction * len(names))):
+                break
     splits[rows[taken[group]]] = name
+
+
+class _Labels:
+    """Which labels, of one or several a clip, some rows have."""
+
+    def __init__(self, stratify: Sequence[str], rows: np.ndarray) -> None:
+        strata, first, self.of = np.unique(_numbers(stratify)[rows], return_index=True, return_inverse=True)
+        named = [stratify[rows[i]].split("|") for i in first]
+        number = {label: n for n, label in enumerate(sorted({label for labels in named for label in labels if label}))}
+        self.has = np.zeros((len(strata), max(1, len(number))), bool)
+        for stratum, labels in enumerate(named):
+            self.has[stratum, [number[label] for label in labels if label]] = True
+
+    def lost(self, taken: np.ndarray) -> np.ndarray:
+        """For each row whether it has a label that no row has that is not taken."""
+        left = self.has[np.unique(self.of[~taken])].any(0)
+        return (self.has & ~left).any(1)[self.of]
 
 
 def _numbers(values: Sequence[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..data.clips import Clips, Progress
 from ..data.decoding import read_audio
 from ..data.folder import read_path
 from ..data.images import read_images
-from ..data.labels import label_numbers
+from ..data.labels import label_numbers, one_column
 from ..data.sections import ImagesData
 from ..data.sounds import find_sounds
 from ..errors import DataError, UsageError
@@ -163,6 +163,10 @@ def _other_data(
     if "test" in clips.splits:
         clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
     clips = clips.loaded(model.resolution, progress)
+    for name in asked:
+        task = recipe.tasks[name]
+        if task.column in clips.columns or task.label_columns:
+            clips = one_column(clips, task.column, task.kind, task.label_separator, task.label_columns)
     columns = {name: recipe.tasks[name].column for name in asked}
     if len(asked) > 1:  # those that can be tested there; a single one says itself what it misses
         columns = {name: column for name, column in columns.items() if column in clips.columns}
