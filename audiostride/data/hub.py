@@ -125,14 +125,14 @@ class _HubTable(TableBuilder):
         self.sizes[split] += len(files)
         self.extend(
             (f"{split}/{os.path.basename(file) if file else first + i}" for i, file in enumerate(files)),
-            (split for _ in files),
+            (str(split) for _ in files),  # `datasets` has a kind of string of its own
             {name: _as_text(column, features[name]) for name, column in columns.items()},
         )
 
     def parts(self) -> tuple[Texts, dict[str, Sequence[str]], Texts]:
         """As any table's, with a number after repeated names: parquet keeps no folders, which distinguished them."""
         _, columns, splits = super().parts()
-        known = split_names(self.sizes)
+        known = split_names(map(str, self.sizes))
         return self._unique_names(), columns, splits.mapped(lambda split: known.get(split, split))
 
     def _unique_names(self) -> Texts:
