@@ -20,12 +20,12 @@ import yaml
 from groups import add_groups, clips_digest, groups_row, read_groups
 
 from audiostride.analysis.finished_runs import Run, find_runs, make_run
-from audiostride.analysis.run_directory import read_results
 from audiostride.errors import AudiostrideError
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.cost import trunk_cost
 from audiostride.models.cutoffs import trunk_cutoffs
 from audiostride.training.evaluation import METRICS
+from audiostride.training.run_files import read_results
 
 HERE = Path(__file__).parent
 RUN_KEY = ("recipe", "task", "seed")

@@ -246,11 +246,12 @@ def test_how_the_strides_of_several_runs_moved_is_drawn(four_runs):
     runs = find_runs([four_runs])[0]
     for run in runs:
         lines = [
-            {"epoch": epoch, "split": "validation", "tasks": {"rate": {"accuracy": 0.5}, "scale": {"accuracy": 1.0}}}
+            {"epoch": epoch, "step": epoch, "split": "validation"}
+            | {"tasks": {"rate": {"loss": 1.0, "accuracy": 0.5}, "scale": {"loss": 1.0, "accuracy": 1.0}}}
             | {"strides": [[2.0 + epoch, 2.0], [1.5, 2.0]]}
             for epoch in (1, 2)
         ]
-        (Path(run.name) / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        (Path(run.name) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     drawn = striding_runs(runs)
     assert [row["method"] for row in drawn] == ["diffstride"] * 2  # strided ones have nothing to learn
     assert [point["total_stride"] for point in drawn[0]["points"]] == [[4.0, 4.0], [4.5, 4.0], [6.0, 4.0]]

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from audiostride import load
-from audiostride.analysis.run_directory import read_results
 from audiostride.cli.terminal_tables import images_table
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.images import ImageClips, centre, random_part, read_images, shift_and_flip
@@ -23,6 +22,7 @@ from audiostride.training.predictions_file import read_predictions
 from audiostride.training.recipe import load_recipe
 from audiostride.training.report import Report
 from audiostride.training.run import run
+from audiostride.training.run_files import read_results
 from audiostride.training.run_testing import evaluate_run
 from audiostride.training.shipped import copy_recipe, shipped_recipes
 from audiostride.training.summary import summarise

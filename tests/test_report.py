@@ -9,13 +9,14 @@ import soundfile
 
 from audiostride.analysis.comparison import striding_runs
 from audiostride.analysis.finished_runs import find_runs
-from audiostride.analysis.learning_dynamics import over_training, read_metrics
+from audiostride.analysis.learning_dynamics import over_training
 from audiostride.analysis.report import MAX_BYTES, write_report
 from audiostride.errors import ModelFileError
 from audiostride.models.classifier import load
 from audiostride.models.state import state_at
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
+from audiostride.training.run_files import read_metrics
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from ..models.cutoffs import LayerCutoff, model_cutoffs, why_no_cutoffs
 from ..sections import flatten
 from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
 from ..training.predictions_file import correct_shares, read_predictions
-from .run_directory import read_results
+from ..training.run_files import read_results
 
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",

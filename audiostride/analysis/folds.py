@@ -11,7 +11,7 @@ from ..files import replace_file
 from ..models.classifier import load
 from ..training.directory import recipe_of
 from ..training.predictions_file import correct_shares, read_predictions
-from .run_directory import read_results
+from ..training.run_files import read_results
 from .significance import accuracy_interval
 
 

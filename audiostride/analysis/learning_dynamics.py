@@ -1,48 +1,20 @@
 """Strides, cut-offs and cost over training, from the lines of `metrics.jsonl`."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelFileError
 from ..models.classifier import AudioClassifier
 from ..models.state import state_at
-from ..training.directory import METRICS_FILE
-
-
-def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, one for each epoch and split that was scored.
-
-    Raises:
-        ModelFileError: if the file is missing or damaged.
-
-    Example:
-        >>> import tempfile
-        >>> run_dir = Path(tempfile.mkdtemp())
-        >>> (run_dir / "metrics.jsonl").write_text('{"epoch": 1, "split": "train"}\\n')
-        31
-        >>> read_metrics(run_dir)
-        [{'epoch': 1, 'split': 'train'}]
-    """
-    path = run_dir / METRICS_FILE
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; it holds the training curves of a run") from error
-    except ValueError as error:
-        raise ModelFileError(f"{path}: is not a JSON Lines file ({error})") from error
-    if not lines:
-        raise ModelFileError(f"{path}: is empty; the run has not finished an epoch")
-    return lines
+from ..training.run_files import read_metrics
 
 
 def watched_split(metrics: Sequence[Mapping[str, Any]]) -> str:
     """The split that was scored during training: "validation", or "test" where no clips were held out.
 
     Args:
-        metrics: from `read_metrics`.
+        metrics: from `run_files.read_metrics`.
 
     Example:
         >>> watched_split([{"epoch": 1, "split": "train"}, {"epoch": 1, "split": "test"}])
@@ -58,7 +30,7 @@ def over_training(
 
     Args:
         model: the trained model.
-        metrics: from `read_metrics`.
+        metrics: from `run_files.read_metrics`.
         initial: (time, mel) stride of each layer at the start; None, of a run that began with a trained model: no
             epoch 0.
 

@@ -18,13 +18,14 @@ from ..models.network import spectrogram_cnn
 from ..training.directory import RECIPE_FILE, recipe_of
 from ..training.evaluation import METRICS
 from ..training.predictions_file import TaskPredictions, read_predictions
+from ..training.run_files import read_metrics, read_results
 from .cutoff_plots import cutoff_figure, plane_figure
-from .learning_dynamics import over_training, read_metrics, watched_split
+from .learning_dynamics import over_training, watched_split
 from .measured_response import ripple_response, takes_ripples
 from .mistakes import class_scores, confusion, worst_predictions
 from .plot_style import svg
 from .result_plots import confusion_figure, spectrogram_figure
-from .run_directory import describe_cutoffs, read_results, task_clips
+from .run_directory import describe_cutoffs, task_clips
 from .training_plots import curves_figure, dynamics_figure
 from .wording import folding_sentence, reference_cells, ripple_sentence
 
@@ -64,7 +65,7 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
     cutoffs, responses = describe_cutoffs([run_dir])
     learned = model.trunk.settings["downsampling"] == "diffstride"
     plane = ripple_response(model, progress=progress) if takes_ripples(frontend) else None
-    predictions = read_predictions(run_dir)
+    predictions = read_predictions(run_dir, model)
     each = max(2, _MISTAKES // len(predictions))
     recipe, watched = recipe_of(run_dir), watched_split(metrics)
     initial = None if recipe.model.init else model.trunk.settings["strides"]

@@ -8,33 +8,15 @@ from typing import Any
 from ..data.clips import Clips, Progress
 from ..data.ripples import RATES_HZ, SCALES
 from ..data.sections import RipplesData
-from ..errors import ModelFileError, UsageError
+from ..errors import UsageError
 from ..models.classifier import load
 from ..models.cutoffs import UNITS, model_cutoffs, summarise, why_no_cutoffs
 from ..models.folding import survival
 from ..models.log_mel import LogMel
 from ..models.network import SpectrogramTrunk
 from ..models.reference_ranges import reference_ranges
-from ..training.directory import RECIPE_FILE, RESULTS_FILE, recipe_of
+from ..training.directory import RECIPE_FILE, recipe_of
 from .measured_response import LayerResponse, layer_responses, noise_log_mel
-
-
-def read_results(run_dir: Path) -> dict[str, Any]:
-    """A finished run's `results.json`.
-
-    Raises:
-        ModelFileError: if the run is not finished or the file damaged.
-    """
-    path = run_dir / RESULTS_FILE
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; the run is not finished") from error
-    except ValueError as error:
-        raise ModelFileError(f"{path}: is not readable JSON ({error})") from error
-    if not isinstance(results, dict) or not {"tasks", "seed", "macs_per_second", "parameters"} <= results.keys():
-        raise ModelFileError(f"{path}: does not hold the results of a run")
-    return results
 
 
 def describe_cutoffs(

@@ -188,7 +188,7 @@ def _print_outcomes(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
 
 def _summary(planned: "Sequence[Planned]") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the table of a sweep's finished runs, and what their results.json say."""
-    from ..analysis.run_directory import read_results
+    from ..training.run_files import read_results
     from ..training.summary import summarise
     from ..training.sweep import is_finished
 

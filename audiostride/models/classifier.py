@@ -23,7 +23,6 @@ from .files import (
     WEIGHTS_FILE,
     load_weights,
     read_config,
-    read_json,
     read_weights,
     save_model,
 )
@@ -35,6 +34,7 @@ from .network import AudioNetwork, Frontend, Trunk
 from .prediction import KINDS
 from .pretrained import FOLDER, pretrained_names
 from .resnet import ResNet
+from .results import read_results
 from .wave_cnn import RawWaveform, WaveCNN
 from .weight_budget import WeightBudget
 
@@ -191,7 +191,7 @@ def _load(folder: Path, own_classes: bool) -> AudioClassifier:
         raise ModelFileError(f"{folder / CONFIG_FILE}: does not describe a model: {reason}") from error
     load_weights(model, tensors, folder / WEIGHTS_FILE)
     if (folder / RESULTS_FILE).is_file():
-        model.results = read_json(folder / RESULTS_FILE)
+        model.results = read_results(folder / RESULTS_FILE)
     return model.eval()
 
 

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +13,15 @@ from torch import Tensor
 
 from ..data.clips import Clips
 from ..data.labels import label_numbers
-from ..errors import ModelFileError
+from ..errors import ModelFileError, printable
 from ..files import replace_file
 from ..models.classifier import AudioClassifier
 from ..models.prediction import probabilities
-from .directory import PREDICTIONS_FILE
+from .directory import PREDICTIONS_FILE, RESULTS_FILE
 from .evaluation import share_correct
+from .run_files import read_own, read_results
+
+_COLUMNS = ("file", "task", "truth", "label", "logits", "group")
 
 
 class TaskPredictions(NamedTuple):
@@ -66,7 +70,7 @@ def write_predictions(path: Path, predictions: Mapping[str, TaskPredictions]) ->
     """Write the predictions of each task: file, task, truth, label, logits, and the group of every test clip."""
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["file", "task", "truth", "label", "logits", "group"])
+    table.writerow(_COLUMNS)
     for task, found in predictions.items():
         groups = found.groups or [""] * len(found.files)
         for file, truth, label, row, group in zip(
@@ -77,35 +81,81 @@ def write_predictions(path: Path, predictions: Mapping[str, TaskPredictions]) ->
     replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def read_predictions(run_dir: Path) -> dict[str, TaskPredictions]:
-    """The predictions in a run's `predictions-test.csv`, by task.
+def read_predictions(run_dir: Path, model: AudioClassifier | None = None) -> dict[str, TaskPredictions]:
+    """The predictions in a finished run's `predictions-test.csv`, by task.
+
+    Args:
+        run_dir: the run directory.
+        model: its model, if the predictions are to fit its tasks and classes.
 
     Raises:
-        ModelFileError: if the file is missing or damaged.
+        ModelFileError: if the file is missing, damaged, of another run, or has not as many clips as `results.json`
+            says; names the line.
     """
     path = run_dir / PREDICTIONS_FILE
-    predictions: dict[str, TaskPredictions] = {}
-    logits: dict[str, list[list[float]]] = {}
+    if not path.exists():
+        raise ModelFileError(f"{printable(path)}: no such file; it holds the predictions for each test clip")
+    text = io.StringIO(read_own(path).decode("utf-8", "surrogateescape"), newline="")
+    found: dict[str, TaskPredictions] = {}
+    rows: dict[str, list[list[float]]] = {}
     groups: dict[str, list[str]] = {}
+    table = csv.reader(text, strict=True)
     try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            for row in csv.DictReader(file):
-                task = predictions.setdefault(row["task"], TaskPredictions([], [], [], np.empty(0)))
-                task.files.append(row["file"])
-                task.truth.append(row["truth"])
-                task.label.append(row["label"])
-                groups.setdefault(row["task"], []).append(row.get("group") or "")  # once there was no such column
-                logits.setdefault(row["task"], []).append([float(value) for value in row["logits"].split()])
-        return {
-            name: task._replace(logits=np.array(logits[name]), groups=groups[name] if all(groups[name]) else ())
-            for name, task in predictions.items()
-        }
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file; it holds the predictions for each test clip") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        header = next(table, [])
+        if header not in (list(_COLUMNS), list(_COLUMNS[:-1])):  # once there was no group
+            raise ValueError(f"has the columns {', '.join(header)}, not {', '.join(_COLUMNS)}")
+        for row in table:
+            if len(row) != len(header):
+                raise ValueError(f"has {len(row)} cells, not {len(header)}")
+            file, name, truth, label, values, *group = row
+            task = found.setdefault(name, TaskPredictions([], [], [], np.empty(0)))
+            task.files.append(file)
+            task.truth.append(truth)
+            task.label.append(label)
+            groups.setdefault(name, []).extend(group)
+            logits = [float(value) for value in values.split()]
+            others = rows.setdefault(name, [])
+            if not all(map(math.isfinite, logits)) or (others and len(logits) != len(others[0])):
+                raise ValueError(f"has the logits {values!r}")
+            others.append(logits)
+    except (ValueError, csv.Error) as error:
         raise ModelFileError(
-            f"{path}: is not a table of predictions with the columns file, task, truth, label and logits ({error})"
+            f"{printable(path)}: line {max(1, table.line_num)}: is not a row of predictions ({printable(str(error))}); "
+            "restore the file, or train anew"
         ) from error
+    found = {
+        name: task._replace(logits=np.array(rows[name]), groups=groups[name] if all(groups[name]) else ())
+        for name, task in found.items()
+    }
+    _check_counts(path, found, read_results(run_dir)["tasks"])
+    if model is not None:
+        _check_classes(path, found, model)
+    return found
+
+
+def _check_counts(path: Path, found: Mapping[str, TaskPredictions], scores: Mapping[str, Any]) -> None:
+    expected = {name: score["n"] for name, score in scores.items()}
+    present = {name: len(task.files) for name, task in found.items()}
+    if expected != present:
+        raise ModelFileError(
+            f"{printable(path)}: has {_counts(present)}, but {RESULTS_FILE} says {_counts(expected)}: one of them was "
+            "cut short, edited or comes from another run; restore it, or train anew"
+        )
+
+
+def _counts(clips: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} clips of {printable(name)}" for name, n in clips.items()) or "no clips"
+
+
+def _check_classes(path: Path, found: Mapping[str, TaskPredictions], model: AudioClassifier) -> None:
+    for name, task in found.items():
+        if name not in model.labels or task.logits.shape[1] != len(model.labels[name]):
+            raise ModelFileError(f"{printable(path)}: does not fit the classes of the model in task {printable(name)}")
+        known = set(model.labels[name])
+        for label in {*task.truth, *task.label}:
+            several = model.kinds[name] == "multilabel"
+            if not set(label.split("|") if several and label else [] if several else [label]) <= known:
+                raise ModelFileError(f"{printable(path)}: the model has no class {label!r} in task {printable(name)}")
 
 
 def correct_shares(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> list[float]:

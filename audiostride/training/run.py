@@ -31,6 +31,7 @@ from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .report import Report
+from .run_files import digests
 from .run_testing import choose_thresholds, describe
 from .tensorboard import TensorBoardLog
 from .transforms import make_transforms
@@ -166,5 +167,6 @@ def _test(
     results |= {"seed": recipe.seed, "environment": environment()}
     if is_main():
         write_predictions(out / PREDICTIONS_FILE, predictions)
+        results["files"] = digests(out)
         replace_file(out / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
     return results

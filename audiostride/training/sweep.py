@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import AudiostrideError, Interrupted, UsageError
-from .directory import RECIPE_FILE, RESULTS_FILE
+from ..errors import AudiostrideError, Interrupted, ModelFileError, UsageError
+from .directory import RECIPE_FILE
 from .model_sections import TrunkSection
 from .recipe import Recipe, load_recipe
+from .run_files import read_results
 
 Train = Callable[[Recipe, Path], object]
 """Trains a recipe into a directory, as `run.run` does."""
@@ -151,8 +152,8 @@ def is_finished(run_dir: Path) -> bool:
         False
     """
     try:
-        return "tasks" in json.loads((run_dir / RESULTS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return bool(read_results(run_dir))
+    except ModelFileError:
         return False
 
 
