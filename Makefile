@@ -28,8 +28,9 @@ mutants: setup ## plant faults and count those that the quick tests notice
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --planted
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
-faults: setup ## kills, full disks, flipped bits: the figures of docs/reliability.md (root, for a small tmpfs)
+faults: setup ## kills, full disks, damaged files: the figures of docs/reliability.md (root, for a small tmpfs)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/attack.py
 
 fuzz: setup ## a coverage-guided fuzzer at everything that reads a file, five minutes each
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[fuzz]"

@@ -1,0 +1,454 @@
+"""Every file that a command reads, changed; every file that a command writes, on a full disk and killed half way.
+
+Each try is the real command in a forked process, in a folder of its own. A read must end in a named error, or give what
+the untouched file gives, or say on stderr which file it did not use; an exception that is not ours is foreign, and a
+file of known length that is cut and read all the same, with another result and without a word, is a silent short read.
+A write that fails must leave the old file as it was and nothing beside it.
+
+The tests take a sample; `make faults` runs this file and prints the figures of docs/reliability.md.
+"""
+
+import argparse
+import hashlib
+import importlib
+import itertools
+import json
+import mmap
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from attack_cases import FOREIGN, HUNG, READINGS, SECONDS, WRITINGS, Ended, Reading, Writing, build_ground, run_command
+
+from audiostride.models import files as model_files
+
+VALUES = {"null": None, "-1": -1, "NaN": float("nan"), "text": "text", "list": [], "dict": {}, "huge": 10**30}
+
+
+class Mutant(NamedTuple):
+    """A changed file: what was done to it, and its new content (None: it is gone)."""
+
+    what: str
+    content: bytes | None
+
+
+def mutants(path: Path) -> list[Mutant]:
+    """Every change of a file: each field replaced or removed, each place cut, empty, gone, of another kind."""
+    content = path.read_bytes()
+    made = [Mutant("gone", None), Mutant("nested", b"[" * 100_000)]
+    made += [Mutant(f"cut at {i}", content[:i]) for i in range(len(content))]
+    with suppress(UnicodeDecodeError):
+        text = content.decode()
+        if path.suffix == ".json":
+            made += [Mutant(what, json.dumps(value, indent=1).encode()) for what, value in changed(json.loads(text))]
+        elif path.suffix == ".yaml":
+            made += [Mutant(what, yaml.safe_dump(value).encode()) for what, value in changed(yaml.safe_load(text))]
+        elif path.suffix in (".csv", ".tsv", ".txt"):
+            made += list(_changed_rows(text, "," if path.suffix == ".csv" else "\t"))
+        else:
+            made += list(_changed_lines(text))
+    return made
+
+
+def changed(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """A JSON value with each field in turn replaced by each of `VALUES`, or removed."""
+    for name, new in VALUES.items():
+        if new != value or type(new) is not type(value):
+            yield f"{where or '.'} = {name}", new
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield f"{where}.{key} removed", {other: it for other, it in value.items() if other != key}
+            yield from ((what, value | {key: new}) for what, new in changed(item, f"{where}.{key}"))
+    elif isinstance(value, list):
+        for i, item in enumerate(value[:4]):
+            yield f"{where}[{i}] removed", [*value[:i], *value[i + 1 :]]
+            yield from ((what, [*value[:i], new, *value[i + 1 :]]) for what, new in changed(item, f"{where}[{i}]"))
+
+
+def _changed_lines(text: str) -> Iterator[Mutant]:
+    """JSON lines: the first and the last with each field changed, each line removed, twice."""
+    lines = text.splitlines()
+    for i in {0, len(lines) - 1}:
+        try:
+            value = json.loads(lines[i])
+        except ValueError:
+            return
+        for what, new in changed(value):
+            yield Mutant(f"line {i} {what}", "\n".join([*lines[:i], json.dumps(new), *lines[i + 1 :], ""]).encode())
+    for i in range(len(lines)):
+        yield Mutant(f"line {i} removed", "\n".join([*lines[:i], *lines[i + 1 :], ""]).encode())
+        yield Mutant(f"line {i} twice", "\n".join([*lines[: i + 1], *lines[i:], ""]).encode())
+
+
+def _changed_rows(text: str, separator: str) -> Iterator[Mutant]:
+    """A table: each field of the first three rows changed, each of these rows removed, or given twice."""
+    lines = text.splitlines()
+    for i, line in enumerate(lines[:3]):
+        fields = line.split(separator)
+        rows = {"removed": [], "twice": [line, line]}
+        for j in range(len(fields)):
+            rows[f"field {j} removed"] = [separator.join([*fields[:j], *fields[j + 1 :]])]
+            for name in ("", "-1", "NaN", "text", "[]", "\0", '"', "1e999"):
+                rows[f"field {j} = {name!r}"] = [separator.join([*fields[:j], name, *fields[j + 1 :]])]
+        for what, new in rows.items():
+            yield Mutant(f"row {i} {what}", "\n".join([*lines[:i], *new, *lines[i + 1 :], ""]).encode())
+
+
+def put(path: Path, content: bytes | None) -> None:
+    """Replace a file; what is checked against it by a checksum beside it is made right again, so that more is read."""
+    if content is None:
+        path.unlink()
+        return
+    path.write_bytes(content)
+    with suppress(ValueError, TypeError, AttributeError, RecursionError, OSError):
+        if path.name == "config.json" and (path.parent / "model.safetensors").exists():
+            settings = json.loads(content)
+            if "sha256" in json.dumps(settings):
+                model_files.save_config(path, settings, (path.parent / "model.safetensors").read_bytes())
+        manifest = path.parent / "manifest.json"
+        if path.parent.name.startswith("epoch-") and path != manifest and path.suffix == ".json":
+            found = json.loads(manifest.read_text())
+            found["files"][path.name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            manifest.write_text(json.dumps(found))
+
+
+class Finding(NamedTuple):
+    """A try that did not end as it should."""
+
+    kind: str
+    command: str
+    file: str
+    what: str
+    said: str
+
+
+def attack_reading(
+    ground: Path, scratch: Path, reading: Reading, limit: int | None, rng: random.Random, show: str = ""
+) -> tuple[Counter[str], list[Finding]]:
+    """Run a command on each change of each file that it reads, or on so many of each file.
+
+    Returns:
+        How often each end came ("refused", "same", "said", "other", "foreign", "short", "hung"), and the last three.
+    """
+    counts, findings = Counter[str](), []
+    whole = _answer(ground, scratch, reading)
+    if whole is None:
+        return Counter(unusable=1), [Finding("unusable", reading.command, "", "untouched", "see by hand")]
+    for pattern in reading.files:
+        for path in sorted(ground.glob(pattern)):
+            name = str(path.relative_to(ground))
+            known = mutants(path)
+            chosen = known if limit is None or limit >= len(known) else rng.sample(known, limit)
+            counted = any(Path(name).match(kind) for kind in reading.counted)
+            for mutant in chosen:
+                kind, said = _try(ground, scratch, reading, name, mutant, whole, counted)
+                counts[kind] += 1
+                if kind in ("foreign", "hung", "short", show):
+                    findings.append(Finding(kind, reading.command, name, mutant.what, said))
+    return counts, findings
+
+
+def _try(
+    ground: Path, scratch: Path, reading: Reading, name: str, mutant: Mutant, whole: str, counted: bool
+) -> tuple[str, str]:
+    work = _fresh(ground, scratch)
+    put(work / name, mutant.content)
+    stdin = str(work / reading.stdin) if reading.stdin else None
+    if stdin and not os.path.exists(stdin):
+        stdin = None
+    ended = run_command(reading.command, work, stdin)
+    last = ended.stderr.strip().splitlines()[-1:] or [""]
+    if ended.code == HUNG:
+        return "hung", f"{SECONDS} s"
+    if ended.code == FOREIGN or ended.code < 0 or ended.code not in range(8):
+        return "foreign", f"{ended.code}: {_place(ended.stderr)} {last[0][:200]}"
+    if ended.code:
+        return "refused", last[0]
+    result = _result(work, ended)
+    if result == whole:
+        return "same", ""
+    if re.search(rf"{re.escape(Path(name).name)}|{re.escape(Path(name).parts[0])}/", ended.stderr):
+        return "said", last[0]
+    if result.count(Path(name).name) > whole.count(Path(name).name):
+        return "said", ""
+    return ("short" if counted and mutant.what.startswith("cut") else "other"), _difference(whole, result)
+
+
+def _difference(whole: str, result: str) -> str:
+    """The first line in which two results differ."""
+    pairs = itertools.zip_longest(whole.splitlines(), result.splitlines(), fillvalue="")
+    return next((f"{new[:90]!r} in place of {old[:90]!r}" for old, new in pairs if new != old), "")
+
+
+def _place(stderr: str) -> str:
+    """The last line of the package in a traceback."""
+    found = re.findall(r'audiostride/([\w/]+\.py)", line (\d+)', stderr)
+    return ":".join(found[-1]) if found else ""
+
+
+def _answer(ground: Path, scratch: Path, reading: Reading) -> str | None:
+    work = _fresh(ground, scratch)
+    ended = run_command(reading.command, work, str(work / reading.stdin) if reading.stdin else None)
+    if ended.code:
+        print(f"{reading.command}: {ended.code} {ended.stderr[-500:]}", file=sys.stderr)
+        return None
+    return _result(work, ended)
+
+
+def _result(work: Path, ended: Ended) -> str:
+    """What a command printed and wrote, without what differs from run to run."""
+    parts = [re.sub(r"\d+(\.\d+)? ?(s|ms|clips/s)\b", "", ended.stdout)]
+    rows = [path for path in work.glob("rows.*") if path.suffix in (".csv", ".jsonl")]
+    parts += ["\n".join(sorted(path.read_text(errors="surrogateescape").splitlines())) for path in rows]
+    for path in sorted((work / "out").rglob("*")):
+        if path.suffix in (".csv", ".jsonl", ".json", ".md", ".yaml") and path.name != "metrics.jsonl":
+            parts.append(f"{path.name}\n{path.read_text(errors='surrogateescape')}")
+        elif path.suffix in (".wav", ".npz"):
+            parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        elif path.suffix == ".html":
+            parts.append(re.sub(r"<svg.*?</svg>", "", path.read_text(), flags=re.DOTALL))
+    return "\n".join(parts)
+
+
+def _fresh(ground: Path, scratch: Path) -> Path:
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(ground, scratch)
+    return scratch
+
+
+def attack_writing(
+    ground: Path, scratch: Path, writing: Writing, limit: int | None, rng: random.Random
+) -> tuple[Counter[str], list[Finding]]:
+    """Run a command where files may only have so many bytes, and kill it before each change of a file or folder.
+
+    Returns:
+        How many tries there were of each kind, and what was left that should not be, or lost.
+    """
+    counts, findings = Counter[str](), []
+    work = _fresh(ground, scratch)
+    ended = run_command(writing.command, work)
+    if ended.code:
+        return Counter(unusable=1), [Finding("unusable", writing.command, "", "untouched", ended.stderr[-300:])]
+    written = {path for pattern in writing.files for path in work.glob(pattern) if path.is_file()}
+    whole, names = _tree(work), _names(work)
+    sizes = sorted({0, 1, *(size for path in written for size in (path.stat().st_size - 1, path.stat().st_size // 2))})
+    for size in sizes if limit is None or limit >= len(sizes) else rng.sample(sizes, limit):
+        counts["full disk"] += 1
+        findings += _full(ground, scratch, writing, size, whole, names)
+    changes = range(1, _count_changes(_fresh(ground, scratch), writing.command) + 1)
+    for change in changes if limit is None or limit >= len(changes) else rng.sample(changes, limit):
+        found = _killed(ground, scratch, writing, change, whole, names)
+        counts["killed"] += found is not None
+        findings += found or []
+    return counts, findings
+
+
+def _full(
+    ground: Path, scratch: Path, writing: Writing, size: int, whole: dict[str, str], names: set[str]
+) -> Iterator[Finding]:
+    work, old = _with_old_files(ground, scratch, writing, whole)
+    before = _names(work)
+
+    def limit_size() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    ended = run_command(writing.command, work, before=limit_size)
+    what, last = f"files of at most {size} bytes", (ended.stderr.strip().splitlines() or [""])[-1][:200]
+    if ended.code == 0:
+        return
+    if ended.code not in range(1, 8):
+        yield Finding("foreign", writing.command, "", what, f"{ended.code}: {_place(ended.stderr)} {last}")
+    elif "out/" not in ended.stderr and "bytes are free" not in ended.stderr:
+        yield Finding("unnamed", writing.command, "", what, last)
+    yield from _what_is_left(work, writing, old, before, names, whole, what)
+
+
+def _killed(
+    ground: Path, scratch: Path, writing: Writing, change: int, whole: dict[str, str], names: set[str]
+) -> list[Finding] | None:
+    """None where the command ended before that change."""
+    work, old = _with_old_files(ground, scratch, writing, whole)
+    before = _names(work)
+
+    def kill(number: int) -> None:
+        if number == change:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ended = run_command(writing.command, work, before=lambda: _at_each_change(work, kill))
+    if ended.code != -signal.SIGKILL:
+        return None
+    return list(_what_is_left(work, writing, old, before, names, whole, f"killed before change {change}", killed=True))
+
+
+def _what_is_left(
+    work: Path,
+    writing: Writing,
+    old: dict[str, str],
+    before: set[str],
+    names: set[str],
+    whole: dict[str, str],
+    what: str,
+    killed: bool = False,
+) -> Iterator[Finding]:
+    """After a failure: old files are old or new ones; nothing else is there, or the same command mends it."""
+    now = _tree(work)
+    for name, digest in old.items():
+        if now.get(name) not in (digest, whole.get(name)):
+            yield Finding("lost", writing.command, name, what, "neither the old file nor the new one")
+    more = {name for name in _names(work) - before if name not in now or now[name] != whole.get(name)}
+    if more and not writing.again and not killed:
+        yield Finding("left", writing.command, ", ".join(sorted(more))[:200], what, "")
+    if writing.again or killed:
+        ended = run_command(f"{writing.command} {writing.again}", work)
+        if ended.code and not writing.again and "already exists" in ended.stderr:
+            return  # what is there is whole, or checked above
+        if ended.code:
+            last = (ended.stderr.strip().splitlines() or [""])[-1][:200]
+            yield Finding("stuck", writing.command, "", what, f"{ended.code}: {last}")
+        elif more := _names(work) - names - before:
+            yield Finding("left", writing.command, ", ".join(sorted(more))[:200], f"{what}, then run again", "")
+
+
+def _with_old_files(
+    ground: Path, scratch: Path, writing: Writing, whole: dict[str, str]
+) -> tuple[Path, dict[str, str]]:
+    """A fresh folder in which an earlier call left its files, with other content, if the command replaces them."""
+    work = _fresh(ground, scratch)
+    if writing.again or not _replaces(ground, scratch, writing, whole):
+        return _fresh(ground, scratch), {}
+    work = _fresh(ground, scratch)
+    for name in whole.keys() - _tree(work).keys():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_bytes(b"old" * 1000)
+    return work, {name: digest for name, digest in _tree(work).items() if name.startswith("out/")}
+
+
+_REPLACES: dict[str, bool] = {}
+
+
+def _replaces(ground: Path, scratch: Path, writing: Writing, whole: dict[str, str]) -> bool:
+    """Whether a command writes over a file that is there, which some refuse."""
+    if writing.command not in _REPLACES:
+        work = _fresh(ground, scratch)
+        for name in whole.keys() - _tree(work).keys():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_bytes(b"old" * 1000)
+        _REPLACES[writing.command] = run_command(writing.command, work).code == 0
+    return _REPLACES[writing.command]
+
+
+def _tree(work: Path) -> dict[str, str]:
+    """Digest of every file below `out`."""
+    found = [path for path in sorted((work / "out").rglob("*")) if path.is_file()]
+    return {str(path.relative_to(work)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def _names(work: Path) -> set[str]:
+    """Names of every file, without those that differ from run to run."""
+    return {
+        re.sub(r"tfevents.*", "tfevents", str(path.relative_to(work))) for path in work.rglob("*") if path.is_file()
+    }
+
+
+def _count_changes(work: Path, command: str) -> int:
+    """How many files and folders a command makes, opens for writing, renames or removes."""
+    with mmap.mmap(-1, 8) as shared:
+
+        def count(number: int) -> None:
+            shared[:8] = number.to_bytes(8, "little")
+
+        run_command(command, work, before=lambda: _at_each_change(work, count))
+        return int.from_bytes(shared[:8], "little")
+
+
+def _at_each_change(work: Path, act: Callable[[int], None]) -> None:
+    """Call a function before this process makes, renames or removes a file or folder, with the number of the change."""
+    changes = itertools.count(1)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            changing = mode is not None and bool(flags & (os.O_WRONLY | os.O_RDWR))
+        elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+            path, changing = arguments[0], True
+        else:
+            return
+        below = isinstance(path, str | Path) and (Path(path).is_relative_to(work) or not Path(path).is_absolute())
+        if changing and below:
+            act(next(changes))
+
+    sys.addaudithook(watch)
+
+
+def warm_up(ground: Path, scratch: Path, commands: Sequence[str]) -> None:
+    """Import here what the commands import, so that forked processes need not."""
+
+    def tell() -> None:
+        import atexit  # noqa: F401
+
+        original = os._exit
+
+        def leave(code: int) -> None:
+            (ground.parent / "modules").write_text("\n".join(sys.modules))
+            original(code)
+
+        os._exit = leave  # type: ignore[assignment]
+
+    for command in commands:
+        run_command(command, _fresh(ground, scratch), before=tell)
+        for name in (ground.parent / "modules").read_text().splitlines():
+            if name not in sys.modules and not name.startswith("__"):
+                with suppress(Exception):
+                    importlib.import_module(name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="*", help="commands that contain this")
+    parser.add_argument("--limit", type=int, help="so many changes of each file, drawn at random, instead of all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--show", default="", help="also list the tries that ended so, such as other")
+    parser.add_argument("--skip", choices=["reading", "writing"], default="")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    ground, scratch, failed = folder / "ground", folder / "work", False
+    ground.mkdir()
+    try:
+        build_ground(ground)
+        wanted = [[c for c in cases if not arguments.only or any(o in c.command for o in arguments.only)]
+                  for cases in (READINGS, WRITINGS)]  # fmt: skip
+        warm_up(ground, scratch, list(dict.fromkeys(c.command for c in [*wanted[0], *wanted[1]]))[:40])
+        for kind, cases, attack in (("reading", wanted[0], attack_reading), ("writing", wanted[1], attack_writing)):
+            for case in cases if arguments.skip != kind else []:
+                began = time.monotonic()
+                rng = random.Random(f"{arguments.seed} {case.command}")
+                more = (arguments.show,) if kind == "reading" else ()
+                counts, findings = attack(ground, scratch, case, arguments.limit, rng, *more)  # type: ignore[operator]
+                said = ", ".join(f"{n} {end}" for end, n in sorted(counts.items()))
+                wrong = ", ".join(f"{n} {k}" for k, n in Counter(f.kind for f in findings).items()) or "0"
+                print(f"| `{case.command}` | {said} | {wrong} |", flush=True)
+                print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr)
+                for finding in findings:
+                    print(
+                        f"  {finding.kind}: {finding.file}: {finding.what}: {finding.said}", file=sys.stderr, flush=True
+                    )
+                failed |= bool(findings)
+    finally:
+        shutil.rmtree(folder)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
