@@ -1,10 +1,9 @@
-"""Convolution before pooling, after it, or in the cropped spectrum? Times them for every layer, forward and backward.
+"""Convolution before pooling or after it? Times both for every layer, forward and backward.
 
     python benchmarks/conv_resolution.py [--batch 16] [--smoothness 1] [--repeats 15] [--out conv_resolution.csv]
 
-On the layers of two networks. The forms run in turn; the table shows medians, the ratio of the first two beside
-that of their multiply-accumulates, and which of the three runs on a CPU
-(`audiostride.layers.conv_form`).
+On the layers of two networks. The forms run in turn; the table shows medians, their ratio and that of their
+multiply-accumulates, and which of them a network runs (`audiostride.layers.conv_form`).
 """
 
 import argparse
@@ -16,9 +15,8 @@ from timing import NETWORKS, interleaved, publish
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiostride.layers.conv_form import conv_macs, convolves_in_spectrum, pools_first
+from audiostride.layers.conv_form import conv_macs, pools_first
 from audiostride.layers.downsampling import DiffStride
-from audiostride.layers.spectral_conv import conv_crop_spectrum
 from audiostride.layers.strided_conv import StridedConv
 from audiostride.models.audio_cnn import STRIDES
 
@@ -36,24 +34,14 @@ def measure(
         return pool.pool_axis(conv(x), axis)
 
     def after() -> Tensor:
-        copies = pool.pool_group(x, axis, taps=3)
+        copies = pool.pool_axis(x, axis, taps=3)
         return F.conv2d(copies, conv.conv.weight, conv.conv.bias, stride=kernel)
-
-    def spectrum() -> Tensor:
-        assert conv.conv.bias is not None
-        weight = conv.conv.weight.flatten(2)
-        return conv_crop_spectrum(x, weight, conv.conv.bias, pool.axis_mask(crop, axis), crop, 2 + axis)
 
     def step(form: Callable[[], Tensor]) -> Callable[[], None]:
         return lambda: form().sum().backward()
 
-    forms = {"before": step(before), "after": step(after), "in the spectrum": step(spectrum)}
+    forms = {"before": step(before), "after": step(after)}
     times = interleaved(forms, args.repeats)
-    columns = args.batch * size[1 - axis]
-    if convolves_in_spectrum(columns, c_in, c_out, 3, crop):
-        chosen = "in the spectrum"
-    else:
-        chosen = "after" if pools_first(c_in, c_out, 3, crop) else "before"
     macs_before, macs_after = conv_macs(c_in, c_out, 3, crop)
     return {
         "network": network,
@@ -63,7 +51,7 @@ def measure(
         **{f"conv {name} ms": f"{ms:.2f}" for name, ms in times.items()},
         "after / before": f"{times['after'] / times['before']:.2f}",
         "MACs after / before": f"{macs_after / macs_before:.2f}",
-        "chosen": chosen,
+        "chosen": "after" if pools_first(c_in, c_out, 3, crop) else "before",
     }
 
 

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timing import interleaved, make_trunk, peak_megabytes, publish
+from timing import convolving_in_full, interleaved, make_trunk, peak_megabytes, publish
 from torch import Tensor
 
 from audiostride.layers.strides import freeze_strides
 from audiostride.models.audio_cnn import AudioCNN
-from audiostride.models.cost import trunk_cost
+from audiostride.models.cost import model_cost
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -63,11 +63,13 @@ def measure(network: str, batch: int, args: argparse.Namespace) -> list[dict[str
     rows = []
     for what, make in (("training", training_step), ("inference", inference)):
         trunks = {name: make_trunk(network, method, r or 1.0).to(DEVICE) for name, (method, r) in names.items()}
-        costs = {
-            name: trunk_cost(trunk, 100, 64, full_resolution=method == "fft").macs
-            for (name, trunk), (method, _) in zip(trunks.items(), names.values(), strict=True)
-        }
-        full = {name: trunk_cost(trunk, 100, 64, full_resolution=True).macs for name, trunk in trunks.items()}
+        costs = {name: model_cost(trunk, x[:1]).macs for name, trunk in trunks.items()}
+        with convolving_in_full():
+            plain = {
+                name: make_trunk(network, {"fft": "diffstride"}.get(m, m), r or 1.0) for name, (m, r) in names.items()
+            }
+            full = {name: model_cost(trunk, x[:1].cpu()).macs for name, trunk in plain.items()}
+        costs |= {name: full[name] for name, (method, _) in names.items() if method == "fft"}
         steps = {name: make(trunk, x, args.bfloat16) for name, trunk in trunks.items()}
         times = interleaved(steps, repeats)
         memory = {name: peak_megabytes(step) for name, step in steps.items()}

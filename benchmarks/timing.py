@@ -5,16 +5,19 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from audiostride.layers import downsampling
+from audiostride.layers.choice import Kind
 from audiostride.layers.crop_spectrum import crop_spectrum_fft
 from audiostride.layers.downsampling import DiffStride
-from audiostride.models.audio_cnn import CHANNELS, AudioCNN, Downsampling, SeparableBlock
+from audiostride.models.audio_cnn import CHANNELS, AudioCNN, SeparableBlock
 
 NETWORKS = {"paper": CHANNELS, "narrow": (16, 32, 64, 64, 128, 128)}
 WIDENED = {"paper": (92, 184, 368, 368, 736, 736), "narrow": (24, 48, 100, 100, 200, 200)}
@@ -44,7 +47,7 @@ def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
     torch.manual_seed(0)
     learned = method in ("aliasing", "after", "groups", "fft")
     others = {"widened": "strided", "fixed": "spectral"}
-    kind: Downsampling = "diffstride" if learned else others.get(method, method)  # type: ignore[assignment]
+    kind: Kind = "diffstride" if learned else others.get(method, method)  # type: ignore[assignment]
     channels = (WIDENED if method == "widened" else NETWORKS)[network]
     alpha = {"aliasing": 0.1, "after": 0.1, "groups": (0.1, 0.9), "fixed": (0.1, 0.9)}.get(method)
     after = method in ("after", "groups", "fixed")
@@ -54,6 +57,16 @@ def make_trunk(network: str, method: str, smoothness: float) -> AudioCNN:
             block.__class__ = FftBlock
         trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return trunk
+
+
+@contextmanager
+def convolving_in_full() -> Iterator[None]:
+    """Let every convolution before a pooling run at the resolution of its input, as by FFT it has to."""
+    chosen, downsampling.pools_first = downsampling.pools_first, lambda *_: False
+    try:
+        yield
+    finally:
+        downsampling.pools_first = chosen
 
 
 def interleaved(forms: Mapping[str, Callable[[], object]], repeats: int, pause_s: float = 0.0) -> dict[str, float]:

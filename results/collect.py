@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from groups import add_groups, clips_digest, groups_row, read_groups
 
 from audiostride.analysis.finished_runs import Run, find_runs, make_run
 from audiostride.errors import AudiostrideError
 from audiostride.models.audio_cnn import AudioCNN
-from audiostride.models.cost import trunk_cost
+from audiostride.models.cost import model_cost
 from audiostride.models.cutoffs import trunk_cutoffs
 from audiostride.training.evaluation import METRICS
 from audiostride.training.run_files import read_results
@@ -193,7 +194,8 @@ def _macs(recipe: Mapping[str, Any], strides: Sequence[Sequence[float]]) -> int 
     """Multiply-accumulates per second of audio, counted by today's rule for every run alike."""
     if recipe["model"]["name"] != "audio_cnn":
         return None
-    cost = trunk_cost(_trunk(recipe, strides), _frames(recipe), recipe["frontend"]["n_mels"])
+    spectrogram = torch.zeros(1, 1, _frames(recipe), recipe["frontend"]["n_mels"])
+    cost = model_cost(_trunk(recipe, strides), spectrogram)
     return round(cost.macs / recipe.get("window_s", 1.0))
 
 

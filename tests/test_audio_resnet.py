@@ -6,8 +6,8 @@ import torch
 from audiostride import AudioClassifier, AudioResNet, LogMel
 from audiostride.analysis.listening import trunk_gain
 from audiostride.analysis.measured_response import layer_responses
-from audiostride.models.audio_resnet import mel_regions
-from audiostride.models.audio_resnet_blocks import Stem
+from audiostride.layers.choice import Downsampling
+from audiostride.models.audio_resnet import Stem, mel_regions
 from audiostride.models.cost import cost_per_second, model_cost
 from audiostride.models.cutoffs import model_cutoffs
 from audiostride.models.state import state_at
@@ -152,7 +152,7 @@ def test_wrong_settings_are_refused(settings, message):
 @pytest.mark.parametrize("stride", [(1, 2), (2, 1), (2, 2), (1.5, 3)])
 @pytest.mark.parametrize("aliasing", [None, 0.3])
 def test_the_stem_convolves_on_pooled_copies_as_it_would_before_pooling(stride, aliasing):
-    stem = Stem(5, "diffstride", stride, aliasing=aliasing).eval()
+    stem = Stem(5, stride, Downsampling("diffstride", smoothness=1, aliasing=aliasing)).eval()
     x = torch.randn(2, 1, 40, 64, requires_grad=True)
     for frozen in (False, True):
         if frozen:

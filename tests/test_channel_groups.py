@@ -23,9 +23,9 @@ from audiostride import (
 from audiostride.analysis.measured_response import layer_responses
 from audiostride.analysis.wording import folding_sentence
 from audiostride.errors import Interrupted
-from audiostride.layers.pooling import SpectralDownsampling
+from audiostride.layers.downsampling import SpectralDownsampling
 from audiostride.layers.strides import freeze_strides, model_aliasing, parameter_groups
-from audiostride.models.cost import model_cost, trunk_cost
+from audiostride.models.cost import model_cost
 from audiostride.models.cutoffs import summarise, trunk_cutoffs
 
 SIZES = {1: (90,), 2: (40, 33), 3: (12, 20, 17)}
@@ -133,7 +133,12 @@ def test_groups_learn_apart_and_are_held_to_their_range() -> None:
 def test_a_trunk_costs_what_runs_and_keeps_its_state(pool_after_relu: bool) -> None:
     trunk = AudioCNN("diffstride", **NARROW, aliasing=(0.1, 0.9), pool_after_relu=pool_after_relu).eval()
     x = torch.randn(2, 1, 100, 64)
-    assert trunk_cost(trunk, 100, 64).macs == model_cost(trunk, x[:1]).macs
+    by_hand = 0  # every convolution at its input's resolution, and a matrix for each group of channels
+    sizes = trunk.map_sizes(100, 64)
+    for block, (time, mel), (less, fewer) in zip(trunk.separable_blocks, sizes, sizes[1:], strict=False):
+        c_in, c_out = block.time_conv.conv.in_channels, block.mel_conv.conv.in_channels
+        by_hand += mel * c_out * (3 * c_in * time + time * less) + less * c_out * (3 * c_out * mel + mel * fewer)
+    assert model_cost(trunk, x[:1]).macs == by_hand
     check_state_is_kept(trunk, x)
 
 

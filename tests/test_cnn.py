@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from audiostride import AudioCNN, DiffStride
+from audiostride.layers.choice import Downsampling
 from audiostride.layers.crop_spectrum import crop_spectrum_fft
 from audiostride.layers.spectrum import diffstride_mask
 from audiostride.layers.strides import diffstride_layers, freeze_strides
@@ -56,7 +57,7 @@ def test_every_parameter_gets_a_gradient(kind: str) -> None:
 
 
 def test_a_block_is_convolution_downsampling_relu_norm_over_time_and_then_over_mel() -> None:
-    block = SeparableBlock(3, 5, "diffstride", (2.25, 1.75), 2.0, False).double().eval()
+    block = SeparableBlock(3, 5, (2.25, 1.75), Downsampling("diffstride", smoothness=2)).double().eval()
     x = torch.randn(2, 3, 40, 30, dtype=torch.float64)
     y = x
     for axis, (conv, norm) in enumerate(((block.time_conv, block.time_norm), (block.mel_conv, block.mel_norm))):

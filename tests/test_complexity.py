@@ -6,7 +6,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride import AudioCNN, stride_cost
 from audiostride.layers.spectrum import Crop
-from audiostride.models.cost import trunk_cost
+from audiostride.models.cost import model_cost
+
+SECOND = torch.zeros(1, 1, 100, 64)
 
 
 @pytest.mark.parametrize("kind", ["strided", "spectral", "diffstride"])
@@ -26,20 +28,23 @@ def test_macs_are_half_of_the_flops_pytorch_counts(kind: str, smoothness: int) -
         cnn(x)  # fills the tables of constant matrices, which are made once a process
         with FlopCounterMode(display=False) as whole:
             cnn(x)
-    assert trunk_cost(cnn, 100, 64).macs * 2 == whole.get_total_flops() - making
+    assert model_cost(cnn, SECOND).macs * 2 == whole.get_total_flops() - making
 
 
 def test_the_cost_of_a_strided_block_by_hand() -> None:
     cnn = AudioCNN("strided", channels=(8,), strides=((2, 2),))
     time_conv, mel_conv = 3 * 1 * 8 * 50 * 64, 3 * 8 * 8 * 50 * 32
-    assert trunk_cost(cnn, 100, 64) == (time_conv + mel_conv, 8 * 50 * 64 + 8 * 50 * 32, 8 * 3 + 8 + 8 * 24 + 8 + 32)
+    assert model_cost(cnn, SECOND) == (time_conv + mel_conv, 8 * 50 * 64 + 8 * 50 * 32, 8 * 3 + 8 + 8 * 24 + 8 + 32)
 
 
 def test_the_cost_of_a_pooled_block_by_hand_at_both_resolutions() -> None:
     cnn = AudioCNN("spectral", channels=(8,), strides=((2, 2),))
     mel = 50 * (3 * 8 * 8 * 64 + 8 * 64 * 32)
-    assert trunk_cost(cnn, 100, 64).macs == 64 * (3 * 1 * 100 * 50 + 3 * 1 * 8 * 50) + mel
-    assert trunk_cost(cnn, 100, 64, full_resolution=True).macs == 64 * (3 * 1 * 8 * 100 + 8 * 100 * 50) + mel
+    assert model_cost(cnn, SECOND).macs == 64 * (3 * 1 * 100 * 50 + 3 * 1 * 8 * 50) + mel
+    assert (
+        model_cost(AudioCNN("spectral", channels=(8,), strides=((2, 2),), pool_after_relu=True), SECOND).macs
+        == 64 * (3 * 1 * 8 * 100 + 8 * 100 * 50) + mel
+    )
 
 
 def test_the_stride_cost_pushes_every_stride_up() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from audiostride import AudioCNN, DiffStride, SpectralPool
+from audiostride.layers.choice import Downsampling
 from audiostride.models.cutoffs import axis_cutoff, paper_cutoff, summarise, trunk_cutoffs
 from audiostride.models.folding import Folding, lands_on, survival
 
@@ -39,7 +40,7 @@ def test_summarised_runs_are_converted_one_by_one_and_averaged_then() -> None:
 
 
 def test_one_layer_by_hand() -> None:
-    cutoff = axis_cutoff("diffstride", n=100, stride=2.0, smoothness=4.0, per_bin=1.0)
+    cutoff = axis_cutoff(Downsampling("diffstride"), n=100, stride=2.0, per_bin=1.0)
     assert cutoff == (25.0, 25.0, 27.0, 28.0)
 
 
@@ -69,7 +70,7 @@ def test_a_longer_input_keeps_the_edge_in_hz_and_narrows_the_ramp() -> None:
 @pytest.mark.parametrize(("stride", "smoothness"), [(2.0, 4.0), (1.37, 1.0), (3.3, 2.0)])
 def test_modulations_pass_a_layer_as_its_cutoffs_say(stride: float, smoothness: float) -> None:
     n, pool = 100, DiffStride(stride, smoothness=smoothness)
-    cutoff = axis_cutoff("diffstride", n, pool.strides()[0], smoothness, per_bin=1.0)
+    cutoff = axis_cutoff(Downsampling("diffstride", smoothness), n, pool.strides()[0], per_bin=1.0)
     time = torch.arange(n) / n
     gains = []
     for k in range(n // 2):
@@ -96,17 +97,19 @@ def test_runs_of_different_depth_are_not_averaged() -> None:
 
 @pytest.mark.parametrize("n", [13, 62])
 def test_spectral_pooling_that_crops_nothing_keeps_everything_in_full(n: int) -> None:
-    cutoff = axis_cutoff("spectral", n=n, stride=1.0, smoothness=4.0, per_bin=1.0)
+    cutoff = axis_cutoff(Downsampling("spectral"), n=n, stride=1.0, per_bin=1.0)
     assert cutoff.full_gain == cutoff.last_bin == n // 2
     assert torch.equal(SpectralPool(1.0)(torch.eye(n)), torch.eye(n))
 
 
 def test_the_6_db_cutoff_is_where_filter_and_aliasing_together_halve_the_amplitude() -> None:
     for alpha in (0.0, 0.2, 0.4):
-        cutoff = axis_cutoff("diffstride", 200, 4.0, 6.0, per_bin=1.0, aliasing=alpha)
+        cutoff = axis_cutoff(Downsampling("diffstride", 6.0), 200, 4.0, per_bin=1.0, aliasing=alpha)
         mask = (6.0 + cutoff.full_gain - cutoff.minus_6db) / 6.0
         assert mask + alpha * (1 - mask) == pytest.approx(0.5)
-    assert axis_cutoff("diffstride", 200, 4.0, 6.0, 1.0, aliasing=0.5).minus_6db == 30.5  # the Nyquist frequency of 61
+    assert (
+        axis_cutoff(Downsampling("diffstride", 6.0), 200, 4.0, 1.0, aliasing=0.5).minus_6db == 30.5
+    )  # the Nyquist frequency of 61
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0])

@@ -29,7 +29,7 @@ from audiostride.data.splits import assign_splits
 from audiostride.layers.strides import diffstride_layers
 from audiostride.models.audio_cnn import AudioCNN
 from audiostride.models.classifier import AudioClassifier
-from audiostride.models.cost import trunk_cost
+from audiostride.models.cost import model_cost
 from audiostride.models.log_mel import LogMel
 from audiostride.training.evaluation import best_thresholds, evaluate, score
 from audiostride.training.interrupt import StopSignals
@@ -193,17 +193,17 @@ def test_a_sound_through_the_mel_spectrogram_is_neither_early_nor_late() -> None
 
 
 def test_activations_are_the_numbers_in_the_outputs_of_convolutions_and_pooling() -> None:
-    strided = AudioCNN("strided", channels=(4, 6), strides=((2, 2), (2, 1)))
+    strided, spectrogram = AudioCNN("strided", channels=(4, 6), strides=((2, 2), (2, 1))), torch.zeros(1, 1, 20, 16)
     # 20 frames of 16 bands: time, then mel, of each block.
-    assert trunk_cost(strided, 20, 16).activations == 4 * 10 * 16 + 4 * 10 * 8 + 6 * 5 * 8 + 6 * 5 * 8
-    pooled = AudioCNN("spectral", channels=(4, 6), strides=((2, 2), (2, 1)))
-    at_full = trunk_cost(pooled, 20, 16, full_resolution=True).activations
+    assert model_cost(strided, spectrogram).activations == 4 * 10 * 16 + 4 * 10 * 8 + 6 * 5 * 8 + 6 * 5 * 8
+    pooled = AudioCNN("spectral", channels=(4, 6), strides=((2, 2), (2, 1)), pool_after_relu=True)
+    at_full = model_cost(pooled, spectrogram).activations
     convolutions = 4 * 20 * 16 + 4 * 10 * 16 + 6 * 10 * 8  # the last axis is not pooled
     assert at_full == convolutions + 4 * 10 * 16 + 4 * 10 * 8 + 6 * 5 * 8 + 6 * 5 * 8
     wide = AudioCNN("spectral", channels=(2, 64), strides=((1, 1), (4, 1)))
     # Pooled first: the three shifted inputs of the convolution over time, then its output.
     first = 2 * 20 * 16 + 2 * 20 * 16
-    assert trunk_cost(wide, 20, 16).activations == first + 3 * 2 * 5 * 16 + 64 * 5 * 16 + 64 * 5 * 16
+    assert model_cost(wide, spectrogram).activations == first + 3 * 2 * 5 * 16 + 64 * 5 * 16 + 64 * 5 * 16
 
 
 def test_the_training_loss_of_an_epoch_is_the_mean_of_its_steps(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The published TensorFlow code, run by `published_reference.py`, beside `as_published=True` and beside our layers."""
+"""The published TensorFlow code, run by `published_reference.py`, beside our version of it and beside our layers."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,8 @@ from published_cases import DATA, NETWORK, diffstride_cases, network_input, netw
 from torch import nn
 
 from audiostride import DiffStride, SpectralPool, clamp_strides_
+from audiostride.layers.choice import Downsampling
+from audiostride.layers.published import PublishedDiffStride, PublishedSpectralPool
 from audiostride.layers.strides import diffstride_layers
 from audiostride.models.cost import count_parameters
 from audiostride.models.resnet import ResNet, repository_resnet18
@@ -22,7 +24,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def published(*arguments, **settings) -> DiffStride:
-    return DiffStride(*arguments, as_published=True, **settings)
+    return PublishedDiffStride(*arguments, **settings)
 
 
 def test_the_reference_was_run_on_76_cases_of_diffstride_and_38_of_spectral_pooling():
@@ -46,7 +48,7 @@ def test_diffstride_as_published_is_the_references(name):
 @pytest.mark.parametrize("name", spectral_cases())
 def test_spectral_pooling_as_published_is_the_references(name):
     case = spectral_cases()[name]
-    pool = SpectralPool(case.stride, as_published=True)
+    pool = PublishedSpectralPool(case.stride)
     x = torch.from_numpy(sample(name, case.size)[0])
     torch.testing.assert_close(pool(x), torch.from_numpy(REFERENCE[f"{name} y"]), **CLOSE)
     assert [pool.output_length(n, axis) for axis, n in enumerate(case.size)] == list(pool(x).shape[2:])
@@ -172,18 +174,19 @@ def test_a_stride_above_half_the_length_has_no_gradient_and_nothing_holds_it_bel
 
 
 def test_published_spectral_pooling_rounds_the_height_to_even():
-    assert SpectralPool((3.0, 3.0), as_published=True)(torch.zeros(1, 100, 100)).shape == (1, 32, 33)
+    assert PublishedSpectralPool((3.0, 3.0))(torch.zeros(1, 100, 100)).shape == (1, 32, 33)
     assert SpectralPool((3.0, 3.0))(torch.zeros(1, 100, 100)).shape == (1, 33, 33)
 
 
 def test_as_published_is_never_the_default_and_pools_two_axes_only():
-    assert not DiffStride((2.0, 2.0)).as_published
-    assert not SpectralPool((2.0, 2.0)).as_published
-    for layer in (DiffStride, SpectralPool):
+    for kind in ("spectral", "diffstride"):
+        pool = Downsampling(kind).pool((2.0, 2.0))
+        assert not isinstance(pool, PublishedDiffStride | PublishedSpectralPool)
+    for layer in (PublishedDiffStride, PublishedSpectralPool):
         with pytest.raises(ValueError, match="pools two axes at once, got 1"):
-            layer(2.0, as_published=True)
-        with pytest.raises(ValueError, match="both axes are pooled at once"):
-            layer((2.0, 2.0), as_published=True).pool_axis(torch.zeros(1, 8, 8), 0)
+            layer(2.0)
+        with pytest.raises(ValueError, match="both axes at once"):
+            layer((2.0, 2.0)).pool_axis(torch.zeros(1, 8, 8), 0)
     with pytest.raises(ValueError, match="at least two columns"):
         published((2.0, 2.0))(torch.zeros(1, 8, 1))
 

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-import audiostride.layers.pooling
 import audiostride.layers.recomputation
 import audiostride.models.audio_cnn
 from audiostride import AudioCNN
-from audiostride.layers.recomputation import keep_recipe, norm_recomputably, recipe, with_recipe
+from audiostride.layers.recomputation import norm_recomputably, remake_by, remake_of, save_remake
 
 
 def gradients(trunk: AudioCNN, x: Tensor, bfloat16: bool = False) -> list[Tensor]:
@@ -32,7 +31,7 @@ def held_after_forward(trunk: AudioCNN, x: Tensor) -> int:
 
 
 @pytest.mark.parametrize("kind", ["spectral", "diffstride"])
-@pytest.mark.parametrize("mode", ["training", "eval", "bfloat16", "spectrum"])
+@pytest.mark.parametrize("mode", ["training", "eval", "bfloat16"])
 def test_a_trunk_learns_bit_for_bit_as_one_that_keeps_everything(
     kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,8 +39,6 @@ def test_a_trunk_learns_bit_for_bit_as_one_that_keeps_everything(
     trunk.train(mode != "eval")
     monkeypatch.setattr(audiostride.layers.recomputation, "KEPT_NUMBERS", 0)
     twin, x = copy.deepcopy(trunk), torch.randn(2, 1, 60, 40)
-    if mode == "spectrum":  # for wide layers and large batches only, as it is
-        monkeypatch.setattr(audiostride.layers.pooling, "convolves_in_spectrum", lambda *_: True)
     ours = gradients(trunk, x, mode == "bfloat16")
     monkeypatch.setattr(audiostride.models.audio_cnn, "norm_recomputably", lambda norm, x: norm(x))
     for mine, theirs in zip(ours, gradients(twin, x, mode == "bfloat16"), strict=True):
@@ -60,19 +57,19 @@ def test_it_holds_little_more_than_half(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_small_maps_a_norm_over_processes_and_other_norms_are_left_alone() -> None:
     x = torch.randn(5, 4, 125, 101, requires_grad=True)
-    assert recipe(norm_recomputably(nn.BatchNorm2d(4), x)) is not None
-    assert recipe(norm_recomputably(nn.BatchNorm2d(4), x[..., :100])) is None  # 250,000 numbers
-    assert recipe(norm_recomputably(nn.GroupNorm(2, 4), x)) is None
-    assert recipe(norm_recomputably(nn.SyncBatchNorm(4).eval(), x)) is None
+    assert remake_of(norm_recomputably(nn.BatchNorm2d(4), x)) is not None
+    assert remake_of(norm_recomputably(nn.BatchNorm2d(4), x[..., :100])) is None  # 250,000 numbers
+    assert remake_of(norm_recomputably(nn.GroupNorm(2, 4), x)) is None
+    assert remake_of(norm_recomputably(nn.SyncBatchNorm(4).eval(), x)) is None
     with torch.no_grad():
-        assert recipe(norm_recomputably(nn.BatchNorm2d(4), x)) is None
+        assert remake_of(norm_recomputably(nn.BatchNorm2d(4), x)) is None
 
 
 def test_only_the_tensor_itself_is_made_again() -> None:
     x, made = torch.randn(5, requires_grad=True), []
-    doubled = with_recipe(2 * x, lambda: made.append(1) or 2 * x.detach())  # type: ignore[func-returns-value]
+    doubled = remake_by(2 * x, lambda: made.append(1) or 2 * x.detach())  # type: ignore[func-returns-value]
     other = 3 * x
-    with keep_recipe(doubled):
+    with save_remake(doubled):
         y = doubled.square().sum() + doubled.view(5, 1).exp().sum() + other.square().sum()
     y.backward()
     assert len(made) == 1  # for the square; exp keeps its output

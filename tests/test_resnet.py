@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from audiostride import DiffStride, clamp_strides_, parameter_groups
+from audiostride.layers.choice import Downsampling
 from audiostride.layers.strides import diffstride_layers
-from audiostride.models.residual_block import ResidualBlock
-from audiostride.models.resnet import ResNet, resnet18
+from audiostride.models.resnet import ResidualBlock, ResNet, resnet18
 
 KINDS = ["strided", "spectral", "diffstride"]
 ACTIVATIONS = pytest.mark.parametrize("pre_activation", [False, True], ids=["post", "pre"])
@@ -39,7 +39,7 @@ def test_a_learned_stride_costs_two_parameters_a_place(pre_activation):
 
 @ACTIVATIONS
 def test_one_diffstride_pools_both_branches_of_a_block(pre_activation):
-    block = ResidualBlock(8, 16, "diffstride", (2.0, 2.0), smoothness=1, pre_activation=pre_activation)
+    block = ResidualBlock(8, 16, (2.0, 2.0), Downsampling("diffstride", smoothness=1), pre_activation)
     assert len(diffstride_layers(block)) == 1
     pooled = []
     block.pool.register_forward_hook(lambda _module, _args, out: pooled.append(tuple(out.shape[2:])))
@@ -52,7 +52,7 @@ def test_one_diffstride_pools_both_branches_of_a_block(pre_activation):
 
 
 def test_the_gradient_of_a_shared_stride_is_that_of_both_branches_together():
-    block = ResidualBlock(2, 2, "diffstride", (1.7, 2.3), smoothness=2).double().eval()
+    block = ResidualBlock(2, 2, (1.7, 2.3), Downsampling("diffstride", smoothness=2)).double().eval()
     x = torch.randn(1, 2, 16, 15, dtype=torch.float64)
 
     def output(stride):
@@ -63,7 +63,7 @@ def test_the_gradient_of_a_shared_stride_is_that_of_both_branches_together():
 
 @ACTIVATIONS
 def test_pooling_before_the_shortcuts_1x1_convolution_is_pooling_after_it(pre_activation):
-    block = ResidualBlock(4, 6, "diffstride", (1.7, 2.3), 2.0, pre_activation=pre_activation).double()
+    block = ResidualBlock(4, 6, (1.7, 2.3), Downsampling("diffstride", smoothness=2), pre_activation).double()
     x = torch.randn(2, 4, 21, 18, dtype=torch.float64)
     torch.testing.assert_close(block.shortcut(block.pool(x)), block.pool(block.shortcut(x)))
 
@@ -72,7 +72,7 @@ def test_pooling_before_the_shortcuts_1x1_convolution_is_pooling_after_it(pre_ac
 def test_after_the_relu_a_block_pools_what_is_rectified(pre_activation):
     least = []
     for after in (False, True):
-        block = ResidualBlock(4, 6, "diffstride", (1.7, 2.3), 1.0, pre_activation=pre_activation, pool_after_relu=after)
+        block = ResidualBlock(4, 6, (1.7, 2.3), Downsampling("diffstride", 1.0, after_relu=after), pre_activation)
         block.pool.register_forward_hook(lambda _module, args, _out: least.append(args[0].min().item()))
         block(torch.randn(2, 4, 21, 18).relu())
     (before, _), (behind, shortcut) = least[:2], least[2:]

@@ -88,8 +88,8 @@ def test_measured_gain_with_aliasing_is_the_stated_one_on_kept_and_on_folded_bin
 def test_aliasing_that_lands_elsewhere_than_stated_is_found_out():
     trunk = AudioCNN("diffstride", smoothness=2.0, aliasing=0.6, **NARROW)
     pool = trunk.separable_blocks[0].pool
-    honest = pool.pool_group
-    pool.pool_group = lambda *args, **more: honest(*args, **more).roll(1, dims=-2)
+    honest = pool.pool_axis
+    pool.pool_axis = lambda *args, **more: honest(*args, **more).roll(1, dims=-2)
     errors = [response.error for response in layer_responses(trunk, noise_log_mel(LogMel(), 1.0), 100.0)]
     assert errors[0] > 0.1
 

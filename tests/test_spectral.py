@@ -13,8 +13,7 @@ from audiostride.layers.crop_spectrum import (
     crop_spectrum_constant,
     crop_spectrum_fft,
 )
-from audiostride.layers.fourier import bin_weights, fourier_basis
-from audiostride.layers.pooling_matrix import pooling_matrix, shift_columns
+from audiostride.layers.pooling_matrix import bin_weights, fourier_basis, pooling_matrix, shift_columns
 from audiostride.layers.spectrum import Crop, diffstride_crop, diffstride_mask, edge_bin, spectral_crop
 
 LENGTHS = [*range(1, 34), 64, 99, 100, 127]

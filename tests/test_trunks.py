@@ -12,6 +12,7 @@ from audiostride import AudioClassifier, AudioCNN, AudioResNet, LogMel, RawWavef
 from audiostride.analysis.listening import keep
 from audiostride.cli import app
 from audiostride.errors import RecipeError, UsageError
+from audiostride.layers.choice import Downsampling
 from audiostride.models.classifier import TRUNKS
 from audiostride.models.cost import count_parameters, model_cost
 from audiostride.models.cutoffs import model_cutoffs, summarise, trunk_cutoffs
@@ -87,7 +88,7 @@ def test_the_cutoffs_of_a_waveform_network_are_in_hz_of_the_waveform():
 
 
 def test_a_wave_block_keeps_the_envelope_of_a_tone_far_above_its_cutoff():
-    block = WaveBlock(1, 1, 79, "diffstride", 16.0, smoothness=4).eval()
+    block = WaveBlock(1, 1, 79, 16.0, Downsampling("diffstride")).eval()
     time_s = torch.arange(8000) / 8000
     with torch.no_grad():  # the filter passes 2 kHz; what is left of it after pooling is below 254 Hz
         block.conv.conv.weight.copy_(torch.cos(2 * torch.pi * 2000 * (torch.arange(79) - 39) / 8000).view(1, 1, -1))

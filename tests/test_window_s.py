@@ -14,7 +14,7 @@ from audiostride.analysis.measured_response import ripple_response
 from audiostride.cli import app
 from audiostride.errors import AudiostrideError, ModelFileError, RecipeError, UsageError
 from audiostride.inference.hear import HearModel, get_scene_embeddings, get_timestamp_embeddings
-from audiostride.models.cost import cost_per_second, trunk_cost
+from audiostride.models.cost import cost_per_second, model_cost
 from audiostride.models.state import state_at
 from audiostride.training.build import check_recipe
 from audiostride.training.recipe import load_recipe
@@ -48,7 +48,7 @@ def test_a_run_trains_tests_and_predicts_on_its_window(trained: Path, tmp_path: 
     assert model.window_length == 40_000
     assert "window_s: 2.5" in (trained / "recipe.yaml").read_text()
     results = json.loads((trained / "results.json").read_text())
-    cost = trunk_cost(model.trunk, 250, 64)  # type: ignore[arg-type]
+    cost = model_cost(model.trunk, torch.zeros(1, 1, 250, 64))
     assert results["macs_per_second"] == round(cost.macs / 2.5)
     soundfile.write(tmp_path / "a.wav", tone(440, 6.0), 16000)
     said = CliRunner().invoke(app, ["predict", str(trained), str(tmp_path / "a.wav"), "--windows", "--json"])
@@ -152,7 +152,7 @@ def test_a_strided_second_costs_the_same_in_any_window_and_a_pooled_one_more_in_
     assert cost_per_second(long_model("strided")).macs == pytest.approx(cost_per_second(short).macs, rel=0.01)
     long = long_model()
     second = AudioClassifier(LogMel(), long.trunk, {"word": 2})
-    assert cost_per_second(long).macs == round(trunk_cost(long.trunk, 250, 64).macs / 2.5)  # type: ignore[arg-type]
+    assert cost_per_second(long).macs == round(model_cost(long.trunk, torch.zeros(1, 1, 250, 64)).macs / 2.5)
     assert cost_per_second(long).macs > 1.01 * cost_per_second(second).macs
 
 

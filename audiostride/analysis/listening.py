@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..layers.downsampling import DiffStride
-from ..layers.pooling import SpectralDownsampling
+from ..layers.downsampling import DiffStride, SpectralDownsampling
 from ..layers.spectrum import diffstride_mask
 from ..mel_scale import LOG_OFFSET
 from ..models.classifier import AudioClassifier

@@ -1,7 +1,7 @@
 """Downsampling by cropping the spectrum: masks, the three pooling layers, their use in any model. Knows torch only.
 
-`spectrum` has sizes and masks, `pooling_matrix` and `crop_spectrum` the two ways to compute a pooling, `downsampling`
-the modules `SpectralPool` and `DiffStride`, `strided_conv` the baseline. `conv_form` chooses how a convolution and the
-pooling after it run, `spectral_conv` and `recomputation` make that fast and small. `strides` handles the learned
-strides of a whole model, `conversion` puts such layers into a model of any origin.
+`spectrum` has sizes and masks, `pooling_matrix` the matrix that pools an axis, `crop_spectrum` the product with it,
+`downsampling` the modules `SpectralPool` and `DiffStride`, `strided_conv` the baseline; `choice` is how a network
+chooses among them. `conv_form` says when a convolution runs behind the pooling that follows it, `recomputation` saves
+memory. `strides` handles the learned strides of a whole model, `conversion` puts such layers into any model.
 """

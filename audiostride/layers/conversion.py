@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from .choice import Downsampling
 from .downsampled import AVG_POOLS, Downsampled, n_axes, per_axis
-from .downsampling import DiffStride, SpectralPool, make_pool
+from .downsampling import DiffStride, SpectralPool
 from .parallel_branches import Group, find_downsampling
 
 
@@ -107,12 +108,13 @@ def replace_downsampling(
     if not groups:
         raise ValueError("the model has no strided convolution or pooling layer to replace")
     initial = _initial_strides(groups, strides, shared_stride)
+    down = Downsampling(kind, smoothness, shared_stride, aliasing)
     ops = dict(model.named_modules())
     reference = next(model.parameters(), torch.zeros(()))
     pools: dict[nn.Module, DiffStride | SpectralPool] = {}
     for group, stride in zip(groups, initial, strict=True):
         _check_sizes(group, ops)
-        pool = make_pool(kind, stride, smoothness, shared_stride, aliasing)
+        pool = down.pool(stride)
         assert pool is not None  # both kinds pool
         pool.to(reference.device).train(model.training)
         pools |= {ops[name]: pool for name in group.layers}

@@ -11,21 +11,150 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .fourier import basis_rows, bin_weights
-from .pooling_matrix import constant_matrix, pooling_matrix, sampling_matrix, shift_columns
+from .pooling_matrix import (
+    basis_rows,
+    bin_weights,
+    constant_matrix,
+    pooling_matrix,
+    sampling_matrix,
+    shift_columns,
+)
 from .spectrum import Crop, diffstride_mask
 
 LONG_AXIS = 1024
 """Axes longer than this go through the FFT: a 1024 x 1024 float32 matrix is 4 MB, about one L2 cache."""
 
 
+def crop_spectrum(
+    x: Tensor, mask: Tensor, crop: Crop, dim: int, taps: int = 1, aliasing: Tensor | None = None
+) -> Tensor:
+    """Downsample `x` along `dim`: weight its spectrum by `mask`, keep the first bins, transform back.
+
+    Scaled so that a constant stays that constant. Pooling is circular: the last sample leaks into
+    the first. `scipy.signal.resample(x, M, window=mask)` is the same operation.
+
+    Args:
+        x: real tensor with ``x.shape[dim] == crop.n``.
+        mask: weights of the kept bins, shape ``(n_bins,)``; may require grad on ``crop.ramp``.
+        crop: sizes, from `diffstride_crop` or `spectral_crop`.
+        dim: the axis to downsample.
+        taps: odd; more than 1 downsamples that many shifted copies of `x`, interleaved along `dim`,
+            for a convolution with this kernel length and stride to add up, see `shift_columns`.
+        aliasing: alpha in [0, 1], the share that is not filtered out before sampling of every bin that the
+            mask weakens or crops; may require grad. A scalar, or with one tap a tensor that broadcasts to `x` and
+            is 1 long along `dim`, such as one of each channel. None is 0.
+
+    Returns:
+        Tensor like `x` with ``shape[dim] == crop.m * taps``.
+
+    Raises:
+        ValueError: if the axis is not `crop.n` long.
+
+    Example:
+        >>> from audiostride.layers.spectrum import spectral_crop
+        >>> crop = spectral_crop(100, 2.0)
+        >>> crop_spectrum(torch.full((1, 100), 7.0), torch.ones(crop.n_bins), crop, dim=1).round().unique()
+        tensor([7.])
+    """
+    dim = dim % x.dim()
+    if x.shape[dim] != crop.n:
+        raise ValueError(f"axis {dim} of a tensor of shape {tuple(x.shape)} is not {crop.n} long")
+    if crop.n > LONG_AXIS and taps == 1:
+        return crop_spectrum_fft(x, mask, crop, dim, aliasing)
+    mask = mask.to(torch.promote_types(mask.dtype, x.dtype))
+    return _product(x, mask, None, aliasing, crop, dim, taps)
+
+
+def crop_spectrum_constant(
+    x: Tensor,
+    crop: Crop,
+    dim: int,
+    stride: float | None = None,
+    smoothness: float = 1.0,
+    taps: int = 1,
+    aliasing: float | Tensor | None = None,
+) -> Tensor:
+    """`crop_spectrum` for a stride that does not learn: one cached matrix, one matrix product.
+
+    Args:
+        x: real tensor with ``x.shape[dim] == crop.n``.
+        crop: sizes, from `diffstride_crop` or `spectral_crop`.
+        dim: the axis to downsample.
+        stride: DiffStride's stride; None is the hard mask of spectral pooling.
+        smoothness: DiffStride's ramp width R, in bins.
+        taps: see `crop_spectrum`.
+        aliasing: alpha in [0, 1], a tensor as in `crop_spectrum` if it learns; None is 0.
+
+    Returns:
+        Tensor like `x` with ``shape[dim] == crop.m * taps``.
+
+    Example:
+        >>> from audiostride.layers.spectrum import spectral_crop
+        >>> crop_spectrum_constant(torch.ones(1, 100), spectral_crop(100, 2.0), dim=1).shape
+        torch.Size([1, 50])
+    """
+    dim = dim % x.dim()
+    if crop.n > LONG_AXIS and taps == 1:
+        mask = torch.ones(crop.n_bins, device=x.device)
+        if stride is not None:
+            mask = diffstride_mask(crop, torch.tensor(stride, device=x.device), smoothness)
+        alpha = None if aliasing is None else torch.as_tensor(aliasing, device=x.device)
+        return crop_spectrum_fft(x, mask, crop, dim, alpha)
+    if isinstance(aliasing, Tensor):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        plain = constant_matrix(crop, stride, smoothness, None, 1, dtype, x.device)
+        return _product(x, None, plain, aliasing, crop, dim, taps)
+    matrix = constant_matrix(crop, stride, smoothness, aliasing, taps, x.dtype, x.device)
+    flat, restore = _flatten_around(x, dim)
+    with torch.autocast(x.device.type, enabled=False):
+        return restore(matrix @ flat, crop.m * taps)
+
+
+def _product(
+    x: Tensor, mask: Tensor | None, plain: Tensor | None, aliasing: Tensor | None, crop: Crop, dim: int, taps: int
+) -> Tensor:
+    """The product of `x` with the pooling matrix of `mask`, or with `plain` where the mask does not learn."""
+    flat, restore = _flatten_around(x, dim)
+    with torch.autocast(x.device.type, enabled=False):
+        if aliasing is not None and aliasing.dim():
+            pooled, folded = (restore(part, crop.m) for part in _PoolApart.apply(flat, mask, plain, crop))
+            return torch.addcmul(pooled, aliasing.to(x.dtype), folded)
+        if aliasing is None or taps == 1:
+            return restore(_PoolByMatrix.apply(flat, mask, aliasing, plain, crop, taps), crop.m * taps)
+        if plain is None:
+            assert mask is not None
+            matrix = pooling_matrix(mask, crop, aliasing)
+        else:
+            sampling = sampling_matrix(crop.n, crop.m, plain.dtype, x.device)
+            matrix = plain.lerp(sampling, aliasing.to(plain.dtype))
+        return restore(_ApplyMatrix.apply(flat, shift_columns(matrix, taps)), crop.m * taps)
+
+
+def _flatten_around(x: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor, int], Tensor]]:
+    """`x` as ``(outer, n, inner)``, as it is in memory (channels last or not), and what undoes that for another n."""
+    channels_last = x.dim() in (4, 5) and not x.is_contiguous()
+    if channels_last:
+        x, dim = x.movedim(1, -1), dim - 1
+    before, after = x.shape[:dim], x.shape[dim + 1 :]
+
+    def restore(flat: Tensor, rows: int) -> Tensor:
+        y = flat.reshape(*before, rows, *after)
+        return y.movedim(-1, 1) if channels_last else y
+
+    return x.reshape(-1, x.shape[dim], math.prod(after)), restore
+
+
 class _PoolByMatrix(torch.autograd.Function):
     """``shift_columns(pooling_matrix(mask, crop, aliasing), taps) @ x``, keeping only what its own gradients need.
 
-    The mask depends on the stride on the ramp's bins alone, so the backward needs the input's
-    Fourier coefficients there (about 2R rows) instead of the input itself. For the aliasing, which comes with
-    one tap only, it needs what one more of it would add to the output. `plain` is the matrix without
-    aliasing where the mask does not learn; the mask is not looked at then.
+    With P = sum_k mask_k w_k s_k a_k^T, rows a_k of the DFT, rows s_k of the inverse one and their weights w_k, and
+    with F the `sampling_matrix`, y = ((1 - alpha) P + alpha F) x. For the gradient g of y:
+
+        dx = ((1 - alpha) P + alpha F)^T g,    dmask_k = (1 - alpha) w_k (s_k^T g) (a_k^T x),    dalpha = g^T (F - P) x
+
+    The mask depends on the stride on the ramp's bins alone, so the backward pass needs a_k^T x there (about 2R rows)
+    instead of x, and for alpha, which comes with one tap only, (F - P) x. `plain` is P where the mask does not learn;
+    `mask` is not used then.
     """
 
     @staticmethod
@@ -67,7 +196,9 @@ class _PoolApart(torch.autograd.Function):
     """``P @ x`` and ``(F - P) @ x``, what aliasing adds where alpha is 1, for channels that differ in alpha.
 
     P is the `pooling_matrix` of `mask`, or `plain` where the mask does not learn, and F is the `sampling_matrix`. Where
-    m divides n, F reads off every n / m-th sample, which takes no product.
+    m divides n, F reads off every n / m-th sample, which takes no product. For gradients g of the first and h of the
+    second output, P receives g - h: dx = P^T (g - h) + F^T h, and the mask's gradient is that of `_PoolByMatrix` for
+    g - h.
     """
 
     @staticmethod
@@ -97,7 +228,7 @@ class _PoolApart(torch.autograd.Function):
     def backward(ctx, grad: Tensor, grad_folded: Tensor):
         plain, folding, kept = ctx.saved_tensors
         grad_x = grad_mask = None
-        difference = grad - grad_folded  # P is in the second output, too, with a minus
+        difference = grad - grad_folded
         if ctx.needs_input_grad[0] and folding is None:
             grad_x = plain.T @ difference
             grad_x[:, :: ctx.crop.n // ctx.crop.m] += grad_folded
@@ -122,13 +253,14 @@ def _mask_gradient(grad: Tensor, coefficients: Tensor, mask: tuple[torch.Size, t
 class _ApplyMatrix(torch.autograd.Function):
     """``matrix @ x`` for ``(outer, n, inner)``, keeping the input, for the gradient of every number of the matrix.
 
-    For pooled copies of the input of a convolution, whose input may be recomputed and not kept.
+    dx = matrix^T g and dmatrix = sum over outer of g x^T. For pooled copies of the input of a convolution, whose input
+    may be recomputed and not kept.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, matrix: Tensor) -> Tensor:
         ctx.save_for_backward(x, matrix)
-        # Detached: torch turns a product with a matrix that requires grad round, and copies the map twice for it.
+        # Detached: for a matrix that requires grad torch transposes the product, which copies the map twice.
         return matrix.detach().to(x.dtype) @ x
 
     @staticmethod
@@ -140,60 +272,6 @@ class _ApplyMatrix(torch.autograd.Function):
         if ctx.needs_input_grad[1]:  # several times faster than an einsum, which copies both first
             grad_matrix = torch.bmm(grad, x.transpose(1, 2)).sum(0, dtype=matrix.dtype)
         return grad_x, grad_matrix
-
-
-def _pool_by_matrix(
-    x: Tensor, mask: Tensor | None, aliasing: Tensor | None, plain: Tensor | None, crop: Crop, dim: int, taps: int
-) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        rows = crop.m * taps
-        return along_axis(x, dim, rows, lambda flat: _PoolByMatrix.apply(flat, mask, aliasing, plain, crop, taps))
-
-
-def _pool_apart(x: Tensor, mask: Tensor | None, aliasing: Tensor, plain: Tensor | None, crop: Crop, dim: int) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        flat, restore = _flatten_around(x, dim)
-        pooled, folded = (restore(part, crop.m) for part in _PoolApart.apply(flat, mask, plain, crop))
-        return torch.addcmul(pooled, aliasing.to(x.dtype), folded)
-
-
-def _apply_matrix(x: Tensor, matrix: Tensor, dim: int) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return along_axis(x, dim, len(matrix), lambda flat: _ApplyMatrix.apply(flat, matrix))
-
-
-def along_axis(x: Tensor, dim: int, rows: int, apply: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a linear map to one axis of a tensor as it lies in memory, channels last or not.
-
-    Args:
-        x: any tensor.
-        dim: the axis, 0 or more.
-        rows: length of the axis after the map.
-        apply: maps ``(outer, n, inner)`` to ``(outer, rows, inner)``.
-
-    Returns:
-        Tensor like `x` with ``shape[dim] == rows``, in the memory format of `x`.
-
-    Example:
-        >>> along_axis(torch.zeros(2, 8, 100, 64), 2, 1, lambda flat: flat.sum(1, keepdim=True)).shape
-        torch.Size([2, 8, 1, 64])
-    """
-    flat, restore = _flatten_around(x, dim)
-    return restore(apply(flat), rows)
-
-
-def _flatten_around(x: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor, int], Tensor]]:
-    """``(outer, n, inner)`` as it lies in memory, and what gives such a tensor with another length its shape back."""
-    channels_last = x.dim() in (4, 5) and not x.is_contiguous()
-    if channels_last:
-        x, dim = x.movedim(1, -1), dim - 1
-    before, after = x.shape[:dim], x.shape[dim + 1 :]
-
-    def restore(flat: Tensor, rows: int) -> Tensor:
-        y = flat.reshape(*before, rows, *after)
-        return y.movedim(-1, 1) if channels_last else y
-
-    return x.reshape(-1, x.shape[dim], math.prod(after)), restore
 
 
 def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int, aliasing: Tensor | None = None) -> Tensor:
@@ -222,97 +300,3 @@ def crop_spectrum_fft(x: Tensor, mask: Tensor, crop: Crop, dim: int, aliasing: T
         sampled = torch.fft.ifft(weighted.unflatten(-1, (-1, crop.m)).sum(-2)).real * crop.m
         pooled = pooled.lerp(sampled, aliasing.to(real.dtype))
     return pooled.to(x.dtype).movedim(-1, dim)
-
-
-def crop_spectrum(
-    x: Tensor, mask: Tensor, crop: Crop, dim: int, taps: int = 1, aliasing: Tensor | None = None
-) -> Tensor:
-    """Downsample `x` along `dim`: weight its spectrum by `mask`, keep the first bins, transform back.
-
-    Scaled so that a constant stays that constant. Pooling is circular: the last sample leaks into
-    the first. `scipy.signal.resample(x, M, window=mask)` is the same operation.
-
-    Args:
-        x: real tensor with ``x.shape[dim] == crop.n``.
-        mask: weights of the kept bins, shape ``(n_bins,)``; may require grad on ``crop.ramp``.
-        crop: sizes, from `diffstride_crop` or `spectral_crop`.
-        dim: the axis to downsample.
-        taps: odd; more than 1 downsamples that many shifted copies of `x`, interleaved along `dim`,
-            for a convolution with this kernel length and stride to add up, see `shift_columns`.
-        aliasing: alpha in [0, 1], the share that is not filtered out before sampling of every bin that the
-            mask weakens or crops; may require grad. A scalar, or with one tap a tensor that broadcasts to `x` and
-            is 1 long along `dim`, such as one of each channel. None is 0.
-
-    Returns:
-        Tensor like `x` with ``shape[dim] == crop.m * taps``.
-
-    Raises:
-        ValueError: if the axis is not `crop.n` long.
-
-    Example:
-        >>> from audiostride.layers.spectrum import spectral_crop
-        >>> crop = spectral_crop(100, 2.0)
-        >>> crop_spectrum(torch.full((1, 100), 7.0), torch.ones(crop.n_bins), crop, dim=1).round().unique()
-        tensor([7.])
-    """
-    dim = dim % x.dim()
-    if x.shape[dim] != crop.n:
-        raise ValueError(f"axis {dim} of a tensor of shape {tuple(x.shape)} is not {crop.n} long")
-    if crop.n > LONG_AXIS and taps == 1:
-        return crop_spectrum_fft(x, mask, crop, dim, aliasing)
-    mask = mask.to(torch.promote_types(mask.dtype, x.dtype))
-    if aliasing is not None and aliasing.dim():
-        return _pool_apart(x, mask, aliasing, None, crop, dim)
-    if aliasing is not None and taps > 1:
-        with torch.autocast(x.device.type, enabled=False):
-            return _apply_matrix(x, shift_columns(pooling_matrix(mask, crop, aliasing), taps), dim)
-    return _pool_by_matrix(x, mask, aliasing, None, crop, dim, taps)
-
-
-def crop_spectrum_constant(
-    x: Tensor,
-    crop: Crop,
-    dim: int,
-    stride: float | None = None,
-    smoothness: float = 1.0,
-    taps: int = 1,
-    aliasing: float | Tensor | None = None,
-) -> Tensor:
-    """`crop_spectrum` for a stride that does not learn: one cached matrix, a plain matrix product.
-
-    Args:
-        x: real tensor with ``x.shape[dim] == crop.n``.
-        crop: sizes, from `diffstride_crop` or `spectral_crop`.
-        dim: the axis to downsample.
-        stride: DiffStride's stride; None is the hard mask of spectral pooling.
-        smoothness: DiffStride's ramp width R, in bins.
-        taps: see `crop_spectrum`.
-        aliasing: alpha in [0, 1], a tensor as in `crop_spectrum` if it learns; None is 0.
-
-    Returns:
-        Tensor like `x` with ``shape[dim] == crop.m * taps``.
-
-    Example:
-        >>> from audiostride.layers.spectrum import spectral_crop
-        >>> crop_spectrum_constant(torch.ones(1, 100), spectral_crop(100, 2.0), dim=1).shape
-        torch.Size([1, 50])
-    """
-    dim = dim % x.dim()
-    if crop.n > LONG_AXIS and taps == 1:
-        mask = torch.ones(crop.n_bins, device=x.device)
-        if stride is not None:
-            mask = diffstride_mask(crop, torch.tensor(stride, device=x.device), smoothness)
-        alpha = None if aliasing is None else torch.as_tensor(aliasing, device=x.device)
-        return crop_spectrum_fft(x, mask, crop, dim, alpha)
-    if isinstance(aliasing, Tensor):
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        plain = constant_matrix(crop, stride, smoothness, None, 1, dtype, x.device)
-        if aliasing.dim():
-            return _pool_apart(x, None, aliasing, plain, crop, dim)
-        if taps == 1:
-            return _pool_by_matrix(x, None, aliasing, plain, crop, dim, taps)
-        matrix = plain.lerp(sampling_matrix(crop.n, crop.m, dtype, x.device), aliasing.to(dtype))
-        return _apply_matrix(x, shift_columns(matrix, taps), dim)
-    matrix = constant_matrix(crop, stride, smoothness, aliasing, taps, x.dtype, x.device)
-    with torch.autocast(x.device.type, enabled=False):
-        return along_axis(x, dim, crop.m * taps, lambda flat: matrix @ flat)

@@ -7,25 +7,202 @@ time, so a separable network can put them between its time and its frequency con
 Sources: Rippel et al. 2015 (spectral pooling); Riad et al., ICLR 2022 (DiffStride).
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from .conv_form import pools_first
 from .crop_spectrum import crop_spectrum, crop_spectrum_constant
-from .pooling import Aliasing, HostStride, SpectralDownsampling
-from .published import (
-    diffstride_as_published,
-    diffstride_length_as_published,
-    raise_strides_as_published_,
-    spectral_length_as_published,
-    spectral_pool_as_published,
-)
+from .recomputation import remake_by, remake_of, save_remake
 from .spectrum import Crop, diffstride_crop, diffstride_mask, spectral_crop
 from .strided_conv import StridedConv
 
-Downsampling = Literal["strided", "spectral", "diffstride"]
+_CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+Alpha = float | list[float]
+"""Aliasing of an axis on the host; a list where groups of channels have their own."""
+
+Aliasing = float | Sequence[float] | None
+"""Where aliasing starts: one alpha for all channels, one for each of as many equal groups of them, or none."""
+
+HostStride = float | Tensor | None
+"""A stride on the host: a number or, so that a compiler does not take it for a constant, a tensor on the CPU."""
+
+
+class SpectralDownsampling(nn.Module):
+    """What `SpectralPool` and `DiffStride` share: pooling the last axes of a tensor one by one, and aliasing.
+
+    Args:
+        n_axes: number of axes.
+        aliasing: see `DiffStride`.
+
+    Attributes:
+        aliasing: parameter of shape ``(n_axes,)`` or ``(n_axes, groups)``, a buffer once frozen, or None.
+        channel_groups: how many groups of channels have an alpha of their own.
+    """
+
+    aliasing: Tensor | None
+
+    def __init__(self, n_axes: int, aliasing: Aliasing = None):
+        super().__init__()
+        groups = list(aliasing) if isinstance(aliasing, Sequence) else [aliasing or 0.0]
+        if not groups or not all(0 <= alpha <= 1 for alpha in groups):
+            raise ValueError(f"aliasing must lie between 0 and 1, got {aliasing}")
+        self.n_axes = n_axes
+        self.channel_groups = len(groups)
+        alphas = torch.tensor([groups] * n_axes, dtype=torch.get_default_dtype())
+        if aliasing is None:
+            self.aliasing = None
+        else:
+            self.aliasing = nn.Parameter(alphas if isinstance(aliasing, Sequence) else alphas[:, 0].clone())
+        self._frozen_alphas: list[Alpha] | None = None
+
+    def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
+        """Sizes of an axis of `n` samples at its current stride, or at `host_stride`."""
+        raise NotImplementedError
+
+    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
+        """Pool one axis; axis 0 is the first of the last ``n_axes`` dimensions.
+
+        Args:
+            x: tensor whose last dimensions are the axes, with the channels before them.
+            axis: which of them to pool.
+            host_stride: the axis' stride on the host, where the caller has read all strides at once.
+            taps: see `crop_spectrum`.
+
+        Raises:
+            ValueError: if the channels cannot be split into the groups that have an alpha of their own.
+        """
+        raise NotImplementedError
+
+    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
+        """``pool_axis(conv(x), axis)`` for a convolution, in the cheaper of two forms.
+
+        Pooling and convolution are both linear, so the shifted copies of the input that the convolution adds up can be
+        pooled first, and the convolution runs on what is left. That costs a pooling of every input channel for each tap
+        instead of one of every output channel, see `pools_first`.
+
+        Args:
+            conv: `StridedConv` of stride 1.
+            x: shape ``(batch, in_channels, *axes)``; it may have more axes in front than are pooled.
+            axis: the axis to pool.
+            host_stride: see `pool_axis`.
+        """
+        kernel = conv.conv
+        place = len(kernel.kernel_size) - self.n_axes + axis
+        taps = kernel.kernel_size[place]
+        crop = self.axis_crop(x.shape[2 + place], axis, host_stride)
+        others = math.prod(kernel.kernel_size) // taps
+        # Groups are of the convolution's outputs, which do not exist yet where its inputs are pooled.
+        if taps == 1 or self.channel_groups > 1 or self.is_identity(crop):
+            return self.pool_axis(conv(x), axis, host_stride)
+        if not pools_first(kernel.in_channels, kernel.out_channels, taps, crop, others):
+            return self.pool_axis(conv(x), axis, host_stride)
+        copies = self.pool_axis(x, axis, host_stride, taps)
+        if make := remake_of(x):
+            remake_by(copies, lambda: self.pool_axis(make(), axis, host_stride, taps))
+        with save_remake(copies):
+            stride, padding = [1] * len(kernel.kernel_size), [k // 2 for k in kernel.kernel_size]
+            stride[place], padding[place] = taps, 0
+            return _CONV[len(stride)](copies, kernel.weight, kernel.bias, stride=stride, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool the last axes of ``(..., *axes)``, one after the other."""
+        for axis in range(self.n_axes):
+            x = self.pool_axis(x, axis)
+        return x
+
+    def is_identity(self, crop: Crop) -> bool:
+        """Whether pooling to these sizes is sure to change nothing, so that it need not be done."""
+        return False
+
+    def output_length(self, n: int, axis: int) -> int:
+        """Length of an axis of `n` samples after pooling."""
+        return self.axis_crop(n, axis).m
+
+    def alphas(self) -> list[Alpha] | None:
+        """Current aliasing of each axis, as numbers on the host, a list where groups of channels have their own;
+        None where the layer has none."""
+        if self.aliasing is None:
+            return None
+        return self.aliasing.tolist() if self._frozen_alphas is None else self._frozen_alphas
+
+    def axis_aliasing(self, axis: int, x: Tensor) -> Tensor | None:
+        """Aliasing of an axis, clipped to [0, 1] with a gradient that passes straight through the clip.
+
+        A scalar; or where groups of channels have their own that of each channel, of a shape to multiply `x` with.
+        """
+        if self.aliasing is None:
+            return None
+        alpha = self.aliasing[axis]
+        alpha = alpha + (alpha.clamp(0, 1) - alpha).detach()
+        if self.channel_groups == 1:
+            return alpha.view(())
+        size = self.split_channels(x)[0].shape[-1 - self.n_axes]
+        return alpha.repeat_interleave(size).view(-1, *[1] * self.n_axes)
+
+    def axis_alphas(self, axis: int) -> Sequence[float | None]:
+        """Aliasing of an axis as numbers on the host, one for each group of channels; None where there is none."""
+        alphas = self.alphas()
+        if alphas is None:
+            return [None]
+        own = alphas[axis]
+        return [min(max(alpha, 0.0), 1.0) for alpha in (own if isinstance(own, list) else [own])]
+
+    def mean_alpha(self, axis: int) -> float:
+        """Aliasing of an axis as a number on the host, the mean over groups of channels; 0 where there is none."""
+        return fmean(alpha or 0.0 for alpha in self.axis_alphas(axis))
+
+    def _aliasing_repr(self) -> str:
+        return "" if self.aliasing is None else f", aliasing={self.alphas()}"
+
+    def split_channels(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The groups of channels that have an alpha of their own.
+
+        Raises:
+            ValueError: if they would not be of equal size.
+        """
+        channel = x.dim() - self.n_axes - 1
+        if channel < 0 or x.shape[channel] % self.channel_groups:
+            n = x.shape[channel] if channel >= 0 else 1
+            raise ValueError(f"{n} channels cannot be split into {self.channel_groups} equal groups for their aliasing")
+        return x.chunk(self.channel_groups, channel)
+
+    def freeze_strides(self) -> None:
+        """Turn what is learned into constants, for inference: cached matrices, nothing left to read or learn.
+
+        The parameters become buffers of the same names. Load weights first: loading into these buffers has no effect.
+        To undo it, load the model again.
+
+        Example:
+            >>> from audiostride import DiffStride
+            >>> pool = DiffStride(2.0)
+            >>> pool.freeze_strides()
+            >>> list(pool.parameters()), pool.strides()
+            ([], [2.0])
+        """
+        if self.aliasing is not None and self._frozen_alphas is None:
+            self._frozen_alphas, values = self.aliasing.tolist(), self.aliasing.detach()
+            del self.aliasing
+            self.register_buffer("aliasing", values)
+
+    def _pool_by_constants(
+        self, x: Tensor, axis: int, crop: Crop, stride: float | None, smoothness: float, taps: int
+    ) -> Tensor:
+        """Pool one axis by a cached matrix, or by one for each group of channels."""
+        dim, alphas = x.dim() - self.n_axes + axis, self.axis_alphas(axis)
+        if len(alphas) == 1:
+            return crop_spectrum_constant(x, crop, dim, stride, smoothness, taps, alphas[0])
+        parts = [
+            crop_spectrum_constant(part, crop, dim, stride, smoothness, taps, alpha)
+            for part, alpha in zip(self.split_channels(x), alphas, strict=True)
+        ]
+        return torch.cat(parts, -1 - self.n_axes)
 
 
 class SpectralPool(SpectralDownsampling):
@@ -33,12 +210,10 @@ class SpectralPool(SpectralDownsampling):
 
     Args:
         stride: stride S >= 1 of each of the last one to three axes; a number is one axis.
-        aliasing: where the aliasing of each axis starts, which is learned then, see `DiffStride`; None: no aliasing.
-        as_published: pool as the DiffStride paper's code does, see `published`; for two axes only.
+        aliasing: see `DiffStride`.
 
     Raises:
-        ValueError: if a stride is below 1, aliasing not between 0 and 1, or `as_published` is asked for other
-            than two axes or with aliasing.
+        ValueError: if a stride is below 1 or aliasing not between 0 and 1.
 
     Source:
         Rippel, Snoek & Adams, "Spectral representations for convolutional neural networks", 2015.
@@ -48,9 +223,9 @@ class SpectralPool(SpectralDownsampling):
         torch.Size([4, 8, 50, 42])
     """
 
-    def __init__(self, stride: float | Sequence[float], aliasing: Aliasing = None, as_published: bool = False):
+    def __init__(self, stride: float | Sequence[float], aliasing: Aliasing = None):
         strides = _axes(stride)
-        super().__init__(len(strides), aliasing, as_published)
+        super().__init__(len(strides), aliasing)
         self.stride = strides
 
     def strides(self) -> list[float]:
@@ -58,33 +233,22 @@ class SpectralPool(SpectralDownsampling):
         return list(self.stride)
 
     def extra_repr(self) -> str:
-        return f"stride={self.stride}" + self.options_repr()
-
-    def output_length(self, n: int, axis: int) -> int:
-        if self.as_published:
-            return spectral_length_as_published(n, axis, self.stride[axis])
-        return super().output_length(n, axis)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return spectral_pool_as_published(x, self.stride) if self.as_published else super().forward(x)
+        return f"stride={self.stride}" + self._aliasing_repr()
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
-        self.check_separable()
         return spectral_crop(n, self.stride[axis])
-
-    def axis_mask(self, crop: Crop, axis: int) -> Tensor:
-        return torch.ones(crop.n_bins)
 
     def is_identity(self, crop: Crop) -> bool:
         return crop.m == crop.n
 
-    def pool_group(self, x: Tensor, axis: int, host_stride: HostStride = None, group: int = 0, taps: int = 1) -> Tensor:
+    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        learned = self._frozen_alphas is None
-        alpha = self.axis_aliasing(axis, x) if learned else self.axis_alphas(axis)[group]
-        if taps == 1 and self.is_identity(crop):  # whatever alpha is; where it learns its gradient is 0, not missing
-            return x + 0 * alpha.to(x.dtype) if isinstance(alpha, Tensor) and torch.is_grad_enabled() else x
+        alpha = self.axis_aliasing(axis, x) if self._frozen_alphas is None else None
+        if taps == 1 and self.is_identity(crop):  # at any alpha; where it learns its gradient is 0, not missing
+            return x if alpha is None or not torch.is_grad_enabled() else x + 0 * alpha.to(x.dtype)
+        if alpha is None:
+            return self._pool_by_constants(x, axis, crop, None, 1.0, taps)
         return crop_spectrum_constant(x, crop, dim, taps=taps, aliasing=alpha)
 
 
@@ -98,7 +262,7 @@ class DiffStride(SpectralDownsampling):
 
     With `aliasing`, a share alpha of what the mask weakens or crops is not filtered out before the map is
     sampled at its new rate, so it folds down onto lower modulations: bin k of N keeps the gain
-    mask(k) + alpha (1 - mask(k)). Alpha is learned, one per axis. 0 is the layer without it, to the bit; 1
+    mask(k) + alpha (1 - mask(k)). Alpha is learned, one per axis. 0 is bit-exactly the layer without it; 1
     reads the map off at the times m N / M, which after a convolution is a strided convolution where M divides N.
 
     Args:
@@ -108,8 +272,6 @@ class DiffStride(SpectralDownsampling):
         crop: False keeps every axis at its length (static shapes) and only applies the mask.
         aliasing: where alpha starts, in [0, 1], on every axis; several numbers, such as (0, 1), split the channels
             into as many equal groups, each with an alpha of its own; None: no aliasing, the layer of the paper.
-        as_published: pool as the paper's TensorFlow code does, its defects included, see `published`:
-            for comparison, on two axes only.
 
     Attributes:
         stride: parameter of shape ``(n_axes,)``, or ``(1,)`` if shared; a buffer once frozen.
@@ -117,8 +279,8 @@ class DiffStride(SpectralDownsampling):
         input_lengths: length of each axis in the last forward of training mode, None before it.
 
     Raises:
-        ValueError: if a stride or the smoothness is below 1, shared strides start unequal, aliasing is not
-            between 0 and 1, or `as_published` is asked for other than two axes or with aliasing.
+        ValueError: if a stride or the smoothness is below 1, shared strides start unequal, or aliasing is not
+            between 0 and 1.
 
     Source:
         Riad, Teboul, Grangier & Zeghidour, "Learning strides in convolutional neural networks",
@@ -145,10 +307,9 @@ class DiffStride(SpectralDownsampling):
         shared_stride: bool = False,
         crop: bool = True,
         aliasing: Aliasing = None,
-        as_published: bool = False,
     ):
         initial = _axes(stride)
-        super().__init__(len(initial), aliasing, as_published)
+        super().__init__(len(initial), aliasing)
         if smoothness < 1:
             raise ValueError(f"smoothness must be at least 1 bin, got {smoothness}")
         if shared_stride and len(set(initial)) > 1:
@@ -160,7 +321,7 @@ class DiffStride(SpectralDownsampling):
         self._frozen: list[float] | None = None
 
     def extra_repr(self) -> str:
-        return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}" + self.options_repr()
+        return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}" + self._aliasing_repr()
 
     @property
     def frozen(self) -> bool:
@@ -179,85 +340,36 @@ class DiffStride(SpectralDownsampling):
             del self.stride
             self.register_buffer("stride", values)
 
-    def output_length(self, n: int, axis: int) -> int:
-        if self.as_published:
-            return diffstride_length_as_published(n, axis, self.strides()[axis], self.smoothness, self.crop)
-        return super().output_length(n, axis)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _eagerly(self._pool_as_published, x) if self.as_published else super().forward(x)
-
-    def _pool_as_published(self, x: Tensor) -> Tensor:
-        if self._frozen is None:
-            raise_strides_as_published_(self.stride, x.shape[-2], x.shape[-1], self.smoothness)
-        return diffstride_as_published(x, self.stride.clone(), self.smoothness, self.crop)
-
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
-        self.check_separable()
         stride = self.strides()[axis] if host_stride is None else float(host_stride)
         return diffstride_crop(n, stride, self.smoothness, self.crop)
 
     def axis_mask(self, crop: Crop, axis: int) -> Tensor:
+        """Mask of an axis over its kept bins; in training mode the layer remembers the axis' length."""
         if self.training:
             self.input_lengths[axis] = crop.n
         return diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
 
-    def pool_group(self, x: Tensor, axis: int, host_stride: HostStride = None, group: int = 0, taps: int = 1) -> Tensor:
-        if self._frozen is None:
-            return _eagerly(self._pool_learned, x, axis, host_stride, taps)
-        dim = x.dim() - self.n_axes + axis
-        crop = self.axis_crop(x.shape[dim], axis)
-        alpha = self.axis_alphas(axis)[group]
-        return crop_spectrum_constant(x, crop, dim, self.strides()[axis], self.smoothness, taps, alpha)
-
-    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
-        if self._frozen is None:
-            return _eagerly(super().pool_conv, conv, x, axis, host_stride)
-        return super().pool_conv(conv, x, axis)
-
-    def _pool_learned(self, x: Tensor, axis: int, host_stride: HostStride, taps: int) -> Tensor:
+    def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
+        if self._frozen is None and torch.compiler.is_compiling():
+            return uncompiled(self.pool_axis, x, axis, host_stride, taps)
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
+        if self._frozen is not None:
+            return self._pool_by_constants(x, axis, crop, self.strides()[axis], self.smoothness, taps)
         return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps, self.axis_aliasing(axis, x))
 
-
-def make_pool(
-    downsampling: str,
-    stride: float | Sequence[float] | None,
-    smoothness: float,
-    shared_stride: bool = False,
-    aliasing: Aliasing = None,
-    as_published: bool = False,
-) -> SpectralPool | DiffStride | None:
-    """The pooling layer behind a convolution of any trunk; None where that is strided, or nothing is pooled.
-
-    Args:
-        downsampling: "strided", "spectral" or "diffstride".
-        stride: of each axis, for diffstride the initial one; a number is one axis; None: nothing is pooled.
-        smoothness: DiffStride's ramp width R, in DFT bins.
-        shared_stride: one learned stride for all axes.
-        aliasing: where the learned aliasing starts, see `DiffStride`; None: no aliasing.
-        as_published: pool as the code published with DiffStride does, see `layers.published`.
-
-    Example:
-        >>> make_pool("diffstride", (2, 2), 1.0, aliasing=0.25)
-        DiffStride(stride=[2.0, 2.0], smoothness=1.0, crop=True, aliasing=[0.25, 0.25])
-        >>> make_pool("strided", (2, 2), 1.0)
-    """
-    if downsampling == "strided" or stride is None:
-        return None
-    if downsampling == "spectral":
-        return SpectralPool(stride, aliasing, as_published)
-    return DiffStride(stride, smoothness, shared_stride, aliasing=aliasing, as_published=as_published)
+    def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
+        if self._frozen is None and torch.compiler.is_compiling():
+            return uncompiled(super().pool_conv, conv, x, axis, host_stride)
+        return super().pool_conv(conv, x, axis, host_stride)
 
 
-def _eagerly(function: Callable[..., Tensor], *args: Any) -> Tensor:
+def uncompiled(function: Callable[..., Tensor], *args: Any) -> Tensor:
     """What follows learned strides is left out of compiled graphs, which would be made anew with each new size."""
-    if torch.compiler.is_compiling():
-        from .uncompiled import run_uncompiled
+    from .uncompiled import run_uncompiled
 
-        return run_uncompiled(function, *args)
-    return function(*args)
+    return run_uncompiled(function, *args)
 
 
 def _axes(stride: float | Sequence[float]) -> tuple[float, ...]:

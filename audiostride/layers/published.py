@@ -1,7 +1,6 @@
 """DiffStride and spectral pooling exactly as the paper's TensorFlow code computes them, defects included.
 
-For comparison only: `DiffStride(..., as_published=True)` and `SpectralPool(..., as_published=True)` come
-here, nothing else does. What differs from the layers of this package, on maps of height H and width W:
+For comparison only. What differs from the layers of this package, on maps of height H and width W:
 
 - Amplitude: a constant comes out multiplied by H W / (H' W').
 - Rows: for even H the mask gives row frequency -k the weight of k - 1, for odd H frequency k that of k + 1.
@@ -21,6 +20,83 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .downsampling import DiffStride, HostStride, SpectralPool, uncompiled
+from .spectrum import Crop
+
+
+class PublishedDiffStride(DiffStride):
+    """`DiffStride` as the paper's code computes it, on two axes, which are pooled at once.
+
+    Args:
+        stride: initial (height, width) stride, each at least 1.
+        smoothness: see `DiffStride`.
+        shared_stride: see `DiffStride`.
+        crop: False keeps the size of a map, but for the last column of an odd width.
+
+    Raises:
+        ValueError: as `DiffStride`, or if there are not two strides.
+
+    Example:
+        >>> PublishedDiffStride((2.0, 2.0))(torch.ones(1, 1, 100, 64)).shape
+        torch.Size([1, 1, 58, 40])
+    """
+
+    def __init__(
+        self, stride: float | Sequence[float], smoothness: float = 4.0, shared_stride: bool = False, crop: bool = True
+    ):
+        super().__init__(stride, smoothness, shared_stride, crop)
+        _check_axes(self.n_axes)
+
+    def output_length(self, n: int, axis: int) -> int:
+        return diffstride_length_as_published(n, axis, self.strides()[axis], self.smoothness, self.crop)
+
+    def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
+        raise ValueError(_AT_ONCE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return uncompiled(self.forward, x)
+        if not self.frozen:
+            raise_strides_as_published_(self.stride, x.shape[-2], x.shape[-1], self.smoothness)
+        # A copy, as the next forward writes to the parameter before the backward pass of this one.
+        return diffstride_as_published(x, self.stride.clone(), self.smoothness, self.crop)
+
+
+class PublishedSpectralPool(SpectralPool):
+    """`SpectralPool` as the paper's code computes it, on two axes, which are pooled at once.
+
+    Args:
+        stride: (height, width) stride, each at least 1.
+
+    Raises:
+        ValueError: as `SpectralPool`, or if there are not two strides.
+
+    Example:
+        >>> PublishedSpectralPool((3.0, 3.0))(torch.ones(1, 100, 100)).shape
+        torch.Size([1, 32, 33])
+    """
+
+    def __init__(self, stride: float | Sequence[float]):
+        super().__init__(stride)
+        _check_axes(self.n_axes)
+
+    def output_length(self, n: int, axis: int) -> int:
+        return spectral_length_as_published(n, axis, self.stride[axis])
+
+    def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
+        raise ValueError(_AT_ONCE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return spectral_pool_as_published(x, self.stride)
+
+
+_AT_ONCE = "the published layers pool both axes at once, by calling the layer"
+
+
+def _check_axes(n_axes: int) -> None:
+    if n_axes != 2:
+        raise ValueError(f"the published layer pools two axes at once, got {n_axes}")
 
 
 def diffstride_as_published(x: Tensor, stride: Tensor, smoothness: float, crop: bool = True) -> Tensor:

@@ -14,19 +14,19 @@ from torch.nn import functional
 KEPT_NUMBERS = 250_000
 """Maps of up to this many numbers, 1 MB, are kept: small batches have memory to spare, and time is what they lack."""
 
-_RECIPE = "_audiostride_recipe"
+_REMAKE = "_audiostride_remake"
 
 
 def norm_recomputably(norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(x)``, with a recipe if it is a batch norm of a large map and a backward may come.
+    """``norm(x)``, and how to make it again if it is a batch norm of a large map and a backward pass may come.
 
-    The recipe gives bit for bit what `norm` gave: in training by the statistics of the same batch, which
+    What is made again is bit-exactly what `norm` gave: in training by the statistics of the same batch, which
     are not counted a second time; in eval by the running ones.
 
     Example:
         >>> norm, x = nn.BatchNorm2d(3), torch.randn(20, 3, 80, 80, requires_grad=True)
         >>> y = norm_recomputably(norm, x)
-        >>> torch.equal(recipe(y)(), y), norm.num_batches_tracked.item()
+        >>> torch.equal(remake_of(y)(), y), norm.num_batches_tracked.item()
         (True, 1)
     """
     y: Tensor = norm(x)
@@ -38,41 +38,41 @@ def norm_recomputably(norm: nn.Module, x: Tensor) -> Tensor:
     own = norm.training or norm.running_mean is None
     mean, var = (None, None) if own else (norm.running_mean, norm.running_var)
     kept = x.detach()
-    return with_recipe(y, lambda: functional.batch_norm(kept, mean, var, norm.weight, norm.bias, own, 0.0, norm.eps))
+    return remake_by(y, lambda: functional.batch_norm(kept, mean, var, norm.weight, norm.bias, own, 0.0, norm.eps))
 
 
-def with_recipe(value: Tensor, make: Callable[[], Tensor]) -> Tensor:
+def remake_by(value: Tensor, make: Callable[[], Tensor]) -> Tensor:
     """Say how to make a tensor again; `make` must not hold on to the tensor itself.
 
     Example:
-        >>> zeros = with_recipe(torch.zeros(2), lambda: torch.zeros(2))
-        >>> recipe(zeros)().tolist(), recipe(torch.zeros(2))
+        >>> zeros = remake_by(torch.zeros(2), lambda: torch.zeros(2))
+        >>> remake_of(zeros)().tolist(), remake_of(torch.zeros(2))
         ([0.0, 0.0], None)
     """
-    setattr(value, _RECIPE, make)
+    setattr(value, _REMAKE, make)
     return value
 
 
-def recipe(value: Tensor) -> Callable[[], Tensor] | None:
-    """How to make a tensor again, where it is known."""
-    return getattr(value, _RECIPE, None)
+def remake_of(value: Tensor) -> Callable[[], Tensor] | None:
+    """How to make a tensor again; None if `remake_by` was not told."""
+    return getattr(value, _REMAKE, None)
 
 
-def keep_recipe(value: Tensor) -> AbstractContextManager[object]:
-    """Operations in this context that keep `value`, or the whole of it in another shape, keep its recipe instead.
+def save_remake(value: Tensor) -> AbstractContextManager[object]:
+    """In this context autograd saves how to make `value` again, where it would save `value` itself or a reshape of it.
 
-    Without a recipe nothing changes.
+    Nothing changes where `remake_of` knows no way.
 
     Example:
         >>> x = torch.randn(4, requires_grad=True)
-        >>> doubled = with_recipe(2 * x, lambda: 2 * x.detach())
-        >>> with keep_recipe(doubled):
+        >>> doubled = remake_by(2 * x, lambda: 2 * x.detach())
+        >>> with save_remake(doubled):
         ...     y = doubled.square()
         >>> y.sum().backward()
         >>> torch.equal(x.grad, 8 * x)
         True
     """
-    make = recipe(value)
+    make = remake_of(value)
     if make is None or not torch.is_grad_enabled():
         return nullcontext()
     address, numbers = value.data_ptr(), value.numel()

@@ -127,3 +127,28 @@ def diffstride_mask(crop: Crop, stride: Tensor, smoothness: float) -> Tensor:
     edge = crop.n / (2 * stride)
     edge = edge + (edge.clamp(1, crop.n // 2) - edge).detach()
     return ((smoothness + edge - bins) / smoothness).clamp(0, 1)
+
+
+def diffstride_band(n: int, stride: float, smoothness: float, aliasing: float = 0.0) -> tuple[float, float, float]:
+    """Bins that DiffStride keeps in full, at half the amplitude (which may be between two bins), and at all.
+
+    With aliasing alpha the gain is mask + alpha (1 - mask), which is a half later, or from alpha = 1/2 on nowhere.
+
+    Example:
+        >>> diffstride_band(100, 2.0, 4.0)
+        (25.0, 27.0, 28)
+    """
+    edge, crop = edge_bin(n, stride), diffstride_crop(n, stride, smoothness)
+    half = min(edge + smoothness / (2 * (1 - aliasing)), crop.m / 2) if aliasing < 1 else crop.m / 2
+    return edge, half, crop.n_bins - 1
+
+
+def spectral_band(n: int, stride: float) -> tuple[float, float, float]:
+    """The same of spectral pooling, a hard mask; the Nyquist bin of an even M passes or not by its phase.
+
+    Example:
+        >>> spectral_band(100, 2.0)
+        (24, 25.0, 25)
+    """
+    m = spectral_crop(n, stride).m
+    return (n // 2, n / 2, n // 2) if m == n else ((m - 1) // 2, m / 2, m // 2)

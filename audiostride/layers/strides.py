@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .downsampling import DiffStride
-from .pooling import Alpha, SpectralDownsampling
+from .downsampling import Alpha, DiffStride, SpectralDownsampling
 
 
 def freeze_strides(model: nn.Module) -> None:

@@ -1,14 +1,14 @@
 """`AudioCNN`: the separable time/frequency CNN on log-mel spectrograms, with its three kinds of downsampling."""
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, Downsampling, make_pool
-from ..layers.pooling import Aliasing, Alpha
-from ..layers.recomputation import keep_recipe, norm_recomputably
+from ..layers.choice import Downsampling, Kind
+from ..layers.downsampling import Aliasing, Alpha, DiffStride
+from ..layers.recomputation import norm_recomputably, save_remake
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing, read_strides
 
@@ -25,38 +25,24 @@ class SeparableBlock(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        downsampling: "strided", "spectral" or "diffstride".
         stride: (time, mel) stride; for diffstride the initial one.
-        smoothness: DiffStride's ramp width R, in DFT bins.
-        shared_stride: one learned stride for both axes.
-        aliasing: where the pooling layer's learned aliasing starts, see `DiffStride`; None: no aliasing.
-        pool_after_relu: pool what has passed the ReLU, see `AudioCNN`.
+        down: how it downsamples.
 
     Example:
-        >>> SeparableBlock(1, 8, "spectral", (2, 2), 4.0, False)(torch.zeros(4, 1, 100, 64)).shape
+        >>> SeparableBlock(1, 8, (2, 2), Downsampling("spectral"))(torch.zeros(4, 1, 100, 64)).shape
         torch.Size([4, 8, 50, 32])
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        downsampling: Downsampling,
-        stride: Sequence[float],
-        smoothness: float,
-        shared_stride: bool,
-        aliasing: Aliasing = None,
-        pool_after_relu: bool = False,
-    ):
+    def __init__(self, in_channels: int, out_channels: int, stride: Sequence[float], down: Downsampling):
         super().__init__()
-        conv_stride = stride if downsampling == "strided" else (1, 1)
+        conv_stride = down.conv_stride(stride)
         self.time_conv = StridedConv(in_channels, out_channels, (3, 1), (conv_stride[0], 1))
         self.time_norm = nn.BatchNorm2d(out_channels)
         self.mel_conv = StridedConv(out_channels, out_channels, (1, 3), (1, conv_stride[1]))
         self.mel_norm = nn.BatchNorm2d(out_channels)
-        self.pooled_axes = [] if downsampling == "strided" else [0, 1]
-        self.pool = make_pool(downsampling, stride, smoothness, shared_stride, aliasing)
-        self.pool_after_relu = pool_after_relu
+        self.pooled_axes = [0, 1] if down.pools else []
+        self.pool = down.pool(stride)
+        self.pool_after_relu = down.after_relu
 
     def forward(self, x: Tensor, host_strides: Tensor | None = None) -> Tensor:
         """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
@@ -65,18 +51,13 @@ class SeparableBlock(nn.Module):
             if self.pool is None:
                 x = norm(conv(x).relu())
             else:
-                with keep_recipe(x):
+                with save_remake(x):
                     if self.pool_after_relu:
                         x = self.pool.pool_axis(conv(x).relu(), axis, host_stride)
                     else:
                         x = self.pool.pool_conv(conv, x, axis, host_stride).relu()
                 x = norm_recomputably(norm, x)
         return x
-
-    @property
-    def convolves_in_full(self) -> bool:
-        """Whether its convolutions have to run at the resolution of their input."""
-        return self.pool_after_relu or (self.pool is not None and self.pool.channel_groups > 1)
 
     def strides(self) -> list[float]:
         """Current (time, mel) stride, learned or fixed."""
@@ -100,17 +81,13 @@ class AudioCNN(nn.Module):
     convolutions it has 3,537,216 trainable parameters.
 
     Args:
-        downsampling: "strided" (strided convolution), "spectral" (fixed) or "diffstride" (learned).
+        downsampling: "strided", "spectral" or "diffstride", see `Downsampling`, as the settings below.
         channels: output channels of each block.
         strides: (time, mel) stride of each block; for diffstride the initial ones.
-        smoothness: DiffStride's ramp width R >= 1, in DFT bins. The paper's 4 costs several times
-            the arithmetic of 1, see docs/cost.md.
+        smoothness: DiffStride's R.
         shared_stride: each block learns one stride for both axes.
-        aliasing: where the aliasing of each block and axis, which is learned, starts in [0, 1], see
-            `DiffStride`; several numbers, such as (0, 1), for as many groups of channels; None: no aliasing. Not for
-            strided convolutions, which alias in full.
-        pool_after_relu: ``conv -> ReLU -> downsample -> BN``, so that a ReLU sees what pooling removes. Costs
-            convolutions at full resolution. Not for strided convolutions, which downsample first.
+        aliasing: where the aliasing of each block and axis starts.
+        pool_after_relu: ``conv -> ReLU -> downsample -> BN``.
 
     Attributes:
         num_features: channels of the last block, the length of an embedding.
@@ -132,7 +109,7 @@ class AudioCNN(nn.Module):
 
     def __init__(
         self,
-        downsampling: Downsampling = "diffstride",
+        downsampling: Kind = "diffstride",
         channels: Sequence[int] = CHANNELS,
         strides: Sequence[Sequence[float]] = STRIDES,
         smoothness: float = 4.0,
@@ -141,12 +118,10 @@ class AudioCNN(nn.Module):
         pool_after_relu: bool = False,
     ):
         super().__init__()
-        if downsampling not in get_args(Downsampling):
-            raise ValueError(f"downsampling must be one of {get_args(Downsampling)}, got {downsampling!r}")
+        down = Downsampling(downsampling, smoothness, shared_stride, aliasing, pool_after_relu)
+        down.check_groups(channels)
         if not channels or len(channels) != len(strides):
             raise ValueError(f"channels and strides need one entry per block, got {len(channels)} and {len(strides)}")
-        check_aliasing(downsampling, aliasing, channels)
-        check_pool_after_relu(downsampling, pool_after_relu)
         if any(len(stride) != 2 for stride in strides):
             raise ValueError(f"each block takes a (time, mel) pair of strides, got {strides}")
         self.settings: dict[str, Any] = {
@@ -161,8 +136,7 @@ class AudioCNN(nn.Module):
         self.num_features = channels[-1]
         inputs = (1, *channels[:-1])
         self.blocks = nn.ModuleList(
-            SeparableBlock(i, o, downsampling, stride, smoothness, shared_stride, aliasing, pool_after_relu)
-            for i, o, stride in zip(inputs, channels, strides, strict=True)
+            SeparableBlock(i, o, stride, down) for i, o, stride in zip(inputs, channels, strides, strict=True)
         )
         # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -218,53 +192,3 @@ class AudioCNN(nn.Module):
         for block in self.separable_blocks:
             sizes.append(block.output_lengths(*sizes[-1]))
         return sizes
-
-
-def check_aliasing(downsampling: str, aliasing: Aliasing, channels: Sequence[int] = ()) -> None:
-    """Refuse to learn the aliasing of strided convolutions, or of groups of channels that there cannot be.
-
-    Args:
-        downsampling: "strided", "spectral" or "diffstride".
-        aliasing: where it starts.
-        channels: of each block of a trunk whose groups of channels may have an alpha of their own.
-
-    Raises:
-        ValueError: if it is refused.
-
-    Example:
-        >>> check_aliasing("strided", 0.5)
-        Traceback (most recent call last):
-            ...
-        ValueError: strided convolutions have no aliasing to learn, they alias in full; got aliasing=0.5, ...
-    """
-    if downsampling == "strided" and aliasing is not None:
-        raise ValueError(
-            f"strided convolutions have no aliasing to learn, they alias in full; got aliasing={aliasing}, "
-            "which spectral and diffstride downsampling take"
-        )
-    if isinstance(aliasing, Sequence):
-        if not channels:
-            raise ValueError(
-                f"aliasing of groups of channels is for AudioCNN and ResNet only; give one number, got {aliasing}"
-            )
-        if odd := [width for width in channels if aliasing and width % len(aliasing)]:
-            raise ValueError(f"{odd[0]} channels cannot be split into {len(aliasing)} equal groups for their aliasing")
-
-
-def check_pool_after_relu(downsampling: str, pool_after_relu: bool) -> None:
-    """Refuse to pool after the ReLU where a convolution downsamples by itself.
-
-    Raises:
-        ValueError: if strided convolutions are to.
-
-    Example:
-        >>> check_pool_after_relu("strided", True)
-        Traceback (most recent call last):
-            ...
-        ValueError: strided convolutions downsample before any ReLU; got pool_after_relu=True, ...
-    """
-    if downsampling == "strided" and pool_after_relu:
-        raise ValueError(
-            "strided convolutions downsample before any ReLU; got pool_after_relu=True, "
-            "which spectral and diffstride downsampling take"
-        )

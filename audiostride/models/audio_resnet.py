@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..layers.downsampling import Downsampling
-from .audio_cnn import check_aliasing
-from .audio_resnet_blocks import MelTimeBlock, Stem, TimeBlock
+from ..layers.choice import Downsampling, Kind
+from ..layers.strided_conv import StridedConv
 
 Pooling = Literal["mean", "max", "mean_max"]
 
@@ -27,7 +26,7 @@ class AudioResNet(nn.Module):
     """Residual CNN whose last blocks convolve over time, with downsampling that is strided, spectral or learned.
 
     Args:
-        downsampling: "strided" (strided convolution), "spectral" (fixed) or "diffstride" (learned).
+        downsampling: "strided", "spectral" or "diffstride", see `Downsampling`, as `smoothness` and `aliasing`.
         channels: output channels of the blocks over time and frequency; the first is the stem, one
             3x3 convolution. At least the stem.
         time_channels: output channels of the blocks over time; empty: there are none, and an embedding
@@ -38,9 +37,8 @@ class AudioResNet(nn.Module):
         kernel_size: odd length of the convolutions of the blocks over time, in frames of their input.
         pooling: what an embedding holds of the frames: their "mean", "max" or both.
         dropout: share of an embedding's numbers that training sets to 0, in [0, 1).
-        smoothness: DiffStride's ramp width R >= 1, in DFT bins.
-        aliasing: where the aliasing of each block and axis, which is learned, starts in [0, 1], see
-            `DiffStride`; None: no aliasing. Not for strided convolutions, which alias in full.
+        smoothness: DiffStride's R.
+        aliasing: where the aliasing of each block and axis starts.
 
     Attributes:
         num_features: length of an embedding.
@@ -62,7 +60,7 @@ class AudioResNet(nn.Module):
 
     def __init__(
         self,
-        downsampling: Downsampling = "diffstride",
+        downsampling: Kind = "diffstride",
         channels: Sequence[int] = (16, 24, 32),
         time_channels: Sequence[int] = (64, 64, 64),
         strides: Sequence[Sequence[float]] = ((1, 2), (2, 2), (2, 2), (1, 1), (2, 1), (1, 1)),
@@ -74,8 +72,9 @@ class AudioResNet(nn.Module):
         aliasing: float | None = None,
     ):
         super().__init__()
-        check_aliasing(downsampling, aliasing)
-        _check(downsampling, channels, time_channels, strides, mel_regions, kernel_size, pooling)
+        down = Downsampling(downsampling, smoothness, aliasing=aliasing)
+        down.check_groups()
+        _check(channels, time_channels, strides, mel_regions, kernel_size, pooling)
         self.settings: dict[str, Any] = {
             "downsampling": downsampling,
             "channels": list(channels),
@@ -88,19 +87,18 @@ class AudioResNet(nn.Module):
             "smoothness": smoothness,
             "aliasing": aliasing,
         }
-        kinds = [(downsampling, stride, smoothness, aliasing) for stride in strides]
-        inner, outer = kinds[1 : len(channels)], kinds[len(channels) :]
+        inner, outer = strides[1 : len(channels)], strides[len(channels) :]
         self.input_norm = nn.BatchNorm2d(1)
-        self.stem = Stem(channels[0], *kinds[0])
+        self.stem = Stem(channels[0], strides[0], down)
         pairs = zip(channels, channels[1:], inner, strict=False)
-        self.mel_blocks = nn.ModuleList(MelTimeBlock(i, o, *kind) for i, o, kind in pairs)
+        self.mel_blocks = nn.ModuleList(MelTimeBlock(i, o, stride, down) for i, o, stride in pairs)
         width = channels[-1] * mel_regions
         self.squeeze = nn.Sequential()
         if time_channels:
             conv = nn.Conv2d(width, time_channels[0], 1, bias=False)
             self.squeeze.extend([conv, nn.BatchNorm2d(time_channels[0]), nn.ReLU()])
         pairs = zip((*time_channels[:1], *time_channels[:-1]), time_channels, outer, strict=True)
-        self.time_blocks = nn.ModuleList(TimeBlock(i, o, kernel_size, *kind) for i, o, kind in pairs)
+        self.time_blocks = nn.ModuleList(TimeBlock(i, o, kernel_size, stride, down) for i, o, stride in pairs)
         self.num_features = (time_channels[-1] if time_channels else width) * (2 if pooling == "mean_max" else 1)
         self.dropout = nn.Dropout(dropout)
         # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.
@@ -153,6 +151,184 @@ class AudioResNet(nn.Module):
         return sizes
 
 
+class DownsamplingBlock(nn.Module):
+    """What the blocks share: a pooling layer, or whole strides for their convolutions.
+
+    An axis whose stride is 1 is not pooled, and its stride is not learned: a matrix of a long axis that hardly
+    downsamples would cost the most of all.
+
+    Args:
+        stride: (time, mel) stride, for "diffstride" the initial one.
+        down: how it downsamples.
+
+    Attributes:
+        pool: the pooling layer of the axes that are pooled; None if there is none, or with strided convolutions.
+        pooled_axes: axes of the pooling layer, 0 for time and 1 for mel.
+        conv_stride: (time, mel) stride of the convolutions, 1 where there is a pooling layer.
+    """
+
+    def __init__(self, stride: Sequence[float], down: Downsampling):
+        super().__init__()
+        self.conv_stride = down.conv_stride(stride)
+        self.pooled_axes = [axis for axis in (0, 1) if stride[axis] != 1 and down.pools]
+        self.pool = down.pool([stride[axis] for axis in self.pooled_axes] or None)
+
+    def pool_axis(self, x: Tensor, axis: int) -> Tensor:
+        """Pool one axis of ``(batch, channel, time, mel)``, if it is pooled."""
+        if self.pool is None or axis not in self.pooled_axes:
+            return x
+        if len(self.pooled_axes) == 2:
+            return self.pool.pool_axis(x, axis)
+        return self.pool(x) if axis == 1 else self.pool(x.transpose(2, 3)).transpose(2, 3)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Pool both axes, if they are pooled."""
+        return self.pool_axis(self.pool_axis(x, 0), 1)
+
+    def conv_axis(self, conv: StridedConv, x: Tensor, axis: int) -> Tensor:
+        """Convolve, and pool one axis if it is pooled."""
+        if self.pool is None or self.pooled_axes == [0] or axis not in self.pooled_axes:
+            return self.pool_axis(conv(x), axis)
+        return self.pool.pool_conv(conv, x, self.pooled_axes.index(axis))
+
+    def by_axis(self, values: Sequence[float], other: float) -> list[float]:
+        """(time, mel) values of which the pooling layer has those of its axes."""
+        own = dict(zip(self.pooled_axes, values, strict=True))
+        return [own.get(axis, other) for axis in (0, 1)]
+
+    def strides(self) -> list[float]:
+        """Current (time, mel) stride."""
+        if self.pool is None:
+            return [float(s) for s in self.conv_stride]
+        return self.by_axis(self.pool.strides(), 1.0)
+
+    def aliasing(self) -> list[float]:
+        """Current (time, mel) aliasing, 0 where nothing is pooled."""
+        return self.by_axis([self.pool.mean_alpha(i) for i in range(len(self.pooled_axes))] if self.pool else [], 0.0)
+
+    def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
+        """Size (time, mel) of the map that a map of size (time, mel) becomes."""
+        sizes = [-(-n // stride) for n, stride in zip((time, mel), self.conv_stride, strict=True)]
+        for number, axis in enumerate(self.pooled_axes):
+            assert self.pool is not None
+            sizes[axis] = self.pool.output_length(sizes[axis], number)
+        return sizes[0], sizes[1]
+
+
+class Stem(DownsamplingBlock):
+    """``conv 3x3 -> downsample -> BN -> ReLU``; arguments as `DownsamplingBlock`.
+
+    Example:
+        >>> Stem(8, (1, 2), Downsampling("strided"))(torch.zeros(2, 1, 100, 64)).shape
+        torch.Size([2, 8, 100, 32])
+    """
+
+    def __init__(self, channels: int, stride: Sequence[float], down: Downsampling):
+        super().__init__(stride, down)
+        self.conv = StridedConv(1, channels, (3, 3), self.conv_stride)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, 1, time, mel)`` to ``(batch, channels, time', mel')``."""
+        return self.norm(self.pool_axis(self.conv_axis(self.conv, x, 1), 0)).relu()
+
+
+class MelTimeBlock(DownsamplingBlock):
+    """Convolve and downsample over time, then over frequency, with a shortcut around both.
+
+    ``conv 3x1 -> downsample -> BN -> ReLU -> conv 1x3 -> downsample -> BN``, plus the shortcut, then ReLU. The
+    shortcut has the main branch's pooling layer; with strided convolutions it averages. Arguments as
+    `DownsamplingBlock`.
+
+    Example:
+        >>> MelTimeBlock(4, 8, (2, 2), Downsampling("diffstride", smoothness=1))(torch.zeros(2, 4, 50, 32)).shape
+        torch.Size([2, 8, 27, 17])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: Sequence[float], down: Downsampling):
+        super().__init__(stride, down)
+        time, mel = self.conv_stride
+        self.time_conv = StridedConv(in_channels, out_channels, (3, 1), (time, 1))
+        self.time_norm = nn.BatchNorm2d(out_channels)
+        self.mel_conv = StridedConv(out_channels, out_channels, (1, 3), (1, mel))
+        self.mel_norm = nn.BatchNorm2d(out_channels)
+        self.average = averaging((time, mel))
+        self.shortcut = projection(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
+        y = self.time_norm(self.conv_axis(self.time_conv, x, 0)).relu()
+        y = self.mel_norm(self.conv_axis(self.mel_conv, y, 1))
+        return (y + self.shortcut(self.pooled(self.average(x)))).relu()
+
+
+class TimeBlock(DownsamplingBlock):
+    """Depthwise-separable convolution over time, downsampled, with a shortcut.
+
+    ``depthwise conv -> downsample -> BN -> ReLU -> pointwise conv -> BN``, plus the shortcut, then ReLU.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd length of the depthwise convolution, in frames.
+        stride: (time, mel) stride, for "diffstride" the initial one; the mel stride is 1.
+        down: how it downsamples.
+
+    Source:
+        Majumdar & Ginsburg 2020 (MatchboxNet).
+
+    Example:
+        >>> TimeBlock(4, 8, 9, (2, 1), Downsampling("spectral"))(torch.zeros(2, 4, 50, 1)).shape
+        torch.Size([2, 8, 25, 1])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: Sequence[float],
+        down: Downsampling,
+    ):
+        super().__init__(stride, down)
+        along_time, padding = (self.conv_stride[0], 1), (kernel_size // 2, 0)
+        self.depthwise = nn.Conv2d(
+            in_channels, in_channels, (kernel_size, 1), along_time, padding, groups=in_channels, bias=False
+        )
+        self.depthwise_norm = nn.BatchNorm2d(in_channels)
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.pointwise_norm = nn.BatchNorm2d(out_channels)
+        self.average = averaging(along_time)
+        self.shortcut = projection(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time, 1)`` to ``(batch, out_channels, time', 1)``."""
+        y = self.depthwise_norm(self.pooled(self.depthwise(x))).relu()
+        return (self.pointwise_norm(self.pointwise(y)) + self.shortcut(self.pooled(self.average(x)))).relu()
+
+
+def averaging(stride: tuple[int, int]) -> nn.Module:
+    """Average over a stride; ceil(N / S) long, as a strided convolution is.
+
+    Example:
+        >>> averaging((2, 1))(torch.zeros(1, 4, 25, 8)).shape
+        torch.Size([1, 4, 13, 8])
+    """
+    return nn.Identity() if max(stride) == 1 else nn.AvgPool2d(stride, ceil_mode=True)
+
+
+def projection(in_channels: int, out_channels: int) -> nn.Module:
+    """What a shortcut needs where the number of channels changes.
+
+    Example:
+        >>> projection(8, 8), len(projection(8, 16))
+        (Identity(), 2)
+    """
+    if in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+
+
 def mel_regions(n: int, n_regions: int) -> Tensor:
     """Matrix ``(n_regions, n)`` that averages an axis of `n` samples over equal regions; edges are shared by area.
 
@@ -166,9 +342,7 @@ def mel_regions(n: int, n_regions: int) -> Tensor:
     return ((covered[1:] - covered[:-1]) * n_regions / n).float()
 
 
-def _check(downsampling, channels, time_channels, strides, n_regions, kernel_size, pooling) -> None:
-    if downsampling not in get_args(Downsampling):
-        raise ValueError(f"downsampling must be one of {get_args(Downsampling)}, got {downsampling!r}")
+def _check(channels, time_channels, strides, n_regions, kernel_size, pooling) -> None:
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling must be one of {get_args(Pooling)}, got {pooling!r}")
     n_blocks = len(channels) + len(time_channels)

@@ -5,12 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..layers.choice import Downsampling, Kind
 from ..layers.conversion import InitialStrides, replace_downsampling
-from ..layers.downsampling import DiffStride, Downsampling, SpectralPool
+from ..layers.downsampling import Alpha, DiffStride, SpectralPool
 from ..layers.parallel_branches import find_downsampling
-from ..layers.pooling import Alpha
 from ..layers.strides import model_aliasing
-from .audio_cnn import check_aliasing
 from .image_nets import DenseNetBC, EfficientNetB0
 
 NETWORKS = {"efficientnet_b0": EfficientNetB0, "densenet_bc": DenseNetBC}
@@ -51,7 +50,7 @@ class ConvertedTrunk(nn.Module):
     def __init__(
         self,
         network: str,
-        downsampling: Downsampling = "diffstride",
+        downsampling: Kind = "diffstride",
         strides: InitialStrides = None,
         smoothness: float = 4.0,
         shared_stride: bool = False,
@@ -63,7 +62,7 @@ class ConvertedTrunk(nn.Module):
             raise ValueError(f"network must be {' or '.join(NETWORKS)}, got {network!r}")
         if in_channels != 3:
             raise ValueError(f"{network} takes three colours, got in_channels={in_channels}")
-        check_aliasing(downsampling, aliasing)
+        Downsampling(downsampling, smoothness, shared_stride, aliasing).check_groups()
         self.net = NETWORKS[network]()
         self.num_features = self.net.num_features
         self.settings: dict[str, Any] = {

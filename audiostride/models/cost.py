@@ -1,4 +1,4 @@
-"""What a trunk costs at its current strides: multiply-accumulates, activations, parameters."""
+"""What a model costs at its current strides: multiply-accumulates, activations, parameters."""
 
 import copy
 import math
@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ..layers.conv_form import conv_macs, pools_first
 from ..layers.strides import diffstride_layers, freeze_strides
-from .audio_cnn import AudioCNN
 from .network import AudioNetwork
 
 
@@ -29,60 +27,12 @@ class Cost(NamedTuple):
     parameters: int
 
 
-def trunk_cost(trunk: AudioCNN, time: int, mel: int, full_resolution: bool = False) -> Cost:
-    """Cost of an `AudioCNN` on one spectrogram of `time` frames and `mel` bands, at its current strides.
-
-    A convolution before a pooling layer runs at the resolution `pools_first` chooses (where a ReLU stands between
-    them, or groups of channels are pooled on their own, at that of its input); a pooling
-    matrix of M x N costs M * N a column, and a spectral pooling that keeps the length costs nothing.
-    Biases, ReLU, batch norm and the making of the matrices (once a batch) are not counted. Large
-    batches cost a CPU less a clip, see `convolves_in_spectrum`.
-
-    Args:
-        trunk: the trunk.
-        time: input length in frames.
-        mel: number of mel bands.
-        full_resolution: count every convolution before a pooling layer at the resolution of its
-            input, as an implementation by FFT has to run it.
-
-    Example:
-        >>> round(trunk_cost(AudioCNN("strided"), 100, 64).macs / 1e6)
-        428
-        >>> trunks = [AudioCNN("diffstride", smoothness=r) for r in (1, 4)]
-        >>> [round(trunk_cost(trunk, 100, 64, full_resolution=True).macs / 1e6) for trunk in trunks]
-        [885, 2367]
-        >>> [round(trunk_cost(trunk, 100, 64).macs / 1e6) for trunk in trunks]
-        [693, 2344]
-    """
-    macs = activations = 0
-    n_time, n_mel = time, mel
-    for block in trunk.separable_blocks:
-        m_time, m_mel = block.output_lengths(n_time, n_mel)
-        for axis, conv, n, m, others in (
-            (0, block.time_conv.conv, n_time, m_time, n_mel),
-            (1, block.mel_conv.conv, n_mel, m_mel, m_time),
-        ):
-            taps, c_in, c_out = conv.kernel_size[axis], conv.in_channels, conv.out_channels
-            crop = None if block.pool is None else block.pool.axis_crop(n, axis)
-            if block.pool is None or crop is None or block.pool.is_identity(crop):
-                macs += others * taps * c_in * c_out * m
-            elif not (full_resolution or block.convolves_in_full) and pools_first(c_in, c_out, taps, crop):
-                macs += others * conv_macs(c_in, c_out, taps, crop)[1]
-                activations += others * taps * c_in * m
-            else:
-                macs += others * conv_macs(c_in, c_out, taps, crop)[0]
-                activations += others * c_out * n
-            activations += others * c_out * m
-        n_time, n_mel = m_time, m_mel
-    return Cost(macs, activations, count_parameters(trunk))
-
-
 def count_parameters(module: nn.Module) -> int:
     """Trainable parameters of a module.
 
     Example:
-        >>> count_parameters(AudioCNN("strided"))
-        3537216
+        >>> count_parameters(nn.Linear(3, 2))
+        8
     """
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
@@ -110,9 +60,9 @@ def stride_cost(model: nn.Module) -> Tensor:
 def model_cost(model: nn.Module, example: Tensor) -> Cost:
     """Cost of any model on one input at its current strides, counted while it runs.
 
-    Counted is every convolution, matrix product and Fourier transform that PyTorch is asked for, whoever asks, on
-    a copy whose learned strides are frozen: as in `trunk_cost`, the making of the pooling matrices is left out. A
-    transform of N samples counts (5/4) N log2 N if real, twice that if complex.
+    Every convolution, matrix product and Fourier transform that PyTorch is asked for counts, on a copy whose learned
+    strides are frozen: a pooling matrix of M x N costs M N for each column, and making it (once a batch) is left out,
+    as are biases, ReLU and batch norm. A transform of N samples counts (5/4) N log2 N if real, twice that if complex.
 
     Args:
         model: any module.
@@ -123,6 +73,11 @@ def model_cost(model: nn.Module, example: Tensor) -> Cost:
         >>> net = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1), SpectralPool(2))
         >>> model_cost(net, torch.zeros(1, 1, 10))
         Cost(macs=160, activations=30, parameters=8)
+        >>> from audiostride import AudioCNN
+        >>> spectrogram = torch.zeros(1, 1, 100, 64)
+        >>> trunks = AudioCNN("strided"), AudioCNN("diffstride", smoothness=1)
+        >>> [round(model_cost(trunk, spectrogram).macs / 1e6) for trunk in trunks]
+        [428, 693]
     """
     frozen = copy.deepcopy(model).eval()
     freeze_strides(frozen)
@@ -167,12 +122,10 @@ def cost_per_second(model: AudioNetwork, trunk: nn.Module | None = None) -> Cost
         trunk: count this one on the model's windows; None: the model's own.
 
     Example:
-        >>> from audiostride.models.log_mel import LogMel
+        >>> from audiostride import AudioCNN, LogMel
         >>> model = AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2})
         >>> round(cost_per_second(model).macs / 1e6)
         428
     """
-    trunk = model.trunk if trunk is None else trunk
-    window = model.frontend(model.silence())
-    cost = trunk_cost(trunk, *window.shape[-2:]) if isinstance(trunk, AudioCNN) else model_cost(trunk, window)
+    cost = model_cost(model.trunk if trunk is None else trunk, model.frontend(model.silence()))
     return cost._replace(macs=round(cost.macs / model.window_s), activations=round(cost.activations / model.window_s))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..layers.pooling import Alpha
+from ..layers.downsampling import Alpha
 from ..layers.strides import diffstride_layers, model_aliasing
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..layers.pooling import Alpha
-from ..layers.spectrum import diffstride_crop, edge_bin, spectral_crop
+from ..layers.choice import Downsampling
+from ..layers.downsampling import Alpha
 from .converted import ConvertedTrunk
 from .custom import CustomTrunk
 from .folding import Folding, axis_folding, mean_folding
@@ -71,37 +71,27 @@ class LayerCutoff(NamedTuple):
     folding: Folding | None = None
 
 
-def axis_cutoff(kind: str, n: int, stride: float, smoothness: float, per_bin: float, aliasing: float = 0.0) -> Cutoff:
+def axis_cutoff(down: Downsampling, n: int, stride: float, per_bin: float, aliasing: float = 0.0) -> Cutoff:
     """Cut-offs of one layer on an axis of `n` samples.
 
     Args:
-        kind: "strided", "spectral" or "diffstride".
+        down: how the layer downsamples.
         n: length of the axis at the layer's input.
         stride: the layer's stride S.
-        smoothness: DiffStride's ramp width R, in bins.
         per_bin: modulation that one DFT bin stands for, in Hz or cycles per mel band.
         aliasing: the layer's alpha, which keeps more of the ramp.
 
     Example:
-        >>> axis_cutoff("diffstride", n=100, stride=2.0, smoothness=4.0, per_bin=1.0)
+        >>> axis_cutoff(Downsampling("diffstride", smoothness=4), n=100, stride=2.0, per_bin=1.0)
         Cutoff(continuous=25.0, full_gain=25.0, minus_6db=27.0, last_bin=28.0)
-        >>> axis_cutoff("spectral", n=100, stride=2.0, smoothness=4.0, per_bin=1.0)
+        >>> axis_cutoff(Downsampling("spectral"), n=100, stride=2.0, per_bin=1.0)
         Cutoff(continuous=25.0, full_gain=24.0, minus_6db=25.0, last_bin=25.0)
     """
     continuous = n / (2 * stride) * per_bin
-    if kind == "strided" or n == 1:
+    band = down.band(n, stride, aliasing)
+    if band is None or n == 1:
         return Cutoff(continuous, None, None, None)
-    if kind == "spectral":  # a hard mask; the Nyquist bin of an even M passes or not by its phase
-        m = spectral_crop(n, stride).m
-        if m == n:  # nothing is cropped
-            return Cutoff(continuous, n // 2 * per_bin, n / 2 * per_bin, n // 2 * per_bin)
-        return Cutoff(continuous, (m - 1) // 2 * per_bin, m / 2 * per_bin, m // 2 * per_bin)
-    edge = edge_bin(n, stride)
-    crop = diffstride_crop(n, stride, smoothness)
-    last_bin = crop.n_bins - 1
-    # Where mask + alpha (1 - mask) is a half; with an alpha of a half or more it is nowhere less.
-    half = min(edge + smoothness / (2 * (1 - aliasing)), crop.m / 2) if aliasing < 1 else crop.m / 2
-    return Cutoff(continuous, edge * per_bin, half * per_bin, last_bin * per_bin)
+    return Cutoff(continuous, *(edge * per_bin for edge in band))
 
 
 def paper_cutoff(stride: float, length: int, rate: float = 1.0) -> float:
@@ -140,21 +130,21 @@ def trunk_cutoffs(
         >>> first.own.full_gain, first.own.last_bin, first.paper
         (25.0, 25.0, 25.0)
     """
-    kind, smoothness = trunk.settings["downsampling"], trunk.settings["smoothness"]
+    down = Downsampling(trunk.settings["downsampling"], trunk.settings["smoothness"])
     if trunk.settings.get("as_published"):
         raise ValueError("cut-offs are known for this package's layers only; the trunk was made with as_published=True")
     per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
     lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
     rows = []
     sizes: Sequence[tuple[int, ...]] = trunk.map_sizes(*([n_frames, n_mels] if n_mels else [n_frames]))
-    full: list[list[Alpha]] = [[float(kind == "strided")] * len(per_bin)] * len(trunk.strides())
+    full: list[list[Alpha]] = [[float(not down.pools)] * len(per_bin)] * len(trunk.strides())
     aliasing: Sequence[Sequence[Alpha]] = trunk.aliasing() or full
     layers = zip(trunk.strides(), aliasing, sizes, sizes[1:], strict=False)
     for number, (strides, alphas, lengths, after) in enumerate(layers, start=1):
         for axis, stride, alpha, n, m in zip(per_bin, strides, alphas, lengths, after, strict=True):
             mean_alpha = statistics.fmean(alpha) if isinstance(alpha, list) else alpha
-            own = axis_cutoff(kind, n, stride, smoothness, per_bin[axis], mean_alpha)
-            folding = axis_folding(alpha, n, n / stride if kind == "strided" else m, per_bin[axis])
+            own = axis_cutoff(down, n, stride, per_bin[axis], mean_alpha)
+            folding = axis_folding(alpha, n, m if down.pools else n / stride, per_bin[axis])
             lowest[axis].append(own)
             cumulative = _combine(lowest[axis], min)
             paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]) if n_mels else None

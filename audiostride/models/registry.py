@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, get_args
 
-from ..layers.downsampling import Downsampling
+from ..layers.choice import Kind
 from .classifier import TRUNKS, AudioClassifier, load
 from .log_mel import LogMel
 from .network import Frontend
@@ -39,7 +39,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         f"audio_resnet_{size}_{kind}": ("audio_resnet", {"downsampling": kind, **widths})
         for size, widths in RESNET_SIZES.items()
-        for kind in get_args(Downsampling)
+        for kind in get_args(Kind)
     },
     "resnet18_strided": ("resnet", {"downsampling": "strided"}),
     "resnet18_spectral": ("resnet", {"downsampling": "spectral"}),

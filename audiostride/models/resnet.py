@@ -13,11 +13,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import DiffStride, Downsampling, SpectralPool, make_pool
-from ..layers.pooling import Aliasing, Alpha
+from ..layers.choice import Downsampling, Kind
+from ..layers.downsampling import Aliasing, Alpha, DiffStride, SpectralPool
+from ..layers.strided_conv import PointwiseConv
 from ..layers.strides import model_aliasing
-from .audio_cnn import check_aliasing, check_pool_after_relu
-from .residual_block import ResidualBlock, make_conv, whole_strides
 
 Stem = Literal["small", "imagenet"]
 
@@ -32,12 +31,12 @@ class ResNet(nn.Module):
     that code ignores the stride of an identity block, see `repository_resnet18`.
 
     Args:
-        downsampling: "strided" (strided convolution), "spectral" (fixed) or "diffstride" (learned).
+        downsampling: "strided", "spectral" or "diffstride", see `Downsampling`, as the settings below.
         channels: channels of each stage; the stem has those of the first.
         blocks: residual blocks of each stage.
         strides: strides of the last places, each a (time, mel) pair, one number for both axes or None;
             for diffstride the initial ones. The other places keep their input's size.
-        smoothness: DiffStride's ramp width R >= 1, in DFT bins.
+        smoothness: DiffStride's R.
         shared_stride: each place learns one stride for both axes.
         stem: "small": one 3x3 convolution; "imagenet": a 7x7 convolution of stride 2 and a 3x3
             max-pool of stride 2, which learn no stride.
@@ -45,9 +44,8 @@ class ResNet(nn.Module):
         activated_shortcut: see `ResidualBlock`.
         as_published: pool as the published code does, see `layers.published`.
         in_channels: channels of the input: 1 for spectrograms, 3 for colour images.
-        aliasing: where the learned aliasing of each place and axis starts, see `AudioCNN`; several numbers, such as
-            (0, 1), for as many groups of channels; None: no aliasing.
-        pool_after_relu: a block pools its first convolution's output after batch norm and ReLU, see `AudioCNN`.
+        aliasing: where the aliasing of each place and axis starts.
+        pool_after_relu: a block pools its first convolution's output after batch norm and ReLU.
 
     Attributes:
         num_features: channels of the last stage, the length of an embedding.
@@ -71,7 +69,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        downsampling: Downsampling = "diffstride",
+        downsampling: Kind = "diffstride",
         channels: Sequence[int] = (64, 128, 256, 512),
         blocks: Sequence[int] = (2, 2, 2, 2),
         strides: Sequence[float | Sequence[float] | None] = (2, 1, 2, 2, 2),
@@ -86,9 +84,9 @@ class ResNet(nn.Module):
         pool_after_relu: bool = False,
     ):
         super().__init__()
-        check_aliasing(downsampling, aliasing, channels)
-        check_pool_after_relu(downsampling, pool_after_relu)
-        _check(downsampling, channels, blocks, strides, stem)
+        down = Downsampling(downsampling, smoothness, shared_stride, aliasing, pool_after_relu, as_published)
+        down.check_groups(channels)
+        _check(channels, blocks, strides, stem)
         pairs = [s if s is None else tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
         self.settings: dict[str, Any] = {
             "downsampling": downsampling,
@@ -107,39 +105,14 @@ class ResNet(nn.Module):
         }
         self.num_features = channels[-1]
         stem_stride, *stage_strides = [None] * (1 + len(channels) - len(pairs)) + pairs
-        common: dict[str, Any] = {
-            "downsampling": downsampling,
-            "smoothness": smoothness,
-            "shared_stride": shared_stride,
-            "as_published": as_published,
-            "aliasing": aliasing,
-        }
-        stem_pool = make_pool(stride=stem_stride, **common)
-        self.stem = _Stem(
-            in_channels,
-            channels[0],
-            stem,
-            nn.Identity() if stem_pool is None else stem_pool,
-            whole_strides(downsampling, stem_stride),  # type: ignore[arg-type]
-            pre_activation,
-            pool_after_relu,
-        )
+        self.stem = _Stem(in_channels, channels[0], stem, stem_stride, down, pre_activation)
         self.stages = nn.ModuleList()
         previous = channels[0]
         for width, depth, stride in zip(channels, blocks, stage_strides, strict=True):
             stage = nn.Sequential()
             for number in range(depth):
-                stage.append(
-                    ResidualBlock(
-                        previous,
-                        width,
-                        stride=stride if number == 0 else None,  # type: ignore[arg-type]
-                        pre_activation=pre_activation,
-                        activated_shortcut=activated_shortcut,
-                        pool_after_relu=pool_after_relu,
-                        **common,
-                    )
-                )
+                own = stride if number == 0 else None
+                stage.append(ResidualBlock(previous, width, own, down, pre_activation, activated_shortcut))
                 previous = width
             self.stages.append(stage)
         self.norm = nn.BatchNorm2d(previous) if pre_activation else nn.Identity()
@@ -216,7 +189,7 @@ def resnet18(**settings: Any) -> ResNet:
 
 
 def repository_resnet18(
-    downsampling: Downsampling = "diffstride", strides: Sequence[float] = (1, 1, 2, 2, 2), **settings: Any
+    downsampling: Kind = "diffstride", strides: Sequence[float] = (1, 1, 2, 2, 2), **settings: Any
 ) -> ResNet:
     """The ResNet-18 of the code published with DiffStride, for CIFAR-10.
 
@@ -242,17 +215,86 @@ def repository_resnet18(
     return ResNet(downsampling, strides=(stem, None, *stages), **(usual | settings))
 
 
-class _Stem(nn.Module):
-    def __init__(self, in_channels, channels, kind, pool, conv_stride, pre_activation, pool_after_relu):
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut around them; at most the first one downsamples.
+
+    With spectral or learned strides one pooling layer follows the first convolution and serves the
+    shortcut, too. Pooling and the shortcut's 1x1 convolution commute, so the shortcut pools first
+    and convolves the smaller map.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: (time, mel) stride, for diffstride the initial one; None: this block keeps its input's size.
+        down: how it downsamples.
+        pre_activation: batch norm and ReLU before each convolution (He et al. 2016), not after it.
+        activated_shortcut: with pre-activation, a 1x1 convolution of the shortcut sees the activated
+            input (He et al. 2016); False: the input itself, as in the code published with DiffStride.
+
+    Raises:
+        ValueError: if a stride is below 1, or not whole where it is a strided convolution's.
+
+    Example:
+        >>> block = ResidualBlock(8, 16, (2.0, 1.5), Downsampling("diffstride", smoothness=1))
+        >>> block(torch.zeros(4, 8, 50, 32)).shape
+        torch.Size([4, 16, 27, 23])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: Sequence[float] | None,
+        down: Downsampling,
+        pre_activation: bool = False,
+        activated_shortcut: bool = True,
+    ):
         super().__init__()
-        self.pool = pool
-        self.pool_after_relu = pool_after_relu
+        pool, conv_stride = down.pool(stride), down.conv_stride(stride)
+        self.pool = nn.Identity() if pool is None else pool
+        self.pre_activation = pre_activation
+        self.activated_shortcut = activated_shortcut
+        self.pool_after_relu = down.after_relu
+        self.conv1 = make_conv(in_channels, out_channels, 3, conv_stride)
+        self.norm1 = nn.BatchNorm2d(in_channels if pre_activation else out_channels)
+        self.conv2 = make_conv(out_channels, out_channels, 3)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        project = in_channels != out_channels or conv_stride != (1, 1)
+        self.shortcut = make_conv(in_channels, out_channels, 1, conv_stride) if project else nn.Identity()
+        self.shortcut_norm = nn.BatchNorm2d(out_channels) if project and not pre_activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, in_channels, time, mel)`` to ``(batch, out_channels, time', mel')``."""
+        if self.pre_activation:
+            active = self.norm1(x).relu()
+            main = self.conv2(self._downsample(self.conv1(active), self.norm2))
+            projected = not isinstance(self.shortcut, nn.Identity)  # only a projection may see the activation
+            return main + self.shortcut(self.pool(active if projected and self.activated_shortcut else x))
+        main = self.norm2(self.conv2(self._downsample(self.conv1(x), self.norm1)))
+        return (main + self.shortcut_norm(self.shortcut(self.pool(x)))).relu()
+
+    def _downsample(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return self.pool(norm(x).relu()) if self.pool_after_relu else norm(self.pool(x)).relu()
+
+
+def make_conv(in_channels: int, out_channels: int, kernel: int, stride: Sequence[int] = (1, 1)) -> nn.Conv2d:
+    """A square convolution with zero padding of half its kernel, without a bias: a batch norm or a sum follows."""
+    form = PointwiseConv if kernel == 1 else nn.Conv2d
+    return form(in_channels, out_channels, kernel, (stride[0], stride[1]), padding=kernel // 2, bias=False)
+
+
+class _Stem(nn.Module):
+    def __init__(self, in_channels, channels, kind, stride, down, pre_activation):
+        super().__init__()
+        pool = down.pool(stride)
+        self.pool = nn.Identity() if pool is None else pool
+        self.pool_after_relu = down.after_relu
         self.max_pool: nn.Module
         if kind == "imagenet":
             self.conv = make_conv(in_channels, channels, 7, (2, 2))
             self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.conv = make_conv(in_channels, channels, 3, conv_stride)
+            self.conv = make_conv(in_channels, channels, 3, down.conv_stride(stride))
             self.max_pool = nn.Identity()
         # With pre-activation the first block begins with a norm and a ReLU of its own.
         bare = pre_activation and kind == "small"
@@ -264,9 +306,7 @@ class _Stem(nn.Module):
         return self.max_pool(x)
 
 
-def _check(downsampling: str, channels: Sequence, blocks: Sequence, strides: Sequence, stem: str) -> None:
-    if downsampling not in get_args(Downsampling):
-        raise ValueError(f"downsampling must be strided, spectral or diffstride, got {downsampling!r}")
+def _check(channels: Sequence, blocks: Sequence, strides: Sequence, stem: str) -> None:
     if stem not in get_args(Stem):
         raise ValueError(f"stem must be small or imagenet, got {stem!r}")
     if not channels or len(channels) != len(blocks) or min(blocks) < 1:

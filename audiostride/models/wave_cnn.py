@@ -10,16 +10,15 @@ waveforms"; Riad et al., ICLR 2022, Section 2.4 (other dimensions).
 """
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.downsampling import Downsampling, make_pool
-from ..layers.pooling import Alpha
+from ..layers.choice import Downsampling, Kind
+from ..layers.downsampling import Alpha
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing
-from .audio_cnn import check_aliasing
 
 
 class RawWaveform(nn.Module):
@@ -65,31 +64,19 @@ class WaveBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: odd length of the filters, in samples of the block's input.
-        downsampling: "strided", "spectral" or "diffstride".
         stride: the stride, for diffstride the initial one.
-        smoothness: DiffStride's ramp width R, in DFT bins.
-        aliasing: where the learned aliasing starts, see `DiffStride`; None: no aliasing.
+        down: how it downsamples.
 
     Example:
-        >>> WaveBlock(1, 8, 79, "diffstride", 8.0, smoothness=4)(torch.zeros(2, 1, 8000)).shape
+        >>> WaveBlock(1, 8, 79, 8.0, Downsampling("diffstride"))(torch.zeros(2, 1, 8000)).shape
         torch.Size([2, 8, 1007])
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        downsampling: Downsampling,
-        stride: float,
-        smoothness: float,
-        aliasing: float | None = None,
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: float, down: Downsampling):
         super().__init__()
-        conv_stride = stride if downsampling == "strided" else 1
-        self.conv = StridedConv(in_channels, out_channels, (kernel_size,), (conv_stride,))
+        self.conv = StridedConv(in_channels, out_channels, (kernel_size,), down.conv_stride((stride,)))
         self.norm = nn.BatchNorm1d(out_channels)
-        pool = make_pool(downsampling, stride, smoothness, aliasing=aliasing)
+        pool = down.pool(stride)
         self.pool = nn.Identity() if pool is None else pool
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,12 +100,12 @@ class WaveCNN(nn.Module):
     """1-D CNN over raw waveforms, ending in global average pooling.
 
     Args:
-        downsampling: "strided" (strided convolution), "spectral" (fixed) or "diffstride" (learned).
+        downsampling: "strided", "spectral" or "diffstride", see `Downsampling`, as `smoothness` and `aliasing`.
         channels: output channels of each block.
         kernel_sizes: odd filter length of each block, in samples of its input.
         strides: stride of each block; for diffstride the initial ones.
-        smoothness: DiffStride's ramp width R >= 1, in DFT bins: for 1 s of input a bin is 1 Hz.
-        aliasing: where the learned aliasing of each block starts, see `AudioCNN`; None: no aliasing.
+        smoothness: DiffStride's R; for 1 s of input a bin is 1 Hz.
+        aliasing: where the aliasing of each block starts.
 
     Attributes:
         num_features: channels of the last block, the length of an embedding.
@@ -139,7 +126,7 @@ class WaveCNN(nn.Module):
 
     def __init__(
         self,
-        downsampling: Downsampling = "diffstride",
+        downsampling: Kind = "diffstride",
         channels: Sequence[int] = (32, 64, 128, 256),
         kernel_sizes: Sequence[int] = (79, 3, 3, 3),
         strides: Sequence[float] = (16, 4, 4, 4),
@@ -147,9 +134,8 @@ class WaveCNN(nn.Module):
         aliasing: float | None = None,
     ):
         super().__init__()
-        if downsampling not in get_args(Downsampling):
-            raise ValueError(f"downsampling must be strided, spectral or diffstride, got {downsampling!r}")
-        check_aliasing(downsampling, aliasing)
+        down = Downsampling(downsampling, smoothness, aliasing=aliasing)
+        down.check_groups()
         if not channels or not len(channels) == len(kernel_sizes) == len(strides):
             raise ValueError(
                 "each block needs its channels, kernel size and stride, "
@@ -166,7 +152,7 @@ class WaveCNN(nn.Module):
         self.num_features = channels[-1]
         self.blocks = nn.Sequential(
             *(
-                WaveBlock(i, o, kernel, downsampling, stride, smoothness, aliasing)
+                WaveBlock(i, o, kernel, stride, down)
                 for i, o, kernel, stride in zip((1, *channels[:-1]), channels, kernel_sizes, strides, strict=True)
             )
         )

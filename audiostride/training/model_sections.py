@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ..layers.choice import Kind
 from ..sections import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -97,7 +98,7 @@ class ModelSection(TrunkSection):
     """Settings of the trunk, see `AudioCNN`."""
 
     name: Literal["audio_cnn"] = "audio_cnn"
-    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    downsampling: Kind = "diffstride"
     channels: list[Width] = [64, 128, 256, 256, 512, 512]
     strides: list[Pair] = [
         [2, 2],
@@ -117,7 +118,7 @@ class AudioResNetSection(TrunkSection):
     """Settings of the trunk, see `AudioResNet`."""
 
     name: Literal["audio_resnet"]
-    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    downsampling: Kind = "diffstride"
     channels: list[Width] = [16, 24, 32]
     time_channels: list[Width] = [64, 64, 64]
     strides: list[Pair] = [[1, 2], [2, 2], [2, 2], [1, 1], [2, 1], [1, 1]]
@@ -144,7 +145,7 @@ class ResNetSection(TrunkSection):
     """
 
     name: Literal["resnet"]
-    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    downsampling: Kind = "diffstride"
     channels: list[Width] = [64, 128, 256, 512]
     blocks: list[Width] = [2, 2, 2, 2]
     strides: list[Stride | None] = [2.0, 1.0, 2.0, 2.0, 2.0]
@@ -165,7 +166,7 @@ class ConvertedSection(TrunkSection):
 
     name: Literal["converted"]
     network: Literal["efficientnet_b0", "densenet_bc"]
-    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    downsampling: Kind = "diffstride"
     strides: list[Stride] | None = None
     random_strides: RandomRange | None = None
     smoothness: float = Field(4.0, ge=1)
@@ -178,7 +179,7 @@ class WaveCNNSection(TrunkSection):
     """Settings of the trunk, see `WaveCNN`."""
 
     name: Literal["wave_cnn"]
-    downsampling: Literal["strided", "spectral", "diffstride"] = "diffstride"
+    downsampling: Kind = "diffstride"
     channels: list[Width] = [32, 64, 128, 256]
     kernel_sizes: list[Width] = [79, 3, 3, 3]
     strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
