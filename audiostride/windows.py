@@ -25,10 +25,11 @@ def window_hop(window_length: int, overlap: float) -> int:
 
 
 def split_windows(waveform: Tensor, window_length: int, overlap: float = 0.0) -> Tensor:
-    """Split a clip into windows, as evaluation does.
+    """Split a clip into windows, as evaluation does, so that all of it is heard.
 
-    A window begins every `window_hop` samples. A last one that is not full is filled up with silence, but dropped if
-    less than half a hop of it is in no other window. A clip shorter than one window lies in its centre.
+    A window begins every `window_hop` samples. Where the last of them ends before the clip does, one more ends with the
+    clip; it shares more with the window before than the others do. A clip shorter than one window lies in its centre,
+    between silence.
 
     Args:
         waveform: shape ``(samples,)``.
@@ -36,14 +37,16 @@ def split_windows(waveform: Tensor, window_length: int, overlap: float = 0.0) ->
         overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
     Returns:
-        Shape ``(n_windows, window_length)``, at least one window; overlapping ones share memory.
+        Shape ``(n_windows, window_length)``, at least one window.
 
     Raises:
         ValueError: if the waveform is empty or has more than one axis, or the overlap is out of range.
 
     Example:
-        >>> split_windows(torch.ones(25), 10).shape, split_windows(torch.ones(24), 10).shape
-        (torch.Size([3, 10]), torch.Size([2, 10]))
+        >>> split_windows(torch.arange(10), 4)
+        tensor([[0, 1, 2, 3],
+                [4, 5, 6, 7],
+                [6, 7, 8, 9]])
         >>> split_windows(torch.ones(2), 6)
         tensor([[0., 0., 1., 1., 0., 0.]])
         >>> split_windows(torch.arange(8), 4, overlap=0.5)
@@ -51,16 +54,25 @@ def split_windows(waveform: Tensor, window_length: int, overlap: float = 0.0) ->
                 [2, 3, 4, 5],
                 [4, 5, 6, 7]])
     """
+    parts = window_parts(waveform, window_length, overlap)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def window_parts(waveform: Tensor, window_length: int, overlap: float = 0.0) -> list[Tensor]:
+    """The windows of `split_windows` in one or two parts, each a view of the waveform that takes no memory.
+
+    Example:
+        >>> [tuple(part.shape) for part in window_parts(torch.zeros(25), 10)]
+        [(2, 10), (1, 10)]
+    """
     if waveform.dim() != 1 or len(waveform) == 0:
         raise ValueError(f"a waveform of shape (samples,) is needed, got {tuple(waveform.shape)}")
     n, hop = len(waveform), window_hop(window_length, overlap)
     if n < window_length:
         before = (window_length - n) // 2
-        return F.pad(waveform, (before, window_length - n - before)).unsqueeze(0)
-    new = (n - window_length) % hop
-    if new and 2 * new >= hop:
-        waveform = F.pad(waveform, (0, hop - new))
-    return waveform.unfold(0, window_length, hop)
+        return [F.pad(waveform, (before, window_length - n - before)).unsqueeze(0)]
+    windows = waveform.unfold(0, window_length, hop)
+    return [windows, waveform[None, -window_length:]] if (n - window_length) % hop else [windows]
 
 
 def mean_over_windows(values: Tensor, clip: Tensor, n_clips: int) -> Tensor:

@@ -164,9 +164,10 @@ class ExportedClip(nn.Module):
     def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
         """Map ``(batch, samples)`` to the logits ``(batch, n_classes)`` of each task."""
         n, length = clip.shape[1], self.window_length
-        n_windows = torch.sym_max((n + length // 2) // length, 1)
-        before = torch.sym_max(length - n, 0) // 2  # a clip shorter than a window lies in its centre
-        windows = F.pad(clip, (before, n_windows * length - n - before)).reshape(-1, length)
+        missing = torch.sym_max(length - n, 0)
+        clip = F.pad(clip, (missing // 2, missing - missing // 2))  # one shorter than a window lies in its centre
+        n_windows = (n + length - 1) // length
+        windows = torch.cat([clip[:, : (n_windows - 1) * length], clip[:, -length:]], 1).reshape(-1, length)
         return tuple(
             logits.reshape(clip.shape[0], n_windows, logits.shape[1]).mean(1) for logits in self.window(windows)
         )

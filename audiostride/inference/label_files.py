@@ -141,7 +141,7 @@ def segments(
             name = row.label if len(kinds) == 1 else f"{row.task}: {row.label}"
             window = Segment(row.start_s, row.end_s, name, score=row.score)
             parts = runs.setdefault((row.task, row.label), [])
-            if parts and parts[-1][-1].end_s == window.start_s:
+            if parts and parts[-1][-1].end_s >= window.start_s:
                 parts[-1].append(window)
             else:
                 parts.append([window])

@@ -92,7 +92,8 @@ def predict_sounds(
     for piece in embed_sounds(model, sounds, batch_size, workers, overlap):
         rows: list[Row] = []
         if per_window:
-            starts = [(n_windows + i) * hop for i in range(len(piece.embeddings))]
+            latest = max(0, piece.samples - model.window_length)  # where the window that ends with the sound begins
+            starts = [min((n_windows + i) * hop, latest) for i in range(len(piece.embeddings))]
             ends = [min(start + model.window_length, piece.samples) for start in starts]
             times = [(start / rate, end / rate) for start, end in zip(starts, ends, strict=True)]
             rows = _rows(model, piece.name, piece.embeddings, times, top_k)

@@ -17,6 +17,7 @@ from ..windows import split_windows, window_hop
 
 _NAME = "standard input"
 _READ_BYTES = 2**18
+_MAX_WINDOWS = 64  # that are handed out at once: closely overlapping ones take far more memory than their sound
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 
 
@@ -127,22 +128,23 @@ def windows_of(blocks: Iterable[np.ndarray], window_length: int, overlap: float 
         [((0, 10), 7), ((2, 10), 25), ((1, 10), 25)]
     """
     hop = window_hop(window_length, overlap)
-    rest, samples, n_windows = np.zeros(0, np.float32), 0, 0
+    rest, samples, n_windows = np.zeros(0, np.float32), 0, 0  # rest: from where the next window begins
+    last = rest
     for block in blocks:
         samples += len(block)
         rest = np.concatenate([rest, block])
-        n = max(0, (len(rest) - window_length) // hop + 1)
-        windows = np.stack([rest[i * hop :][:window_length] for i in range(n)]) if n else np.zeros((0, window_length))
-        yield Part(windows.astype(np.float32), samples)
-        rest, n_windows = rest[n * hop :], n_windows + n
+        last = np.concatenate([last, block])[-window_length:]
+        while True:
+            n = min(_MAX_WINDOWS, max(0, (len(rest) - window_length) // hop + 1))
+            windows = [rest[i * hop :][:window_length] for i in range(n)]
+            yield Part(np.stack(windows) if n else np.zeros((0, window_length), np.float32), samples)
+            rest, n_windows = rest[n * hop :], n_windows + n
+            if n < _MAX_WINDOWS:
+                break
     if samples == 0:
         raise DataError("holds no samples")
-    if n_windows == 0:
-        yield Part(split_windows(torch.from_numpy(rest), window_length).numpy(), samples)
-        return
-    new = len(rest) - (window_length - hop)
-    if 2 * new >= hop:
-        yield Part(np.pad(rest, (0, window_length - len(rest)))[None], samples)
+    if n_windows == 0 or (n_windows - 1) * hop + window_length < samples:
+        yield Part(split_windows(torch.from_numpy(last), window_length).numpy(), samples)
 
 
 def _read_wav_header(stream: BufferedIOBase) -> tuple[SampleFormat, int | None, bytes]:

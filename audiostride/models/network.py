@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from ..windows import split_windows
+from ..windows import window_parts
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
 from .converted import ConvertedTrunk
@@ -233,7 +233,8 @@ class AudioNetwork(nn.Module):
             torch.Size([16])
         """
         samples = self._prepare(waveform, sample_rate)
-        return self.embed_windows(split_windows(samples, self.window_length, overlap=overlap)).mean(0)
+        parts = window_parts(samples, self.window_length, overlap)
+        return torch.cat([self.embed_windows(part) for part in parts]).mean(0)
 
     @torch.inference_mode()
     def embed_windows(self, windows: Tensor) -> Tensor:
