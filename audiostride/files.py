@@ -1,5 +1,6 @@
 """Writing files so that a crash, a power cut or a full disk leaves the old one or the new one, nothing between."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -214,9 +215,13 @@ class JsonLines:
     Args:
         path: the file.
         keep: bytes to keep of a file that exists; what follows them is cut off. 0 starts anew.
+        sha256: digest of the bytes to keep.
+
+    Attributes:
+        sha256: of all that is in the file, a `hashlib` object.
 
     Raises:
-        ModelFileError: if the file is shorter than `keep`.
+        ModelFileError: if the file is shorter than `keep`, or other bytes are in it.
 
     Example:
         >>> import tempfile
@@ -226,18 +231,25 @@ class JsonLines:
         >>> length = lines.sync()
         >>> lines.append({"step": 2})
         >>> lines.close()
-        >>> JsonLines(path, keep=length).close()
+        >>> JsonLines(path, length, hashlib.sha256(b'{"step": 1}\\n').hexdigest()).close()
         >>> path.read_text()
         '{"step": 1}\\n'
     """
 
-    def __init__(self, path: Path, keep: int = 0):
-        self.path = path
+    def __init__(self, path: Path, keep: int = 0, sha256: str = ""):
+        self.path, self.sha256 = path, hashlib.sha256()
         found = path.stat().st_size if keep and path.exists() else 0
         if found < keep:
             raise ModelFileError(
                 f"{path}: has {found} bytes, not the {keep} it had at the checkpoint: truncated or replaced"
             )
+        if keep:
+            with path.open("rb") as file:
+                self.sha256.update(file.read(keep))
+            if self.sha256.hexdigest() != sha256:
+                raise ModelFileError(
+                    f"{path}: its first {keep} bytes are not those it had at the checkpoint: changed, or of another run"
+                )
         with explain_write_errors(path):
             self.file = path.open("r+b" if keep else "wb", buffering=0)
             if keep:
@@ -248,6 +260,7 @@ class JsonLines:
         """Add one line, which a reader of the file sees at once."""
         with explain_write_errors(self.path):
             line = (json.dumps(record) + "\n").encode()
+            self.sha256.update(line)
             while line:  # an unbuffered write may take a part, on a disk that is nearly full
                 line = line[self.file.write(line) :]
 

@@ -102,7 +102,7 @@ def outcome(out: Path) -> dict[str, Any]:
     """Everything a run leaves but its clock: equal outcomes are equal runs, to the bit."""
     last = list_checkpoints(out / "checkpoints")[-1]
     state = load_checkpoint(last).state
-    del state["log_bytes"]  # metrics.jsonl holds clips per second
+    del state["log_bytes"], state["log_sha256"]  # metrics.jsonl holds clips per second
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     files = [p for p in (out, last) for p in sorted(p.iterdir()) if p.suffix in (".safetensors", ".csv")]
     return {

@@ -188,9 +188,8 @@ def _print_outcomes(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
 
 def _summary(planned: "Sequence[Planned]") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the table of a sweep's finished runs, and what their results.json say."""
-    from ..training.run_files import read_results
+    from ..training.run_files import is_finished, read_results
     from ..training.summary import summarise
-    from ..training.sweep import is_finished
 
     finished = [(run.recipe, read_results(run.path)) for run in planned if is_finished(run.path)]
     return summarise(finished), [results for _, results in finished]

@@ -52,6 +52,16 @@ def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher |
     return found | ({"code": code} if code else {})
 
 
+def identity(conditions: Mapping[str, Any]) -> str:
+    """A run's name in its files: runs with the same conditions are bit-exact copies of each other.
+
+    Example:
+        >>> identity({"recipe": {"seed": 0}})
+        '30e9ebebf9a3d301'
+    """
+    return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def environment() -> dict[str, Any]:
     """Machine and versions that a run repeats on to the bit.
 

@@ -17,7 +17,7 @@ from ..data.loading import workers_ended
 from ..layers.strides import clamp_strides_
 from ..models.classifier import AudioClassifier
 from .checkpoints import Checkpoint, Notify
-from .conditions import check_conditions
+from .conditions import check_conditions, identity
 from .directory import METRICS_FILE, STEPS_FILE
 from .distillation import Teacher
 from .evaluation import evaluate
@@ -50,7 +50,7 @@ def train(
     allow_inexact: bool = False,
     conditions: Mapping[str, Any] | None = None,
     report: Report = Report(),  # noqa: B008 (frozen)
-) -> None:
+) -> str:
     """Train a classifier and write what docs/training.md lists under "What a run leaves", up to the results, to `out`.
 
     Data without validation clips is scored on its test clips, for information only; then the last epoch must be kept.
@@ -72,6 +72,9 @@ def train(
         allow_inexact: resume even if `conditions` differ from the checkpoint's.
         conditions: plain data on which the result depends (recipe, machine, versions), saved in every checkpoint.
         report: callbacks; `progress` and `on_start` are not used.
+
+    Returns:
+        The identity of the run, see `conditions.identity`.
 
     Raises:
         TrainingError: if the loss is not finite; the weights are those before that step.
@@ -96,7 +99,8 @@ def train(
     log_mel_transforms = augmentation.log_mel if augmentation else ()
     objective = Objective(settings, task_weights or {}, class_weights or {}, log_mel_transforms, teacher)
     files = RunFiles(out, {**(conditions or {}), "processes": process_count()}, settings.keep_checkpoints)
-    run = RunState(model, None if settings.ema_decay is None else copy.deepcopy(model), optimizer)
+    average = None if settings.ema_decay is None else copy.deepcopy(model)
+    run = RunState(model, average, optimizer, identity=identity(files.conditions))
     if process_index():  # all have the same weights by now; what they draw from here on should differ
         torch.manual_seed(seed + process_index())
 
@@ -168,6 +172,7 @@ def train(
 
         if stop.number:
             raise interrupted(stop.number, run.step)
+    return run.identity
 
 
 def _take_up(run: RunState, files: RunFiles, resume: bool, allow_inexact: bool, notify: Notify) -> Checkpoint | None:
@@ -239,6 +244,7 @@ def _epoch_records(
 ) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` of the epoch that ends; one where it was not scored."""
     state = {
+        "run": run.identity,
         "epoch": run.epoch + 1,
         "step": run.step,
         "strides": run.judged.trunk.strides(),

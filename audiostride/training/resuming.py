@@ -43,6 +43,8 @@ class RunState:
         finished: there is nothing left to train.
         totals: training scores of the present epoch, of this process' clips.
         log_bytes: length of each log file at the last checkpoint.
+        log_sha256: digest of that much of each.
+        identity: of the run, see `conditions.identity`; it keeps that of its beginning.
     """
 
     model: AudioClassifier
@@ -57,6 +59,8 @@ class RunState:
     finished: bool = False
     totals: Totals = field(default_factory=dict)
     log_bytes: dict[str, int] = field(default_factory=dict)
+    log_sha256: dict[str, str] = field(default_factory=dict)
+    identity: str = ""
 
     @property
     def judged(self) -> AudioClassifier:
@@ -92,6 +96,8 @@ class RunState:
             "position": {name: getattr(self, name) for name in _POSITION},
             "processes": gather({"totals": self.totals, "generators": generator_states()}),
             "log_bytes": self.log_bytes,
+            "log_sha256": self.log_sha256,
+            "run": self.identity,
             "conditions": dict(conditions),
         }
         tensors = {"model": self.model.state_dict(), "optimizer": _optimizer_tensors(self.optimizer)}
@@ -118,6 +124,8 @@ class RunState:
                 setattr(self, name, value)
             self.best = (float(self.best[0]), float(self.best[1]))
             self.log_bytes = {name: int(length) for name, length in state["log_bytes"].items()}
+            self.log_sha256 = {name: str(digest) for name, digest in state["log_sha256"].items()}
+            self.identity = str(state["run"])
             if len(state["processes"]) == process_count():
                 own = state["processes"][process_index()]
                 self.totals = own["totals"]

@@ -1,6 +1,5 @@
 """One run: a recipe in, a run directory out."""
 
-import json
 import random
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
@@ -23,7 +22,7 @@ from ..models.image_frontend import ImageFrontend
 from .build import load_teacher, make_network, read_data, take_up
 from .checkpoints import Notify, list_checkpoints
 from .conditions import conditions, environment
-from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
+from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE
 from .evaluation import evaluate
 from .loop import train
 from .predictions_file import TaskPredictions, make_predictions, write_predictions
@@ -31,7 +30,7 @@ from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .report import Report
-from .run_files import digests
+from .run_files import write_results
 from .run_testing import choose_thresholds, describe
 from .tensorboard import TensorBoardLog
 from .transforms import make_transforms
@@ -100,7 +99,7 @@ def run(
                 log.on_epoch(record)
             report.on_epoch(record)
 
-        train(
+        identity = train(
             model,
             sets,
             out,
@@ -115,7 +114,12 @@ def run(
             conditions=conditions(recipe, sets, teacher),
             report=replace(report, on_epoch=on_epoch),
         )
-    return _test(recipe, out, sets, device, report.progress)
+    results, predictions = _test(recipe, out, sets, device, report.progress)
+    results = {"run": identity} | results
+    if is_main():
+        write_predictions(out / PREDICTIONS_FILE, predictions)
+        results = write_results(out, results)
+    return broadcast(results)
 
 
 def _prepare_device(recipe: Recipe, notify: Notify) -> torch.device:
@@ -141,8 +145,8 @@ def _begin_directory(out: Path, recipe: Recipe, bad_files: Sequence[str], replac
 
 def _test(
     recipe: Recipe, out: Path, sets: Sequence[LabelledClips], device: torch.device, progress: Progress | None
-) -> dict[str, Any]:
-    """Test the model that was kept, and write the predictions and, last of all, the results."""
+) -> tuple[dict[str, Any], dict[str, TaskPredictions]]:
+    """Test the model that was kept, once the thresholds of its tasks are chosen."""
     best = broadcast(load(out) if is_main() else None)
     assert best is not None
     best.to(device)
@@ -164,9 +168,4 @@ def _test(
         results["published"] = recipe.published_score()
     if getattr(recipe.model, "random_strides", None):
         results["initial_strides"] = best.trunk.settings["strides"]
-    results |= {"seed": recipe.seed, "environment": environment()}
-    if is_main():
-        write_predictions(out / PREDICTIONS_FILE, predictions)
-        results["files"] = digests(out)
-        replace_file(out / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
-    return results
+    return results | {"seed": recipe.seed, "environment": environment()}, predictions

@@ -1,24 +1,26 @@
 """The files that a finished run leaves, as inputs: a schema and one reader each, and that they belong together.
 
 `results.json` is written last and holds the digests of the files it was made with, so that one that was cut short,
-edited or taken from another run is noticed. Predictions are read in `predictions_file`.
+edited or taken from another run is noticed. Each line of `metrics.jsonl` names the run (`conditions.identity`), and a
+checkpoint holds the digests of the logs. Predictions are read in `predictions_file`.
 """
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..errors import ModelFileError, printable
-from ..files import read_bounded
+from ..errors import ModelFileError, TrainingError, printable
+from ..files import read_bounded, replace_file
 from ..models import results
 from ..models.files import CONFIG_FILE
 from ..models.results import Record, check_record
-from .directory import METRICS_FILE, PREDICTIONS_FILE, RESULTS_FILE
+from .directory import METRICS_FILE, PREDICTIONS_FILE, RESULTS_FILE, STEPS_FILE
 
 MAX_BYTES = 2**30
 """Of a file of a run: that of a million clips of a hundred classes."""
@@ -26,6 +28,11 @@ MAX_BYTES = 2**30
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Stride = Annotated[float, Field(ge=1, le=2**24)]
 Figure = Annotated[float, Field(ge=0, le=1e30)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Aliasing = list[list[Share | list[Share]]] | None
+
+
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class Score(Record):
@@ -38,18 +45,24 @@ class Score(Record):
 class TaskScore(Score, results.TaskScore):
     """The score of a task in `results.json`."""
 
+    split: Literal["test"]
+
 
 class Results(results.Results):
     """`results.json` of a finished run.
 
+    run: see `conditions.identity`.
     files: `digest` of the other files of the run when it was written, by name.
     """
 
+    run: RunId | None = None
     tasks: dict[str, TaskScore] = Field(min_length=1)  # type: ignore[assignment]
     seed: Count
     macs_per_second: Figure
     parameters: Count
     strides: list[list[Stride]]
+    aliasing: Aliasing = None
+    published: Annotated[float, Field(ge=0, le=100)] | None = None
     n_train: dict[str, Count] = Field(default_factory=dict)
     environment: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
@@ -64,11 +77,23 @@ class EpochScore(Score):
 class Epoch(Record):
     """A line of `metrics.jsonl`: one epoch and split."""
 
+    run: RunId | None = None
     epoch: int = Field(ge=1, le=2**53)
     step: Count
     split: Literal["train", "validation", "test"]
     tasks: dict[str, EpochScore] = Field(min_length=1)
     strides: list[list[Stride]]
+    aliasing: Aliasing = None
+    lr: Figure | None = None
+    stride_lr: Figure | None = None
+    clips_per_s: Figure | None = None
+
+
+class Step(Record):
+    """A line of `steps.jsonl`: the exact loss of a step, as `float.hex` writes it."""
+
+    step: int = Field(ge=1, le=2**53)
+    loss_hex: str = Field(pattern=r"^-?0x[01]\.[0-9a-f]{1,13}p[+-]\d{1,4}$")
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
@@ -95,22 +120,43 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     path = run_dir / METRICS_FILE
     if not path.exists():
         raise ModelFileError(f"{printable(path)}: no such file; it holds the training curves of a run")
-    content = read_own(path)
-    lines = []
-    for number, line in enumerate(content.splitlines(keepends=True), start=1):
-        where = f"{printable(path)}: line {number}"
-        if not line.endswith(b"\n"):
-            raise ModelFileError(f"{where}: is cut short; restore the file, or train anew")
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ModelFileError(f"{where}: is not JSON ({error}); restore the file, or train anew") from error
-        lines.append(check_record(value, Epoch, where))
+    lines: list[dict[str, Any]] = []
+    for where, line in _json_lines(path, Epoch):
+        lines.append(line)
+        if line.get("run") != lines[0].get("run"):
+            raise ModelFileError(f"{where}: is of run {line.get('run')}, line 1 of {lines[0].get('run')}")
         if lines[-1]["tasks"].keys() - lines[0]["tasks"].keys() or _shape(lines[-1]) != _shape(lines[0]):
             raise ModelFileError(f"{where}: has other tasks or layers than line 1; it is of another run")
     if not any(line["split"] != "train" for line in lines):
         raise ModelFileError(f"{printable(path)}: holds no epoch that was scored on clips held out")
     return lines
+
+
+def read_steps(run_dir: Path) -> list[float]:
+    """The loss of every step of a finished run, from the first one.
+
+    Raises:
+        ModelFileError: if the file is missing, damaged, of another run or lacks a step; names the line.
+    """
+    losses = []
+    for where, line in _json_lines(run_dir / STEPS_FILE, Step):
+        losses.append(float.fromhex(line["loss_hex"]))
+        if line["step"] != len(losses):
+            raise ModelFileError(f"{where}: is of step {line['step']}")
+    return losses
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run directory holds complete results, which are written last, of the model in it.
+
+    Example:
+        >>> is_finished(Path("nowhere"))
+        False
+    """
+    try:
+        return bool(read_results(run_dir))
+    except ModelFileError:
+        return False
 
 
 def read_own(path: Path) -> bytes:
@@ -124,10 +170,28 @@ def read_own(path: Path) -> bytes:
     return content
 
 
-def digests(run_dir: Path) -> dict[str, str]:
-    """What "files" in `results.json` says: the `digest` of each file of the run that is there."""
-    paths = [run_dir / name for name in (CONFIG_FILE, METRICS_FILE, PREDICTIONS_FILE)]
-    return {path.name: digest(path.read_bytes()) for path in paths if path.exists()}
+def write_results(run_dir: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `results.json`, with the `digest` of each file that belongs to it.
+
+    Args:
+        run_dir: the run directory, whose other files are complete.
+        results: what `Results` lists, but for `files`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        TrainingError: if a score is not finite.
+        WriteError: if it cannot be written.
+    """
+    paths = [run_dir / name for name in (CONFIG_FILE, METRICS_FILE, STEPS_FILE, PREDICTIONS_FILE)]
+    written = {**results, "files": {path.name: digest(path.read_bytes()) for path in paths}}
+    for task, scores in results["tasks"].items():
+        for name, value in scores.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrainingError(f"the test {name} of task {task!r} is {value}: the training diverged")
+    replace_file(run_dir / RESULTS_FILE, json.dumps(written, indent=1) + "\n")
+    return written
 
 
 def digest(content: bytes) -> str:
@@ -146,6 +210,16 @@ def _check_digest(path: Path, content: bytes, found: Mapping[str, Any]) -> None:
             f"{printable(path)}: is not the file that {RESULTS_FILE} was written with: it was cut short, edited or "
             "comes from another run; restore it, or train anew"
         )
+
+
+def _json_lines(path: Path, schema: type[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(read_own(path).split(b"\n")[:-1], start=1):
+        where = f"{printable(path)}: line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ModelFileError(f"{where}: is not JSON ({error}); restore the file, or train anew") from error
+        yield where, check_record(value, schema, where)
 
 
 def _shape(line: Mapping[str, Any]) -> list[int]:

@@ -17,9 +17,10 @@ from .checkpoints import (
     prune_checkpoints,
     save_checkpoint,
 )
-from .directory import CHECKPOINTS, METRICS_FILE, STEPS_FILE
+from .directory import CHECKPOINTS, METRICS_FILE, RESULTS_FILE, STEPS_FILE
 from .processes import broadcast, is_main, process_count
 from .resuming import RunState
+from .run_files import is_finished
 
 
 class RunFiles:
@@ -54,8 +55,11 @@ class RunFiles:
         with ExitStack() as stack:
             stack.enter_context(resources_named(self._what_is_saved))
             if is_main():
+                if not run.finished or not is_finished(self.out):  # its model will change
+                    (self.out / RESULTS_FILE).unlink(missing_ok=True)
                 for name in (STEPS_FILE, METRICS_FILE):
-                    self.logs[name] = stack.enter_context(JsonLines(self.out / name, run.log_bytes.get(name, 0)))
+                    keep, digest = run.log_bytes.get(name, 0), run.log_sha256.get(name, "")
+                    self.logs[name] = stack.enter_context(JsonLines(self.out / name, keep, digest))
                 if found:  # a kill may have hit the run just after it saved that checkpoint: do what was left to do
                     _restore_best(self.out, run, found, notify)
                     self._prune(run)
@@ -84,6 +88,7 @@ class RunFiles:
     def save(self, run: RunState) -> None:
         """Save a checkpoint, the model if this is the epoch that is kept, and remove what is no longer needed."""
         run.log_bytes = {name: log.sync() for name, log in self.logs.items()}
+        run.log_sha256 = {name: log.sha256.hexdigest() for name, log in self.logs.items()}
         checkpoint = run.checkpoint(self.conditions)
         if is_main():
             save_checkpoint(self.out / CHECKPOINTS, checkpoint)

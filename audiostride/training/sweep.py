@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import AudiostrideError, Interrupted, ModelFileError, UsageError
+from ..errors import AudiostrideError, Interrupted, UsageError
 from .directory import RECIPE_FILE
 from .model_sections import TrunkSection
 from .recipe import Recipe, load_recipe
-from .run_files import read_results
+from .run_files import is_finished
 
 Train = Callable[[Recipe, Path], object]
 """Trains a recipe into a directory, as `run.run` does."""
@@ -142,19 +142,6 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
             on_run(outcome)
             outcomes.append(outcome)
     return outcomes
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Whether a run directory holds complete results; they are written last.
-
-    Example:
-        >>> is_finished(Path("nowhere"))
-        False
-    """
-    try:
-        return bool(read_results(run_dir))
-    except ModelFileError:
-        return False
 
 
 def check_belongs(run: Planned) -> None:

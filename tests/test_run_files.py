@@ -1,0 +1,170 @@
+"""The files of a run as input: each value of each file replaced, files of another run, and what is written when."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiostride.errors import ModelFileError
+from audiostride.training.recipe import Recipe, load_recipe
+from audiostride.training.report import Report
+from audiostride.training.run import run
+from audiostride.training.run_files import is_finished, read_metrics, read_results, read_steps
+
+QUIET = Report(notify=lambda _: None)
+
+
+def tiny(*overrides: str) -> Recipe:
+    """A run of two epochs, about a second."""
+    few = [f"tasks.{task}.data.n_clips=250" for task in ("rate", "scale")]
+    model = ["model.channels=[4]", "model.strides=[[2,2]]", "model.smoothness=1"]
+    return load_recipe(
+        "ripples", [*few, *model, "train.epochs=2", "train.workers=0", "train.batch_size=50", *overrides]
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    run(tiny(), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "other"
+    run(tiny("seed=1"), out)
+    return out
+
+
+@pytest.fixture
+def mine(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "mine")
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value in nested data."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    tree = copy.deepcopy(tree)
+    holder = tree
+    for key in path[:-1]:
+        holder = holder[key]
+    if value is Ellipsis:
+        del holder[path[-1]]
+    else:
+        holder[path[-1]] = value
+    return tree
+
+
+def unbound(run_dir: Path) -> None:
+    """Take the digests out of results.json, so that files are judged by their content alone."""
+    results = json.loads((run_dir / "results.json").read_text())
+    del results["files"]
+    (run_dir / "results.json").write_text(json.dumps(results))
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "line"),
+    [("results.json", read_results, None), ("metrics.jsonl", read_metrics, 1), ("steps.jsonl", read_steps, 3)],
+)
+def test_any_value_of_another_kind_is_named_or_changes_nothing_that_is_read(
+    mine: Path, name: str, read: Callable[[Path], Any], line: int | None
+) -> None:
+    unbound(mine)
+    lines = (mine / name).read_text().splitlines()
+    whole, good = json.loads("".join(lines) if line is None else lines[line]), read(mine)
+    free = {"environment", "n_train"}  # what the machine was called is nobody's input; a task more or less is no type
+    for path in places(whole):
+        for value in (None, -1, float("nan"), "text", [], {}, True, ..., 1e300):
+            text = json.dumps(changed(whole, path, value), indent=1 if line is None else None)
+            lines_now = [text] if line is None else [*lines[:line], text, *lines[line + 1 :]]
+            (mine / name).write_text("\n".join(lines_now) + "\n")
+            try:
+                found = read(mine)
+            except ModelFileError as error:
+                assert name in str(error)  # noqa: PT017
+                continue
+            allowed = path[0] in free or value is ... or isinstance(value, float | list) or value in (-1, None)
+            assert allowed, (path, value)
+            assert type(found) is type(good)
+
+
+@pytest.mark.parametrize("content", ["", "5", "[]", "null", '"x"', "{", '{"tasks": {}}', "[" * 100_000, "\ud800"])
+def test_what_is_no_result_is_named_and_the_run_is_not_finished(mine: Path, content: str) -> None:
+    (mine / "results.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ModelFileError, match=r"results\.json: "):
+        read_results(mine)
+    assert not is_finished(mine)
+    results = run(tiny(), mine, QUIET, resume=True)
+    assert read_results(mine) == results
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "steps.jsonl"])
+@pytest.mark.parametrize("content", ["5", "[]", "{", "[" * 100_000, "\ud800", "{}"])
+def test_a_line_that_is_none_is_named_with_its_number(mine: Path, name: str, content: str) -> None:
+    unbound(mine)
+    with (mine / name).open("ab") as file:
+        file.write(content.encode("utf-8", "surrogatepass") + b"\n")
+    with pytest.raises(ModelFileError, match=rf"{name}: line \d+: "):
+        (read_metrics if name == "metrics.jsonl" else read_steps)(mine)
+
+
+def test_results_of_another_run_are_no_results_of_this_one(mine: Path, other: Path) -> None:
+    shutil.copy(other / "results.json", mine)
+    with pytest.raises(ModelFileError, match=r"config\.json: is not the file that results\.json was written with"):
+        read_results(mine)
+    assert not is_finished(mine)
+
+
+def test_a_log_joined_from_two_runs_is_named(mine: Path, other: Path) -> None:
+    lines = (mine / "metrics.jsonl").read_text().splitlines(keepends=True)
+    theirs = (other / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (mine / "metrics.jsonl").write_text("".join([*lines[:2], *theirs[2:]]))
+    with pytest.raises(ModelFileError, match=r"metrics\.jsonl: is not the file that results\.json"):
+        read_metrics(mine)
+    unbound(mine)
+    with pytest.raises(ModelFileError, match=r"metrics\.jsonl: line 3: is of run \w+, line 1 of \w+"):
+        read_metrics(mine)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "steps.jsonl"])
+@pytest.mark.parametrize("how", ["of another run", "one bit"])
+def test_a_log_that_is_not_the_runs_own_is_not_continued(mine: Path, other: Path, name: str, how: str) -> None:
+    if how == "of another run":
+        (mine / name).write_bytes((other / name).read_bytes() + b" " * 1000)
+    else:
+        content = bytearray((mine / name).read_bytes())
+        content[10] ^= 1
+        (mine / name).write_bytes(content)
+    before = (mine / "results.json").read_bytes()
+    with pytest.raises(ModelFileError, match=rf"{name}: its first \d+ bytes are not those it had at the checkpoint"):
+        run(tiny(), mine, QUIET, resume=True)
+    assert (mine / "results.json").read_bytes() == before
+
+
+def test_results_go_before_the_model_changes_and_stay_where_nothing_changes(mine: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    shutil.rmtree(sorted((mine / "checkpoints").iterdir())[-1])  # as if an epoch was to be trained again
+    with pytest.raises(Killed):
+        run(tiny(), mine, Report(on_step=kill, notify=lambda _: None), resume=True)
+    assert not (mine / "results.json").exists()
+    results = run(tiny(), mine, QUIET, resume=True)
+    assert read_results(mine) == results
+    with pytest.raises(ModelFileError, match="would not continue exactly"):
+        run(tiny("train.learning_rate=0.5"), mine, QUIET, resume=True)
+    assert read_results(mine) == results
