@@ -68,6 +68,32 @@ def test_a_class_without_a_clip_does_not_spoil_the_mean_average_precision() -> N
     assert score(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), truth, "multilabel").mean_average_precision == 1.0
 
 
+def test_what_is_not_known_of_a_clip_changes_neither_loss_nor_scores() -> None:
+    torch.manual_seed(0)
+    logits, truth = torch.randn(40, 3), (torch.randn(40, 3) > 0).float()
+    unknown = torch.rand(40, 3) < 0.3
+    unknown[0] = True  # of one clip nothing is known
+    asked = truth.masked_fill(unknown, torch.nan)
+    found, other = (score(x, asked, "multilabel") for x in (logits, logits.where(~unknown, -logits)))
+    assert found.metrics() == other.metrics()
+    by_hand = [  # mean over the classes that are known of each clip, then over clips
+        torch.nn.functional.binary_cross_entropy_with_logits(x[known], y[known]).item() if known.any() else 0.0
+        for x, y, known in zip(logits, truth, ~unknown, strict=True)
+    ]
+    assert found.loss == pytest.approx(np.mean(by_hand))
+    assert best_thresholds(logits, asked, "multilabel") == best_thresholds(
+        logits.where(~unknown, -logits), asked, "multilabel"
+    )
+    right = ((logits > 0) == (truth > 0.5)).numpy()
+    shares = [np.mean(row[known]) for row, known in zip(right, ~unknown.numpy(), strict=True) if known.any()]
+    assert found.accuracy == pytest.approx(np.mean(shares))
+    for i in range(3):  # the metrics of a class are those of the clips of which it is known
+        own = score(logits[~unknown[:, i]][:, [i, i]], truth[~unknown[:, i]][:, [i, i]], "multilabel")
+        alone = score(logits[:, [i, i]], asked[:, [i, i]], "multilabel")
+        assert alone.mean_average_precision == pytest.approx(own.mean_average_precision)
+        assert alone.macro_f1 == pytest.approx(own.macro_f1)
+
+
 def test_no_other_threshold_has_a_better_f1_than_the_best() -> None:
     torch.manual_seed(1)
     logits = torch.randn(60, 3)

@@ -125,7 +125,7 @@ def _read_run(folder: Path) -> Run:
     model, right, groups = load(folder), {}, {}
     for task, predictions in read_predictions(folder).items():
         shares = correct_shares(predictions, model.labels[task], model.kinds[task])
-        right[task] = dict(zip(predictions.files, shares, strict=True))
+        right[task] = {file: share for file, share in zip(predictions.files, shares, strict=True) if share == share}
         if predictions.groups:
             groups[task] = dict(zip(predictions.files, predictions.groups, strict=True))
     if missing := [task for task in results["tasks"] if task not in right]:

@@ -46,7 +46,8 @@ def summarise_folds(run_dirs: Sequence[Path]) -> dict[str, Any]:
             metrics = {key: value for key, value in results["tasks"][name].items() if key != "split"}
             tasks.setdefault(name, []).append({"fold": fold.value, "run": run_dir.name} | metrics)
             shares = correct_shares(predictions, labels[name], recipe.tasks[name].kind)
-            right.setdefault(name, []).extend(zip(shares, predictions.groups or predictions.files, strict=True))
+            known = zip(shares, predictions.groups or predictions.files, strict=True)
+            right.setdefault(name, []).extend((share, group) for share, group in known if share == share)  # no NaN
     return {
         "tasks": {
             name: {"folds": rows} | _mean_and_sd(rows) | {"pooled": accuracy_interval(*zip(*right[name], strict=True))}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..training.predictions_file import TaskPredictions
+from ..training.predictions_file import TaskPredictions, presence
 
 
 def class_scores(predictions: TaskPredictions, labels: Sequence[str], kind: str = "multiclass") -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def class_scores(predictions: TaskPredictions, labels: Sequence[str], kind: str 
         >>> first["recall"], first["precision"], first["taken_for"]
         (0.5, 1.0, 'yes')
     """
-    truth, predicted = (_classes(column, labels, kind) for column in (predictions.truth, predictions.label))
+    truth, predicted = _decisions(predictions, labels, kind)
     rows = []
     for i, label in enumerate(labels):
         n_true, n_predicted = int(truth[:, i].sum()), int(predicted[:, i].sum())
@@ -82,14 +82,13 @@ def worst_predictions(
         (True, 'b', 0.05)
     """
     logits = torch.from_numpy(predictions.logits)
-    truth, predicted = (
-        torch.from_numpy(_classes(column, labels, kind)) for column in (predictions.truth, predictions.label)
-    )
+    truth, predicted = _decisions(predictions, labels, kind)
     if kind == "multilabel":  # the classes are independent: the probability of this very set
-        p_truth, p_label = (torch.where(of, logits, -logits).sigmoid().prod(1).numpy() for of in (truth, predicted))
+        signs = (torch.from_numpy(np.where(of, 1.0, -1.0)) for of in (truth, predicted))
+        p_truth, p_label = ((sign * logits).sigmoid().prod(1).numpy() for sign in signs)
     else:
-        p_truth, p_label = ((logits.softmax(-1) * of).sum(1).numpy() for of in (truth, predicted))
-    wrong = np.array(predictions.truth) != np.array(predictions.label)
+        p_truth, p_label = ((logits.softmax(-1).numpy() * of).sum(1) for of in (truth, predicted))
+    wrong = (truth != predicted).any(1)
     among = np.flatnonzero(wrong) if wrong.any() else np.arange(len(wrong))
     worst = among[np.argsort(p_truth[among], kind="stable")][:n]
     return bool(wrong.any()), [
@@ -104,10 +103,11 @@ def worst_predictions(
     ]
 
 
-def _classes(column: Sequence[str], labels: Sequence[str], kind: str) -> np.ndarray:
-    """Which classes each clip has, bool of shape ``(n_clips, n_classes)``; several are written as "dog|rain"."""
-    number = {label: i for i, label in enumerate(labels)}
-    found = np.zeros((len(column), len(labels)), bool)
-    for row, value in zip(found, column, strict=True):
-        row[[number[label] for label in (value.split("|") if kind == "multilabel" else [value]) if label]] = True
-    return found
+def _decisions(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes each clip has and is said to have, bool of shape ``(n_clips, n_classes)``.
+
+    Where it is not known whether it has one, what is said of it is left out.
+    """
+    truth, predicted = (presence(column, labels, kind) for column in (predictions.truth, predictions.label))
+    known = ~np.isnan(truth)
+    return known & (truth == 1), known & (predicted == 1)

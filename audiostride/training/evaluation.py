@@ -103,7 +103,8 @@ def task_loss(
 
     Args:
         logits: of the classes.
-        labels: class numbers ``(n,)`` or shares of the classes ``(n, n_classes)``.
+        labels: class numbers ``(n,)`` or shares of the classes ``(n, n_classes)``, of a multilabel task NaN where it is
+            not known whether the clip has the class, which is then left out of the mean over the clip's classes.
         kind: "multiclass" and "binary": cross-entropy; "multilabel": a binary cross-entropy for each
             class, averaged over classes.
         class_weights: weight of each class ``(n_classes,)``; for a multilabel task of its presence.
@@ -116,19 +117,27 @@ def task_loss(
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if kind == "multilabel":
-        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=class_weights)
+        known = ~labels.isnan()
+        if known.all():
+            return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=class_weights)
+        losses = F.binary_cross_entropy_with_logits(
+            logits, labels.nan_to_num(), pos_weight=class_weights, reduction="none"
+        )
+        return ((losses * known).sum(1) / known.sum(1).clamp(min=1)).mean()
     return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
 
 
 def share_correct(logits: Tensor, labels: Tensor, kind: str = "multiclass") -> Tensor:
     """How correct each clip is, ``(n,)`` from 0 to 1: its likeliest class, or the share of its yes-or-no decisions.
 
+    Decisions whose truth is NaN, not known, do not count; a clip of which nothing is known has a share of NaN.
+
     Example:
         >>> share_correct(torch.tensor([[2.0, -2.0]]), torch.tensor([[1.0, 1.0]]), "multilabel")
         tensor([0.5000])
     """
     if kind == "multilabel":
-        return ((logits > 0) == (labels > 0.5)).float().mean(1)
+        return ((logits > 0) == (labels > 0.5)).float().where(~labels.isnan(), torch.nan).nanmean(1)
     numbers = labels if labels.dim() == 1 else labels.argmax(1)
     return (logits.argmax(1) == numbers).float()
 
@@ -156,15 +165,15 @@ def score(
     """
     target = torch.as_tensor(labels)
     loss = task_loss(logits, target, kind).item()
-    accuracy = share_correct(logits, target, kind).double().mean().item()
+    accuracy = share_correct(logits, target, kind).double().nanmean().item()
     wanted = {name: metric.function for name, metric in METRICS.items() if kind in metric.kinds}
     if not wanted:
         return Score(loss, accuracy, len(target))
     # Both kinds as yes-or-no questions, a column each: of a binary task the one of its second class.
     likely = probabilities(logits, kind)
     likely, truth = (likely[:, 1:], target[:, None]) if kind == "binary" else (likely, target)
-    present = likely >= torch.tensor(thresholds or [0.5])
-    return Score(loss, accuracy, len(target), **{name: f(likely, truth.long(), present) for name, f in wanted.items()})
+    truth, present = truth.nan_to_num(-1).long(), likely >= torch.tensor(thresholds or [0.5])
+    return Score(loss, accuracy, len(target), **{name: f(likely, truth, present) for name, f in wanted.items()})
 
 
 def _auc(likely: Tensor, truth: Tensor, _: Tensor) -> float | None:
@@ -176,8 +185,8 @@ def _auc(likely: Tensor, truth: Tensor, _: Tensor) -> float | None:
 def _mean_average_precision(likely: Tensor, truth: Tensor, _: Tensor) -> float | None:
     from torchmetrics.functional.classification import binary_average_precision
 
-    known = truth.sum(0).nonzero().flatten()  # a class without a single clip has no precision
-    precisions = [binary_average_precision(likely[:, i], truth[:, i]) for i in known]
+    present = (truth == 1).any(0).nonzero().flatten()  # a class without a single clip has no precision
+    precisions = [binary_average_precision(likely[:, i], truth[:, i], ignore_index=-1) for i in present]
     return torch.stack(precisions).mean().item() if precisions else None
 
 
@@ -186,7 +195,8 @@ def _macro_f1(_: Tensor, truth: Tensor, present: Tensor) -> float:
 
     if truth.shape[1] == 1:  # a binary task has two classes
         return multiclass_f1_score(present[:, 0].long(), truth[:, 0], num_classes=2, average="macro").item()
-    return multilabel_f1_score(present.long(), truth, num_labels=truth.shape[1], average="macro").item()
+    n_labels = truth.shape[1]
+    return multilabel_f1_score(present.long(), truth, num_labels=n_labels, average="macro", ignore_index=-1).item()
 
 
 class Metric(NamedTuple):
@@ -196,8 +206,9 @@ class Metric(NamedTuple):
         heading: what it is, as the title of a table.
         short: the same, as the heading of a column.
         kinds: the kinds of task that have it.
-        function: its value from 0 to 1, or None where these clips do not define it; takes the probabilities of
-            yes-or-no questions, the truth (0 or 1) and what the thresholds decide, each ``(n, n_questions)``.
+        function: its value from 0 to 1, or None where these clips do not define it. It takes the probabilities of
+            yes-or-no questions, the truth (0, 1, or -1 where it is not known) and what the thresholds decide, each
+            ``(n, n_questions)``.
     """
 
     heading: str
@@ -231,7 +242,9 @@ def best_thresholds(logits: Tensor, labels: Tensor | np.ndarray, kind: str) -> l
     likely, target = probabilities(logits, kind), torch.as_tensor(labels)
     if kind == "binary":
         return [_best_threshold(likely[:, 1], target, both_classes=True)]
-    return [_best_threshold(likely[:, i], target[:, i], both_classes=False) for i in range(likely.shape[1])]
+    known = ~target.isnan()
+    columns = [(likely[rows, i], target[rows, i]) for i, rows in enumerate(known.T)]
+    return [_best_threshold(of_class, truth, both_classes=False) for of_class, truth in columns]
 
 
 def _best_threshold(likely: Tensor, truth: Tensor, both_classes: bool) -> float:

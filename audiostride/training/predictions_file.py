@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.clips import Clips
-from ..data.labels import label_numbers
+from ..data.labels import SEPARATOR, UNKNOWN
 from ..errors import ModelFileError, printable
 from ..files import replace_file
 from ..models.classifier import AudioClassifier
@@ -151,15 +151,46 @@ def _check_classes(path: Path, found: Mapping[str, TaskPredictions], model: Audi
     for name, task in found.items():
         if name not in model.labels or task.logits.shape[1] != len(model.labels[name]):
             raise ModelFileError(f"{printable(path)}: does not fit the classes of the model in task {printable(name)}")
-        known = set(model.labels[name])
-        for label in {*task.truth, *task.label}:
-            several = model.kinds[name] == "multilabel"
-            if not set(label.split("|") if several and label else [] if several else [label]) <= known:
-                raise ModelFileError(f"{printable(path)}: the model has no class {label!r} in task {printable(name)}")
+        try:
+            for column in (task.truth, task.label):
+                presence(list(set(column)), model.labels[name], model.kinds[name])
+        except KeyError as error:
+            raise ModelFileError(
+                f"{printable(path)}: the model has no class {error} in task {printable(name)}"
+            ) from error
+
+
+def presence(column: Sequence[str], labels: Sequence[str], kind: str) -> np.ndarray:
+    """Which classes each clip has by its label, or by several joined by "|": 1, 0, or NaN where it is "?LABEL".
+
+    Args:
+        column: `truth` or `label` of predictions.
+        labels: the classes in order.
+        kind: of the task.
+
+    Returns:
+        Float32 of shape ``(n_clips, n_classes)``.
+
+    Raises:
+        KeyError: if a label is none of the classes.
+
+    Example:
+        >>> presence(["dog", "?dog|cat", ""], ["cat", "dog"], "multilabel").tolist()
+        [[0.0, 1.0], [1.0, nan], [0.0, 0.0]]
+    """
+    number = {label: i for i, label in enumerate(labels)}
+    found = np.zeros((len(column), len(labels)), np.float32)
+    for row, value in zip(found, column, strict=True):
+        for label in (value.split(SEPARATOR) if value else []) if kind == "multilabel" else [value]:
+            if label in number:
+                row[number[label]] = 1
+            else:
+                row[number[label.removeprefix(UNKNOWN)]] = np.nan
+    return found
 
 
 def correct_shares(predictions: TaskPredictions, labels: Sequence[str], kind: str) -> list[float]:
-    """How correct each clip is, from 0 to 1; their mean is the accuracy in the run's results.
+    """How correct each clip is, see `evaluation.share_correct`; their mean is the accuracy in the run's results.
 
     Args:
         predictions: of one task.
@@ -174,13 +205,12 @@ def correct_shares(predictions: TaskPredictions, labels: Sequence[str], kind: st
     if kind == "multiclass":
         return [float(true == said) for true, said in zip(predictions.truth, predictions.label, strict=True)]
     # The label is what the thresholds say; the accuracy does not go by them.
-    clips = Clips(predictions.files, {"truth": predictions.truth}, [""] * len(predictions.files))
-    truth = torch.from_numpy(label_numbers(clips, "truth", labels, kind))
+    truth = torch.from_numpy(presence(predictions.truth, labels, kind))
     return share_correct(torch.from_numpy(predictions.logits), truth, kind).tolist()
 
 
 def true_label(model: AudioClassifier, task: str, numbers: np.ndarray) -> str:
-    """The label of a class number, or the labels of a multilabel task's 0s and 1s, joined by "|".
+    """The label of a class number, or those of a multilabel task's 0s and 1s, joined by "|", as "?dog" where it is NaN.
 
     Example:
         >>> from audiostride import create_model
@@ -190,7 +220,11 @@ def true_label(model: AudioClassifier, task: str, numbers: np.ndarray) -> str:
     """
     labels = model.labels[task]
     if model.kinds[task] == "multilabel":
-        return "|".join(label for label, present in zip(labels, numbers, strict=True) if present)
+        return SEPARATOR.join(
+            f"{UNKNOWN}{label}" if np.isnan(present) else label
+            for label, present in zip(labels, numbers, strict=True)
+            if present  # NaN counts as true
+        )
     return labels[int(numbers)]
 
 

@@ -86,7 +86,7 @@ class Objective:
         }
         for task, value in losses.items():
             if batch.shares[task]:
-                right = share_correct(logits[task].detach(), labels[task], model.kinds[task])
+                right = share_correct(logits[task].detach(), labels[task], model.kinds[task]).nan_to_num()
                 # A clip counts by its weight in the batch, so that the sums over several processes are those of one.
                 n_whole = len(right) / batch.shares[task]
                 _count(totals, task, value.item() * n_whole * shares[task] / process_count(), right)
