@@ -193,7 +193,6 @@ def test_run_directories_are_never_overwritten(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("folder")
     assert run_directory(recipe, None) == Path("runs/folder")
-    Path("runs/folder").mkdir(parents=True)
     assert run_directory(recipe, None) == Path("runs/folder-2")
     (tmp_path / "full").mkdir()
     assert run_directory(recipe, "full") == Path("full")

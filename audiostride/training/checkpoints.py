@@ -33,16 +33,16 @@ Notify = Callable[[str], None]
 """Called with a line that the person who runs this should read."""
 
 _MANIFEST, _STATE, _TENSORS = "manifest.json", "state.json", ".safetensors"
-_NAME = re.compile(r"epoch-\d+-step-\d+")
+_NAME = re.compile(r"epoch-(\d+)-step-(\d+)", re.ASCII)
 _MAX_MANIFEST_BYTES, _MAX_FILE_BYTES = 2**20, 2**37
 
 
 @dataclass
 class Checkpoint:
-    """Everything a run needs to go on.
+    """Everything that a run needs to continue.
 
     Attributes:
-        name: of its directory; names sort by age.
+        name: of its directory, see `checkpoint_name`.
         state: plain data.
         tensors: groups of tensors by name.
     """
@@ -154,7 +154,8 @@ def newest_checkpoint(folder: Path, notify: Notify) -> Checkpoint | None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Directories of all checkpoints, oldest first; empty if the folder does not exist."""
-    return sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name)) if folder.is_dir() else []
+    names = [name for path in folder.iterdir() if (name := _NAME.fullmatch(path.name))] if folder.is_dir() else []
+    return [folder / name[0] for name in sorted(names, key=lambda name: (int(name[1]), int(name[2])))]
 
 
 def prune_checkpoints(folder: Path, keep_last: int, keep: str | None = None) -> None:

@@ -1,28 +1,69 @@
-"""A run directory: the names of its files, where a new one goes, and the recipe it was made with."""
+"""A run directory: the names of its files, where a new one goes, who writes to it, and the recipe it was made with."""
 
+import errno
+import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import ModelFileError, UsageError
+from filelock import FileLock, Timeout
+
+from ..errors import ModelFileError, UsageError, printable
+from ..files import explain_write_errors
 from .processes import broadcast, is_main
 from .processes import start as start_processes
 from .recipe import Recipe, load_recipe
 
 RECIPE_FILE, RESULTS_FILE, PREDICTIONS_FILE = "recipe.yaml", "results.json", "predictions-test.csv"
 STEPS_FILE, METRICS_FILE, CHECKPOINTS = "steps.jsonl", "metrics.jsonl", "checkpoints"
+LOCK_FILE = ".lock"
 
 
 def run_directory(recipe: Recipe, out: str | os.PathLike[str] | None, resume: bool = False) -> Path:
-    """Where a run goes: `out`, or `runs/NAME`, `runs/NAME-2`, ... whichever is free.
+    """Where a run goes: `out`, or `runs/NAME`, `runs/NAME-2`, ... whichever is free, which is made at once.
 
-    With `resume` a run that is already in `out` is gone on with; one that is not there yet begins, so
-    that the same command can be given until it ends.
+    With `resume` a run that is already in `out` continues; one that is not there yet begins, so that the same command
+    can be given until it ends.
 
     Raises:
         UsageError: if `out` holds anything and is not to be resumed, or holds no run.
+        WriteError: if no directory can be made.
     """
     start_processes()  # one process chooses for all, or a second one would find the first one's directory taken
     return broadcast(_run_directory(recipe, out, resume) if is_main() else Path())
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a directory if need be, and hold it so that no other process writes there; a kill releases it.
+
+    If nothing was written to it, it is removed again.
+
+    Raises:
+        UsageError: if another process holds it.
+        WriteError: if nothing can be written there.
+    """
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UsageError(f"{printable(folder)}: another training is writing here; choose another --out") from None
+        except NotImplementedError:
+            pass  # some network file systems have no locks: one training per directory is then up to the user
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [LOCK_FILE]:
+                (folder / LOCK_FILE).unlink()
+                folder.rmdir()
+        lock.release()
 
 
 def recipe_of(run_dir: Path) -> Recipe:
@@ -57,8 +98,13 @@ def _run_directory(recipe: Recipe, out: str | os.PathLike[str] | None, resume: b
         return folder
     if resume:
         raise UsageError("--resume needs --out, the directory of the run to resume")
-    folder, number = Path("runs", recipe.name), 1
-    while folder.exists():
-        number += 1
-        folder = Path("runs", f"{recipe.name}-{number}")
-    return folder
+    for number in itertools.count(1):
+        folder = Path("runs", recipe.name if number == 1 else f"{recipe.name}-{number}")
+        with explain_write_errors(folder):
+            folder.parent.mkdir(exist_ok=True)
+            try:
+                folder.mkdir()  # of two commands at once, one makes it and the other tries the next number
+            except FileExistsError:
+                continue
+            return folder
+    raise AssertionError

@@ -163,6 +163,7 @@ class TrainSection(Section):
 class Recipe(Section):
     """A whole recipe; `load_recipe` reads one.
 
+    name: of the run directories; letters, digits and "_", "-" and ".", not first.
     window_s: length of the windows that a network is trained on, or on parts of them (`augment.crop_s`), and a clip's
         scores are averaged over, in seconds; with `model.init` that model's, unless it is named.
     cache: folder of the decoded cache; None: no cache.
@@ -171,8 +172,8 @@ class Recipe(Section):
         or, where a place does not downsample, "strided 1 - 2".
     """
 
-    name: str = Field(pattern=r"^[\w.-]+$")
-    seed: int = Field(0, ge=0)
+    name: str = Field(pattern=r"^[\w-][\w.-]*$", max_length=60)
+    seed: int = Field(0, ge=0, lt=2**63)
     cache: str | None = None
     window_s: float = Field(1.0, gt=0)
     frontend: Annotated[

@@ -16,13 +16,13 @@ from ..data.clips import Progress
 from ..data.images import colours
 from ..data.preparation import make_class_weights
 from ..errors import RecipeError
-from ..files import explain_write_errors, replace_file
+from ..files import replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.image_frontend import ImageFrontend
 from .build import load_teacher, make_network, read_data, take_up
 from .checkpoints import Notify, list_checkpoints
 from .conditions import conditions, environment
-from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE
+from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, claimed
 from .evaluation import evaluate
 from .loop import train
 from .predictions_file import TaskPredictions, make_predictions, write_predictions
@@ -60,6 +60,7 @@ def run(
     Raises:
         RecipeError: if settings contradict each other.
         DataError: if data is missing or cannot be used.
+        UsageError: if another process trains in `out`, or it holds a trained model and no checkpoints.
         TrainingError: if the loss is not finite.
         Interrupted: after SIGTERM or SIGINT, once a checkpoint is saved.
         WriteError: if the disk is full; names the path and the free bytes.
@@ -68,58 +69,53 @@ def run(
     if recipe.sweep:
         raise RecipeError("sweep: a run has one value of each key; train all of them with audiostride sweep")
     device = _prepare_device(recipe, report.notify)
-    recipe, start = take_up(recipe)
-    augmentation = augmentation or make_transforms(recipe)
-    frontend, trunk = make_network(recipe) if start is None else (start.frontend, start.trunk)
-    teacher = load_teacher(recipe)
-    sets, labels, bad_files = read_data(recipe, report.progress)
-    if teacher:
-        teacher.match_classes(labels)
-        teacher.model.to(device)
-    if start is None and isinstance(frontend, ImageFrontend):
-        frontend.normalise_by(*colours(sets[0].clips, sets[0].indexes("train"), frontend.size))
-    kinds = {name: task.kind for name, task in recipe.tasks.items()}
-    try:
-        model = AudioClassifier(frontend, trunk, labels, recipe.window_s, kinds)
-    except ValueError as error:
-        raise RecipeError(f"tasks: {error}") from error
-    if recipe.model.linear_probe:
-        model.freeze()
-    model.to(device)
-    if recipe.train.sync_batch_norm and device.type != "cuda":
-        raise RecipeError("train.sync_batch_norm: needs GPUs, there is no synchronised batch norm on the CPU")
-    class_weights = {name: w.to(device) for name, w in make_class_weights(recipe.tasks, sets, labels).items()}
-    if is_main():
-        _begin_directory(out, recipe, bad_files, replace_recipe=allow_inexact)
-    report.on_start(model, sets, bad_files)
-    with closing(TensorBoardLog(out, model)) if is_main() else nullcontext() as log:
-
-        def on_epoch(record: dict[str, Any]) -> None:
-            if log:
-                log.on_epoch(record)
-            report.on_epoch(record)
-
-        identity = train(
-            model,
-            sets,
-            out,
-            recipe.train,
-            seed=recipe.seed,
-            task_weights={name: task.weight for name, task in recipe.tasks.items()},
-            class_weights=class_weights,
-            augmentation=augmentation,
-            teacher=teacher,
-            resume=resume,
-            allow_inexact=allow_inexact,
-            conditions=conditions(recipe, sets, teacher),
-            report=replace(report, on_epoch=on_epoch),
-        )
-    results, predictions = _test(recipe, out, sets, device, report.progress)
-    results = {"run": identity} | results
-    if is_main():
-        write_predictions(out / PREDICTIONS_FILE, predictions)
-        results = write_results(out, results)
-    return broadcast(results)
+    with claimed(out) if is_main() else nullcontext():
+        recipe, start = take_up(recipe)
+        augmentation = augmentation or make_transforms(recipe)
+        frontend, trunk = make_network(recipe) if start is None else (start.frontend, start.trunk)
+        teacher = load_teacher(recipe)
+        sets, labels, bad_files = read_data(recipe, report.progress)
+        if teacher:
+            teacher.match_classes(labels)
+            teacher.model.to(device)
+        if start is None and isinstance(frontend, ImageFrontend):
+            frontend.normalise_by(*colours(sets[0].clips, sets[0].indexes("train"), frontend.size))
+        kinds = {name: task.kind for name, task in recipe.tasks.items()}
+        try:
+            model = AudioClassifier(frontend, trunk, labels, recipe.window_s, kinds)
+        except ValueError as error:
+            raise RecipeError(f"tasks: {error}") from error
+        if recipe.model.linear_probe:
+            model.freeze()
+        model.to(device)
+        if recipe.train.sync_batch_norm and device.type != "cuda":
+            raise RecipeError("train.sync_batch_norm: needs GPUs, there is no synchronised batch norm on the CPU")
+        class_weights = {name: w.to(device) for name, w in make_class_weights(recipe.tasks, sets, labels).items()}
+        if is_main():
+            _begin_directory(out, recipe, bad_files, replace_recipe=allow_inexact)
+        report.on_start(model, sets, bad_files)
+        with closing(TensorBoardLog(out, model, report)) if is_main() else nullcontext(report) as log:
+            identity = train(
+                model,
+                sets,
+                out,
+                recipe.train,
+                seed=recipe.seed,
+                task_weights={name: task.weight for name, task in recipe.tasks.items()},
+                class_weights=class_weights,
+                augmentation=augmentation,
+                teacher=teacher,
+                resume=resume,
+                allow_inexact=allow_inexact,
+                conditions=conditions(recipe, sets, teacher),
+                report=replace(report, on_epoch=log.on_epoch),
+            )
+        results, predictions = _test(recipe, out, sets, device, report.progress)
+        results = {"run": identity} | results
+        if is_main():
+            write_predictions(out / PREDICTIONS_FILE, predictions)
+            results = write_results(out, results)
+        return broadcast(results)
 
 
 def _prepare_device(recipe: Recipe, notify: Notify) -> torch.device:
@@ -135,8 +131,6 @@ def _prepare_device(recipe: Recipe, notify: Notify) -> torch.device:
 
 
 def _begin_directory(out: Path, recipe: Recipe, bad_files: Sequence[str], replace_recipe: bool) -> None:
-    with explain_write_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
     if replace_recipe or not list_checkpoints(out / CHECKPOINTS):  # else it is the recipe's that they are of
         replace_file(out / RECIPE_FILE, dump_recipe(recipe))
     if bad_files:

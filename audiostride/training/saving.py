@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import DataError, ModelFileError, UsageError, resources_named
 from ..files import JsonLines
-from ..models.files import save_model
+from ..models.files import WEIGHTS_FILE, save_model
 from .checkpoints import (
     Checkpoint,
     Notify,
@@ -40,7 +40,7 @@ class RunFiles:
         """The checkpoint to go on from; None to begin.
 
         Raises:
-            UsageError: if there are checkpoints and `resume` is not set.
+            UsageError: if there are checkpoints and `resume` is not set, or a model and no checkpoints any more.
         """
         return broadcast(_find_checkpoint(self.out, resume, notify) if is_main() else None)
 
@@ -106,7 +106,11 @@ def _find_checkpoint(out: Path, resume: bool, notify: Notify) -> Checkpoint | No
         if list_checkpoints(folder):
             raise UsageError(f"{folder}: holds checkpoints of another run; resume it, or train in another folder")
         return None
-    return newest_checkpoint(folder, notify)
+    found = newest_checkpoint(folder, notify)
+    if found is None and (out / WEIGHTS_FILE).exists() and not any(folder.glob("*.damaged")):
+        what = "is finished" if is_finished(out) else "has left a model"
+        raise UsageError(f"{out}: the run {what}, but its checkpoints were removed: choose another --out to train anew")
+    return found
 
 
 def _restore_best(out: Path, run: RunState, found: Checkpoint, notify: Notify) -> None:

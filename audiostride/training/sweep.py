@@ -8,12 +8,11 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import AudiostrideError, Interrupted, UsageError
-from .directory import RECIPE_FILE
+from .directory import RECIPE_FILE, claimed
 from .model_sections import TrunkSection
 from .recipe import Recipe, load_recipe
 from .run_files import is_finished
@@ -122,11 +121,11 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
         What became of each run.
 
     Raises:
-        UsageError: if another sweep is at work in the same directory.
+        UsageError: if another process trains in the same directory.
         Interrupted: after SIGTERM or SIGINT; the same sweep goes on there.
     """
     outcomes = []
-    with _alone(planned[0].path.parent):
+    with claimed(planned[0].path.parent):
         for run in planned:
             if is_finished(run.path):
                 outcome = Outcome(run.path, "finished before")
@@ -150,7 +149,7 @@ def check_belongs(run: Planned) -> None:
     Raises:
         UsageError: if it holds something else, or a run of another recipe.
     """
-    if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+    if not run.path.exists() or (run.path.is_dir() and all(path.name[0] == "." for path in run.path.iterdir())):
         return
     if not (run.path / RECIPE_FILE).is_file():
         raise UsageError(f"{run.path}: already exists and is not a run of this sweep; choose another --out, or move it")
@@ -214,19 +213,3 @@ def _differences(before: object, now: object, key: str = "") -> Iterator[str]:
             yield from _differences(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
     elif before != now:
         yield f"{key} was {before}, is {now}"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the sweep's directory, so that two sweeps never train into the same run; a kill releases it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # Windows has no flock; one sweep a directory is then the user's care
-        except OSError as error:
-            raise UsageError(f"{folder}: another sweep is running here") from error
-        yield
