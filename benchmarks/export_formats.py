@@ -22,11 +22,11 @@ from timing import publish
 
 from audiostride import load
 from audiostride.inference.export import export_model
-from audiostride.inference.export_formats import ENDINGS, run_exported
+from audiostride.inference.export_formats import FORMATS, run_exported
 from audiostride.training.run_testing import check_windows
 
 FILES = [
-    *[(format, input, None) for format in ENDINGS for input in ("waveform", "log_mel")],
+    *[(format, input, None) for format in FORMATS for input in ("waveform", "log_mel")],
     *[("onnx", input, "int8") for input in ("waveform", "log_mel")],
 ]
 
@@ -50,7 +50,7 @@ def main() -> None:
     calls: list[Callable[[], Any]] = [torch.inference_mode()(lambda: model(inputs["waveform"]))]
     with tempfile.TemporaryDirectory() as folder:
         for format, input, quantize in FILES:
-            path = Path(folder, f"{input}-{quantize}{ENDINGS[format]}")
+            path = Path(folder, f"{input}-{quantize}{FORMATS[format].ending}")
             check = export_model(model, path, format, windows, takes_log_mel=input == "log_mel", quantize=quantize)
             agree = f"{100 * check.labels_agree:.1f} %"
             values = (f"{format} {quantize or 'float32'}", input, f"{check.size_bytes / 1e6:.2f}", check.windows)

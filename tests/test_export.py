@@ -16,7 +16,7 @@ from audiostride import AudioClassifier, create_model, read_audio
 from audiostride.errors import ExportError, UsageError
 from audiostride.inference import exported_model
 from audiostride.inference.export import export_model, metadata
-from audiostride.inference.export_formats import ENDINGS, run_exported
+from audiostride.inference.export_formats import FORMATS, run_exported
 from audiostride.training.run_testing import check_windows
 from audiostride.windows import split_windows
 from conftest import tone
@@ -83,7 +83,7 @@ def aliasing_model(request: pytest.FixtureRequest, model: AudioClassifier) -> Au
 def test_learned_aliasing_goes_into_the_file(aliasing_model, windows, tmp_path, format):
     if format == "executorch":
         pytest.importorskip("executorch.exir")
-    path = tmp_path / f"model{ENDINGS[format]}"
+    path = tmp_path / f"model{FORMATS[format].ending}"
     check = export_model(aliasing_model, path, format, windows)
     assert check.max_error < 1e-4
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_learned_aliasing_goes_into_the_file(aliasing_model, windows, tmp_path, 
 def test_a_residual_network_goes_into_a_file_that_takes_any_batch(windows, tmp_path, kind, format, takes_log_mel):
     torch.manual_seed(0)
     model = create_model(f"audio_resnet_pico_{kind}", heads={"pitch": ["low", "high"]}).eval()
-    path = tmp_path / f"model{ENDINGS[format]}"
+    path = tmp_path / f"model{FORMATS[format].ending}"
     check = export_model(model, path, format, windows, takes_log_mel=takes_log_mel)
     assert check.max_error < 1e-4
     assert bool(check.other_lengths_s) == (not takes_log_mel)
@@ -114,7 +114,7 @@ def test_a_residual_network_goes_into_a_file_that_takes_any_batch(windows, tmp_p
 def test_a_file_computes_what_the_model_computes_for_any_batch(model, windows, tmp_path, format, takes_log_mel):
     if format == "executorch":
         pytest.importorskip("executorch.exir")
-    path = tmp_path / f"model{ENDINGS[format]}"
+    path = tmp_path / f"model{FORMATS[format].ending}"
     check = export_model(model, path, format, windows, takes_log_mel=takes_log_mel)
     assert check.max_error < 1e-4
     assert check.labels_agree == 1

@@ -408,7 +408,7 @@ def test_what_needs_sound_says_that_the_model_takes_images():
 
     trunk = ResNet(channels=(4,), blocks=(1,), strides=(2,), in_channels=3)
     model = AudioClassifier(ImageFrontend(16), trunk, {"label": 2})
-    for needs_sound in (lambda: model.frontend.sample_rate, lambda: model.predict(np.zeros(100), 16000)):
+    for needs_sound in (lambda: model.sample_rate, lambda: model.predict(np.zeros(100), 16000)):
         with pytest.raises(UsageError, match="this model classifies images"):
             needs_sound()
     with pytest.raises(ValueError, match="3 input channels is needed after ImageFrontend"):

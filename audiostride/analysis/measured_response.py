@@ -199,12 +199,11 @@ def ripple_response(
     if not takes_ripples(frontend):
         raise ValueError("ripples are made for the 64 mel bands of the default frontend at 16 kHz")
     noise = np.random.default_rng(seed).standard_normal((1, round(model.window_s * SAMPLE_RATE)))
-    device = model.frontend.window
 
     def maps(rate: float, scale: Sequence[float], depth: float, phase: float) -> tuple[Tensor, Tensor]:
         repeated = np.repeat(noise, len(scale), axis=0)
         sound = ripple(rate, np.array(scale), depth, phase, repeated)
-        log_mel = frontend(torch.from_numpy(sound).to(device))
+        log_mel = frontend(model.take(torch.from_numpy(sound)))
         return log_mel, trunk.forward_features(log_mel)
 
     was_training = model.training

@@ -197,9 +197,9 @@ def _task(
 
 @torch.inference_mode()
 def _show_clip(clips: Clips, index: int, model: AudioClassifier, entry: dict[str, Any]) -> dict[str, Any]:
-    rate = model.frontend.sample_rate
+    rate = model.sample_rate
     waveform = clips.read(index, rate)
-    log_mel = model.frontend(torch.from_numpy(np.ascontiguousarray(waveform)).to(model.frontend.window))
+    log_mel = model.frontend(model.take(torch.from_numpy(np.ascontiguousarray(waveform))))
     picture = spectrogram_figure(log_mel[0].cpu().numpy(), model.frontend.frame_rate)
     part = waveform[: _SOUND_BYTES // 2]
     buffer = io.BytesIO()

@@ -211,7 +211,7 @@ def listen(
     for file in files[1:]:
         check_sound_file(file)
     model = load(run_dir)
-    rate = model.frontend.sample_rate
+    rate = model.sample_rate
     waveform = read_audio(sound, rate)
     write_sound(out, keep(model, waveform, layers), rate)
     for row in summarise([model_cutoffs(model)])[: None if layers is None else 2 * layers]:

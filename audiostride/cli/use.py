@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..inference.export_formats import FORMATS, find_format
 from .arguments import BatchSize, Inputs, Json, Model, Overlap, Workers
 from .output import print_json, print_table
 
@@ -76,7 +77,7 @@ def predict(
     if STDIN in names:
         workers = 0
     if label_format and out:
-        sounds = list(open_sounds(names, model.frontend.sample_rate, pcm_rate))
+        sounds = list(open_sounds(names, model.sample_rate, pcm_rate))
         return _write_label_files(model, sounds, out, label_format, batch_size, workers)
     made_by: dict[str, object] = {"model": fingerprint(model), "top_k": top_k, "windows": windows}
     made_by |= {"overlap": overlap} if overlap else {}  # earlier versions did not write it down
@@ -85,14 +86,14 @@ def predict(
     with ProgressDisplay() as display, RowFile(out, made_by, resume) if out else nullcontext() as file:
         done = file.done if file else {}
         if stream:
-            hop_s = window_hop(model.window_length, overlap) / model.frontend.sample_rate
+            hop_s = window_hop(model.window_length, overlap) / model.sample_rate
             display.print(f"a prediction every {hop_s:g} s, latency {stream_latency_ms(model):.0f} ms")
         if as_csv and not file:
             typer.echo(CSV_HEADER, nl=False)
         remaining = [name for name in names if name not in done]
         predicted = predict_sounds(
             model,
-            open_sounds(remaining, model.frontend.sample_rate, pcm_rate),
+            open_sounds(remaining, model.sample_rate, pcm_rate),
             top_k=top_k,
             per_window=windows or stream,
             batch_size=1 if stream else batch_size,
@@ -181,7 +182,7 @@ def embed(
 
     names = find_sounds(inputs)
     model = load(run_dir)
-    sounds = list(open_sounds(names, model.frontend.sample_rate))
+    sounds = list(open_sounds(names, model.sample_rate))
     with ProgressDisplay() as display:
         failed = write_embeddings(model, sounds, out, batch_size, 0 if STDIN in names else workers, display.progress)
     _report_failed(failed, len(sounds))
@@ -195,14 +196,6 @@ def _report_failed(failed: int, n_sounds: int) -> None:
         raise kind(f"{failed} of {n_sounds} sounds could not be used; see the error for each")
 
 
-class ExportFormat(StrEnum):
-    """Formats of `export`."""
-
-    torch = "torch"
-    onnx = "onnx"
-    executorch = "executorch"
-
-
 class ExportInput(StrEnum):
     """What an exported model takes."""
 
@@ -212,9 +205,10 @@ class ExportInput(StrEnum):
 
 def export(
     run_dir: Model,
-    format: Annotated[ExportFormat, typer.Option(help="Runtime that will run it.")] = ExportFormat.onnx,
+    format: Annotated[str, typer.Option(metavar="|".join(FORMATS), help="Runtime that will run it.")] = "onnx",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: model.onnx, .pt2 or .pte in RUN_DIR.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Default: RUN_DIR/model and the format's ending."),
     ] = None,
     input: Annotated[ExportInput, typer.Option(help="What it takes: samples, or log-mel.")] = ExportInput.waveform,
     quantize: Annotated[str | None, typer.Option(metavar="int8", help="8-bit weights and activations (onnx).")] = None,
@@ -235,7 +229,6 @@ def export(
     """
     from ..errors import UsageError
     from ..inference.export import export_model
-    from ..inference.export_formats import ENDINGS
     from ..models.classifier import load
     from ..models.hub import HUB_PREFIX
     from ..training.run_testing import check_windows
@@ -244,7 +237,7 @@ def export(
 
     if quantize not in (None, "int8"):
         raise UsageError(f"--quantize {quantize}: only int8 is supported")
-    ending = ENDINGS[format.value]
+    ending = find_format(format).ending
     path = out or Path(run_dir, f"model.{quantize}{ending}" if quantize else f"model{ending}")
     if out is None and run_dir.startswith(HUB_PREFIX):
         raise UsageError(f"{run_dir}: is on the hub, not a folder to write to; give --out FILE")
@@ -256,7 +249,7 @@ def export(
         check = export_model(
             model,
             path,
-            format.value,
+            format,
             windows,
             takes_log_mel=input is ExportInput.log_mel,
             quantize="int8" if quantize else None,

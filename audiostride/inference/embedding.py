@@ -95,10 +95,8 @@ def embed_sounds(
     def flush() -> Iterator[Piece]:
         sizes = [len(read.windows) for read in held]
         windows = torch.from_numpy(np.concatenate([read.windows for read in held]))
-        if sum(sizes):
-            embeddings = model.embed_windows(windows.to(model.frontend.window)).cpu()
-        else:
-            embeddings = torch.zeros(0, model.trunk.num_features)
+        none = torch.zeros(0, model.trunk.num_features)
+        embeddings = model.embed_windows(windows).cpu() if len(windows) else none
         for read, part in zip(held, embeddings.split(sizes), strict=True):
             yield Piece(read.name, part, read.samples, read.last, read.error)
         held.clear()

@@ -52,7 +52,7 @@ def write_embeddings(
         if piece.last:
             failed = piece.error is not None
             names.append(piece.name)
-            seconds.append(np.nan if failed else piece.samples / model.frontend.sample_rate)
+            seconds.append(np.nan if failed else piece.samples / model.sample_rate)
             embeddings.append(np.full(size, np.nan, np.float32) if failed else (total / n_windows).float().numpy())
             errors.append(piece.error or "")
             total, n_windows = torch.zeros_like(total), 0

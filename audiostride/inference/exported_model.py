@@ -199,4 +199,4 @@ def exported_program(
 def exported_input(model: AudioClassifier, waveform: Tensor, takes_log_mel: bool) -> Tensor:
     """What an exported file takes for a waveform ``(batch, samples)``."""
     with torch.no_grad():
-        return (model.frontend(waveform.to(model.frontend.window)) if takes_log_mel else waveform).cpu().float()
+        return (model.frontend(model.take(waveform)) if takes_log_mel else waveform).cpu().float()

@@ -35,7 +35,7 @@ class HearModel(nn.Module):
     def __init__(self, classifier: AudioClassifier):
         super().__init__()
         self.classifier = classifier
-        self.sample_rate = classifier.frontend.sample_rate
+        self.sample_rate = classifier.sample_rate
         self.scene_embedding_size = classifier.trunk.num_features
         self.timestamp_embedding_size = classifier.trunk.num_features
 

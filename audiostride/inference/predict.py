@@ -81,13 +81,13 @@ def predict_sounds(
         >>> from audiostride import create_model
         >>> from audiostride.inference.embedding import open_sounds
         >>> model = create_model("audio_cnn_small_strided", heads={"word": ["no", "yes"]})
-        >>> sounds = open_sounds(["missing.wav"], model.frontend.sample_rate)
+        >>> sounds = open_sounds(["missing.wav"], model.sample_rate)
         >>> [part.rows[0].error for part in predict_sounds(model, sounds)]
         ['missing.wav: No such file or directory']
     """
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
-    rate, hop = model.frontend.sample_rate, window_hop(model.window_length, overlap)
+    rate, hop = model.sample_rate, window_hop(model.window_length, overlap)
     total, n_windows = torch.zeros(model.trunk.num_features, dtype=torch.float64), 0
     for piece in embed_sounds(model, sounds, batch_size, workers, overlap):
         rows: list[Row] = []
@@ -112,7 +112,7 @@ def predict_sounds(
 
 def stream_latency_ms(model: AudioClassifier) -> float:
     """Time from a window's last sample to its prediction on this machine: the median of five windows, in ms."""
-    window = torch.zeros(1, model.window_length).to(model.frontend.window)
+    window = model.silence()
     times = []
     for _ in range(7):
         began = time.perf_counter()
@@ -126,9 +126,7 @@ def _rows(
     model: AudioClassifier, name: str, embeddings: Tensor, times: Sequence[tuple[float, float]], top_k: int
 ) -> list[Row]:
     best = {
-        task: model.probabilities(task, head(embeddings.to(model.frontend.window))).topk(
-            min(top_k, len(model.labels[task]))
-        )
+        task: model.probabilities(task, head(model.take(embeddings))).topk(min(top_k, len(model.labels[task])))
         for task, head in model.heads.items()
     }
     return [

@@ -11,6 +11,7 @@ from ..layers.downsampling import Aliasing, Alpha, DiffStride
 from ..layers.recomputation import norm_recomputably, save_remake
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing, read_strides
+from .parts import Part
 
 CHANNELS = (64, 128, 256, 256, 512, 512)
 STRIDES = ((2, 2), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2))
@@ -73,7 +74,7 @@ class SeparableBlock(nn.Module):
         return -(-time // s_time), -(-mel // s_mel)
 
 
-class AudioCNN(nn.Module):
+class AudioCNN(Part):
     """Separable CNN over log-mel spectrograms whose downsampling is strided, spectral or learned.
 
     Six blocks of ``conv 3x1 over time -> downsample -> ReLU -> BN -> conv 1x3 over frequency ->

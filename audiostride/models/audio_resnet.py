@@ -18,11 +18,12 @@ from torch.nn import functional
 
 from ..layers.choice import Downsampling, Kind
 from ..layers.strided_conv import StridedConv
+from .parts import Part
 
 Pooling = Literal["mean", "max", "mean_max"]
 
 
-class AudioResNet(nn.Module):
+class AudioResNet(Part):
     """Residual CNN whose last blocks convolve over time, with downsampling that is strided, spectral or learned.
 
     Args:

@@ -11,6 +11,7 @@ from ..layers.downsampling import Alpha, DiffStride, SpectralPool
 from ..layers.parallel_branches import find_downsampling
 from ..layers.strides import model_aliasing
 from .image_nets import DenseNetBC, EfficientNetB0
+from .parts import NOT_SOUND, Part
 
 NETWORKS = {"efficientnet_b0": EfficientNetB0, "densenet_bc": DenseNetBC}
 PLACES = {
@@ -21,7 +22,7 @@ PLACES = {
 """The layers of a network whose stride is learned; None: all that downsample."""
 
 
-class ConvertedTrunk(nn.Module):
+class ConvertedTrunk(Part):
     """A network of the paper's appendix with any kind of downsampling.
 
     Args:
@@ -46,6 +47,8 @@ class ConvertedTrunk(nn.Module):
         >>> net(torch.zeros(2, 3, 32, 32)).shape, net.strides()
         (torch.Size([2, 342]), [[1.5, 1.5], [1.5, 1.5]])
     """
+
+    why_no_cutoffs = NOT_SOUND
 
     def __init__(
         self,

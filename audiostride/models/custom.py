@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..layers.downsampling import Alpha
 from ..layers.strides import diffstride_layers, model_aliasing
+from .parts import Part, SoundFrontend
 
 
-class CustomTrunk(nn.Module):
+class CustomTrunk(Part):
     """A trunk of the user's own: any `torch.nn.Module` that turns a frontend's output into embeddings.
 
     All it needs is `num_features`, the length of an embedding, and a `forward` that maps the frontend's output,
@@ -59,6 +60,10 @@ class CustomTrunk(nn.Module):
     def __init__(self, trunk: str, settings: Mapping[str, Any] | None = None):
         super().__init__()
         self.settings: dict[str, Any] = {"trunk": trunk, "settings": dict(settings or {})}
+        self.source = trunk
+        self.why_no_cutoffs = (
+            f"cut-offs are known for this package's trunks only; what the layers of {trunk} see is unknown"
+        )
         self.net = _make(trunk, self.settings["settings"])
         features: Any = getattr(self.net, "num_features", None)
         if not isinstance(features, int) or features < 1:
@@ -76,9 +81,7 @@ class CustomTrunk(nn.Module):
             UsageError: if its class names none.
         """
         if not hasattr(self.net, "blocks"):
-            raise UsageError(
-                f"{self.settings['trunk']} has no blocks, but their feature maps are asked for; give it some"
-            )
+            raise UsageError(f"{self.source} has no blocks, but their feature maps are asked for; give it some")
         return list(self.net.blocks)  # type: ignore[arg-type]
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -88,7 +91,7 @@ class CustomTrunk(nn.Module):
             UsageError: if its class has no such method.
         """
         if not hasattr(self.net, "forward_features"):
-            raise UsageError(f"{self.settings['trunk']} has no forward_features, which returns its feature map")
+            raise UsageError(f"{self.source} has no forward_features, which returns its feature map")
         return self.net.forward_features(x)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +103,7 @@ class CustomTrunk(nn.Module):
         embedding = self.net(x)
         if not isinstance(embedding, Tensor) or embedding.dim() != 2 or embedding.shape[1] != self.num_features:
             raise ValueError(
-                f"{self.settings['trunk']}: must return embeddings of shape (batch, {self.num_features}), as its "
+                f"{self.source}: must return embeddings of shape (batch, {self.num_features}), as its "
                 f"num_features says, but returned {_shape(embedding)}"
             )
         return embedding
@@ -114,7 +117,7 @@ class CustomTrunk(nn.Module):
         return model_aliasing(self.net)
 
 
-class CustomFrontend(nn.Module):
+class CustomFrontend(SoundFrontend):
     """A frontend of the user's own: any `torch.nn.Module` that turns waveforms into what its trunk takes.
 
     All it needs is a `forward` that maps waveforms ``(batch, samples)`` to ``(batch, 1, time, mel)``, or to whatever
@@ -143,8 +146,6 @@ class CustomFrontend(nn.Module):
         (torch.Size([2, 1, 100, 40]), 100.0)
     """
 
-    window: Tensor
-
     def __init__(self, frontend: str, sample_rate: int = 16000, settings: Mapping[str, Any] | None = None):
         super().__init__()
         self.settings: dict[str, Any] = {
@@ -152,6 +153,7 @@ class CustomFrontend(nn.Module):
             "sample_rate": sample_rate,
             "settings": dict(settings or {}),
         }
+        self.source = frontend
         self.net = _make(frontend, self.settings["settings"])
         own: Any = getattr(self.net, "sample_rate", sample_rate)
         if own != sample_rate:
@@ -160,7 +162,10 @@ class CustomFrontend(nn.Module):
         self.hop_length: int | None = getattr(self.net, "hop_length", None)
         self.n_mels: int | None = getattr(self.net, "n_mels", None)
         self.frame_rate = sample_rate / self.hop_length if self.hop_length else None
-        self.register_buffer("window", torch.ones(1), persistent=False)  # of one sample; knows the device
+        if not (self.hop_length and self.n_mels):
+            self.why_no_cutoffs = (
+                f"cut-offs need the hop_length and n_mels of the frontend, and {frontend} does not have both"
+            )
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Map waveforms ``(batch, samples)`` to what the trunk takes."""
@@ -206,7 +211,7 @@ def import_class(name: str) -> type[nn.Module]:
 
 
 @torch.no_grad()
-def try_out(frontend: nn.Module, trunk: nn.Module, sounds: Tensor) -> None:
+def try_out(frontend: Part, trunk: Part, sounds: Tensor) -> None:
     """Run sounds, or images, through frontend and trunk once, in eval mode.
 
     Raises:
@@ -221,7 +226,7 @@ def try_out(frontend: nn.Module, trunk: nn.Module, sounds: Tensor) -> None:
     """
     x = sounds
     for part in (frontend, trunk):
-        name = _class_name(part)
+        name = part.title
         was_training = part.training
         try:
             output = part.eval()(x)
@@ -286,12 +291,6 @@ def _told(error: BaseException) -> str:
     ]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {error}{where}"
-
-
-def _class_name(part: nn.Module) -> str:
-    if isinstance(part, CustomTrunk):
-        return part.settings["trunk"]
-    return part.settings["frontend"] if isinstance(part, CustomFrontend) else type(part).__name__
 
 
 def _shape(value: object) -> str:

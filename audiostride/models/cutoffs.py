@@ -20,7 +20,6 @@ from ..layers.downsampling import Alpha
 from .converted import ConvertedTrunk
 from .custom import CustomTrunk
 from .folding import Folding, axis_folding, mean_folding
-from .image_frontend import ImageFrontend
 from .network import AudioNetwork, SpectrogramTrunk
 from .resnet import ResNet
 from .wave_cnn import WaveCNN
@@ -171,7 +170,7 @@ def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[Lay
     assert not isinstance(trunk, ConvertedTrunk | CustomTrunk)
     assert frontend.hop_length
     assert frontend.frame_rate
-    n_samples = round((model.window_s if seconds is None else seconds) * frontend.sample_rate)
+    n_samples = round((model.window_s if seconds is None else seconds) * model.sample_rate)
     n_frames = n_samples // frontend.hop_length
     if n_frames < 1:
         raise ValueError(f"an input of {seconds} s is shorter than one frame")
@@ -187,15 +186,9 @@ def why_no_cutoffs(model: AudioNetwork) -> str:
         ''
     """
     frontend, trunk = model.frontend, model.trunk
-    if isinstance(frontend, ImageFrontend) or isinstance(trunk, ConvertedTrunk):
-        return "this model classifies images, and cut-offs are for sounds"
-    if isinstance(trunk, CustomTrunk):
-        own = trunk.settings["trunk"]
-        return f"cut-offs are known for this package's trunks only; what the layers of {own} see is unknown"
-    if not frontend.hop_length or not (frontend.n_mels or isinstance(trunk, WaveCNN)):
-        own = frontend.settings["frontend"]
-        return f"cut-offs need the hop_length and n_mels of the frontend, and {own} does not have both"
-    return ""
+    if frontend.hop_length and isinstance(trunk, WaveCNN):  # which has no mel axis
+        return ""
+    return frontend.why_no_cutoffs or trunk.why_no_cutoffs
 
 
 def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:

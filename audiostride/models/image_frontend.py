@@ -1,15 +1,15 @@
 """`ImageFrontend`: the frontend before a trunk that sees colour images."""
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import UsageError
+from .parts import NOT_SOUND, Part
 
 
-class ImageFrontend(nn.Module):
+class ImageFrontend(Part):
     """Normalises the colours of images; a clip is an image, its one window a view of it.
 
     Args:
@@ -18,7 +18,8 @@ class ImageFrontend(nn.Module):
     Attributes:
         mean: mean of each colour, 0 to 1, float32 ``(3, 1, 1)``; set by `normalise_by`, saved with the weights.
         std: standard deviation of each colour.
-        n_mels: None, there is no frequency axis.
+        resolution: the same, as in all frontends.
+        hop_length: None, there are no frames; so are `frame_rate` and `n_mels`.
         settings: the arguments it was made with.
 
     Raises:
@@ -29,30 +30,24 @@ class ImageFrontend(nn.Module):
         torch.Size([4, 3, 32, 32])
     """
 
+    takes_images = True
+    why_no_cutoffs = NOT_SOUND
+    hop_length = frame_rate = n_mels = None
     mean: Tensor
     std: Tensor
-    window: Tensor
 
     def __init__(self, size: int = 32):
         super().__init__()
         if size < 1:
             raise ValueError(f"the size must be positive, got {size} pixels")
         self.settings: dict[str, Any] = {"size": size}
-        self.size, self.n_mels = size, None
+        self.size = self.resolution = size
         self.register_buffer("mean", torch.full((3, 1, 1), 0.5))
         self.register_buffer("std", torch.full((3, 1, 1), 0.25))
-        self.register_buffer("window", torch.ones(1), persistent=False)  # knows the device, as in the other frontends
 
-    @property
-    def sample_rate(self) -> NoReturn:
-        """Images have none: whoever asks has sound in hand.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError("this model classifies images and cannot be used on sound")
-
-    hop_length = frame_rate = sample_rate
+    def silence(self, length: int) -> Tensor:
+        """A black image, uint8 ``(1, length, length, 3)``."""
+        return torch.zeros(1, length, length, 3, dtype=torch.uint8)
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set mean and standard deviation of each colour, 0 to 1."""

@@ -8,10 +8,11 @@ HTK mel bands without norm, natural logarithm of power + 1e-5.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..mel_scale import LOG_OFFSET, mel_band_edges_hz
+from .parts import SoundFrontend
 
 MAX_FILTERS = 2**24
 """Most bands times FFT length: 256 bands of an FFT of 65,536 samples."""
@@ -95,7 +96,7 @@ def _log_mel(waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int)
     return (squares @ filters.repeat_interleave(2, dim=1).T + LOG_OFFSET).log()
 
 
-class LogMel(nn.Module):
+class LogMel(SoundFrontend):
     """Waveform to log-mel spectrogram, on the waveform's device, batched.
 
     Args:

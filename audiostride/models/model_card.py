@@ -3,7 +3,6 @@
 import json
 
 from .cost import cost_per_second
-from .custom import CustomFrontend, CustomTrunk
 from .cutoffs import model_cutoffs, why_no_cutoffs
 from .image_frontend import ImageFrontend
 from .network import AudioNetwork, Frontend
@@ -31,7 +30,7 @@ def model_card(
         ('library_name: audiostride', True)
     """
     cost = cost_per_second(model)
-    of_images = isinstance(model.frontend, ImageFrontend)
+    of_images = model.frontend.takes_images
     kind = "image" if of_images else "audio"
     tests = {task: score for task, score in (model.results or {}).get("tasks", {}).items() if task in model.labels}
     lines = [
@@ -93,10 +92,9 @@ def model_card(
 
 def _parts(model: AudioNetwork) -> str:
     trunk, frontend = model.trunk, model.frontend
-    frontend_name = frontend.settings["frontend"] if isinstance(frontend, CustomFrontend) else type(frontend).__name__
-    if isinstance(trunk, CustomTrunk):
-        return f"{trunk.settings['trunk']} on {frontend_name}"
-    return f"{type(trunk).__name__} on {frontend_name} with {trunk.settings['downsampling']} downsampling"
+    if trunk.source:
+        return f"{trunk.title} on {frontend.title}"
+    return f"{trunk.title} on {frontend.title} with {trunk.settings['downsampling']} downsampling"
 
 
 def _cutoffs(model: AudioNetwork) -> list[str]:
@@ -129,8 +127,7 @@ def _using(frontend: Frontend) -> list[str]:
 
 def _own_classes(model: AudioNetwork) -> list[str]:
     """That the model needs classes which are not part of it, where it does."""
-    parts = ((model.trunk, CustomTrunk, "trunk"), (model.frontend, CustomFrontend, "frontend"))
-    names = [f"`{part.settings[key]}`" for part, kind, key in parts if isinstance(part, kind)]
+    names = [f"`{part.source}`" for part in (model.trunk, model.frontend) if part.source]
     if not names:
         return []
     return [f"Loading it imports and calls {' and '.join(names)}, which must be importable.", ""]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ class AudioNetwork(nn.Module):
         self.thresholds: dict[str, list[float]] = {}
         self.event_settings: dict[str, EventSettings] = {}
         linear = {task: nn.Linear(self.trunk.num_features, len(labels)) for task, labels in self.labels.items()}
-        self.heads = nn.ModuleDict(linear).to(self.frontend.window.device)
+        self.heads = nn.ModuleDict(linear).to(self.device)
         self.results = None  # they were another classifier's
 
     def freeze(self) -> None:
@@ -163,7 +164,27 @@ class AudioNetwork(nn.Module):
     @property
     def resolution(self) -> int:
         """What a clip is read at: the sample rate in Hz; for images the pixels on a side."""
-        return self.frontend.size if isinstance(self.frontend, ImageFrontend) else self.frontend.sample_rate
+        return self.frontend.resolution
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound that it takes, in Hz.
+
+        Raises:
+            UsageError: if the model classifies images.
+        """
+        if isinstance(self.frontend, ImageFrontend):
+            raise UsageError("this model classifies images and cannot be used on sound")
+        return self.frontend.sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
+
+    def take(self, values: Tensor) -> Tensor:
+        """Samples, or embeddings, on the device of the weights and in their precision."""
+        return values.to(next(self.heads.parameters()))
 
     @property
     def window_length(self) -> int:
@@ -172,10 +193,7 @@ class AudioNetwork(nn.Module):
 
     def silence(self) -> Tensor:
         """A window of silence, ``(1, samples)``; for images a black one, uint8 ``(1, size, size, 3)``."""
-        device = self.frontend.window.device
-        if isinstance(self.frontend, ImageFrontend):
-            return torch.zeros(1, self.resolution, self.resolution, 3, dtype=torch.uint8, device=device)
-        return torch.zeros(1, self.window_length, device=device)
+        return self.frontend.silence(self.window_length).to(self.device)
 
     def forward(self, waveform: Tensor, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Map windows ``(batch, samples)`` to logits ``(batch, n_classes)`` of each task, or of those named."""
@@ -242,7 +260,7 @@ class AudioNetwork(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            return torch.cat([self.trunk(self.frontend(part)) for part in windows.split(_WINDOWS_AT_ONCE)])
+            return torch.cat([self.trunk(self.frontend(self.take(part))) for part in windows.split(_WINDOWS_AT_ONCE)])
         finally:
             self.train(was_training)
 
@@ -273,10 +291,10 @@ class AudioNetwork(nn.Module):
         if not hop_ms > 0:
             raise ValueError(f"hop_ms must be positive, got {hop_ms}")
         samples, length = self._prepare(waveform, sample_rate), self.window_length
-        duration_ms = 1000 * len(samples) / self.frontend.sample_rate
+        duration_ms = 1000 * len(samples) / self.sample_rate
         centres_ms = torch.arange(math.ceil(duration_ms / hop_ms), dtype=torch.float64) * hop_ms
         # Each start is rounded from its own exact time, so that a fractional hop does not drift.
-        starts = (centres_ms * self.frontend.sample_rate / 1000).round().long().tolist()
+        starts = (centres_ms * self.sample_rate / 1000).round().long().tolist()
         padded = F.pad(samples, (length // 2, length))
         parts = [
             self.embed_windows(torch.stack([padded[start : start + length] for start in some]))
@@ -355,9 +373,9 @@ class AudioNetwork(nn.Module):
         if not np.isfinite(samples).all():
             raise ValueError("the waveform holds NaN or infinite samples")
         mono = samples.mean(0) if samples.ndim == 2 else samples
-        if sample_rate != self.frontend.sample_rate:
-            mono = soxr.resample(mono, sample_rate, self.frontend.sample_rate)
-        return torch.from_numpy(np.ascontiguousarray(mono)).to(self.frontend.window)
+        if sample_rate != self.sample_rate:
+            mono = soxr.resample(mono, sample_rate, self.sample_rate)
+        return torch.from_numpy(np.ascontiguousarray(mono))
 
 
 def _check_fit(frontend: Frontend, trunk: Trunk) -> None:
@@ -365,11 +383,11 @@ def _check_fit(frontend: Frontend, trunk: Trunk) -> None:
     if not isinstance(frontend, Frontend) or not isinstance(trunk, Trunk):
         own = "CustomTrunk" if isinstance(frontend, Frontend) else "CustomFrontend"
         raise ValueError(f"got {kind} and {trunk_kind}; pass one of your own as {own}('PACKAGE.MODULE:CLASS')")
-    if isinstance(frontend, CustomFrontend) or isinstance(trunk, CustomTrunk):
+    if frontend.source or trunk.source:
         return
     if isinstance(frontend, RawWaveform) != isinstance(trunk, WaveCNN):
         raise ValueError(f"RawWaveform and WaveCNN belong together, got {kind} and {trunk_kind}")
-    wanted, channels = 3 if isinstance(frontend, ImageFrontend) else 1, trunk.settings.get("in_channels", 1)
+    wanted, channels = 3 if frontend.takes_images else 1, trunk.settings.get("in_channels", 1)
     if channels != wanted:
         raise ValueError(f"a trunk with {wanted} input channels is needed after {kind}, got one with {channels}")
 

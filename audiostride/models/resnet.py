@@ -17,11 +17,12 @@ from ..layers.choice import Downsampling, Kind
 from ..layers.downsampling import Aliasing, Alpha, DiffStride, SpectralPool
 from ..layers.strided_conv import PointwiseConv
 from ..layers.strides import model_aliasing
+from .parts import Part
 
 Stem = Literal["small", "imagenet"]
 
 
-class ResNet(nn.Module):
+class ResNet(Part):
     """Residual network over log-mel spectrograms or images; ends in global average pooling.
 
     Up to five places downsample: the stem and the first block of each stage. `strides` fills the

@@ -12,16 +12,16 @@ waveforms"; Riad et al., ICLR 2022, Section 2.4 (other dimensions).
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
 from ..layers.downsampling import Alpha
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing
+from .parts import Part, SoundFrontend
 
 
-class RawWaveform(nn.Module):
+class RawWaveform(SoundFrontend):
     """The frontend that leaves the waveform as it is: frames are single samples.
 
     Args:
@@ -41,8 +41,6 @@ class RawWaveform(nn.Module):
         torch.Size([4, 1, 8000])
     """
 
-    window: Tensor
-
     def __init__(self, sample_rate: int = 16000):
         super().__init__()
         if sample_rate < 1:
@@ -50,7 +48,6 @@ class RawWaveform(nn.Module):
         self.settings: dict[str, Any] = {"sample_rate": sample_rate}
         self.sample_rate, self.hop_length, self.n_mels = sample_rate, 1, None
         self.frame_rate = float(sample_rate)
-        self.register_buffer("window", torch.ones(1), persistent=False)  # of one sample; knows the device
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Map ``(..., samples)`` to ``(..., 1, samples)``: one channel."""
@@ -96,7 +93,7 @@ class WaveBlock(nn.Module):
         return self.pool.output_length(n, 0)
 
 
-class WaveCNN(nn.Module):
+class WaveCNN(Part):
     """1-D CNN over raw waveforms, ending in global average pooling.
 
     Args:

@@ -14,7 +14,7 @@ from ..data.sections import EncodedData
 from ..errors import DataError, RecipeError
 from ..layers.conversion import RandomStrides
 from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
-from ..models.custom import CustomFrontend, CustomTrunk, try_out
+from ..models.custom import try_out
 from ..models.image_frontend import ImageFrontend
 from ..models.network import MAX_WINDOW, Frontend, Trunk
 from ..models.weight_budget import WeightBudget
@@ -121,7 +121,7 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
         model = load(settings.teacher)
     teacher = Teacher(model, settings.teacher_weight, settings.teacher_temperature, settings.teacher)
     teacher.check_tasks({name: task.kind for name, task in recipe.tasks.items()})
-    theirs = _what_it_hears(isinstance(model.frontend, ImageFrontend), model.resolution, model.window_s)
+    theirs = _what_it_hears(model.frontend.takes_images, model.resolution, model.window_s)
     ours = _what_it_hears(recipe.frontend.name == "images", recipe.frontend.resolution, recipe.window_s)
     if ours != theirs:
         raise RecipeError(
@@ -169,7 +169,7 @@ def _check_windows(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
     Frontend or trunk of the user's own are tried out on silence of both lengths.
     """
     if isinstance(frontend, ImageFrontend):
-        silences = [torch.zeros(2, frontend.size, frontend.size, 3, dtype=torch.uint8)]
+        silences = [frontend.silence(frontend.size).expand(2, -1, -1, -1)]
     else:
         window, shortest = round(recipe.window_s * frontend.sample_rate), frontend.hop_length or 1
         if not shortest <= window <= MAX_WINDOW:
@@ -185,7 +185,7 @@ def _check_windows(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
                 "(window_s)"
             )
         silences = [torch.zeros(2, length) for length in {window, crop}]
-    if isinstance(frontend, CustomFrontend) or isinstance(trunk, CustomTrunk):
+    if frontend.source or trunk.source:
         try:
             for silence in silences:
                 try_out(frontend, trunk, silence)

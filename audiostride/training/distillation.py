@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..errors import RecipeError
 from ..layers.strides import freeze_strides
 from ..models.classifier import AudioClassifier
-from ..models.custom import CustomFrontend, CustomTrunk, source_digest
+from ..models.custom import source_digest
 
 
 class Teacher:
@@ -113,11 +113,7 @@ class Teacher:
     def digest(self) -> str:
         """SHA-256 of all that its answers depend on: settings, classes, weights, and the code of the user's own."""
         config = self.model.config()
-        code = [
-            source_digest(part.settings[key])
-            for part, key in ((self.model.frontend, "frontend"), (self.model.trunk, "trunk"))
-            if isinstance(part, CustomFrontend | CustomTrunk)
-        ]
+        code = [source_digest(part.source) for part in (self.model.frontend, self.model.trunk) if part.source]
         settings = [config["frontend"], config["model"], self.model.labels, code]
         weights = {name: values.cpu().contiguous() for name, values in self.model.state_dict().items()}
         return hashlib.sha256(

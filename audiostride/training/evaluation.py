@@ -77,7 +77,7 @@ def clip_logits(
         DataError: if a file cannot be read.
     """
     model.eval()
-    device = model.frontend.window.device
+    device = model.device
     parts: list[Tensor] = []
     owners: list[Tensor] = []
     batches = evaluation_batches(clips, list(indexes), model.resolution, model.window_length, workers, overlap=overlap)

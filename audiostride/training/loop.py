@@ -191,7 +191,7 @@ def _check_settings(settings: TrainSection, model: AudioClassifier, sets: Sequen
     several = [task for task, kind in model.kinds.items() if kind == "multilabel"]
     if settings.label_smoothing and several:
         raise ValueError(f"label_smoothing is for tasks with one class per clip, but {several[0]!r} is multilabel")
-    if settings.sync_batch_norm and model.frontend.window.device.type != "cuda":
+    if settings.sync_batch_norm and model.device.type != "cuda":
         raise ValueError("sync_batch_norm needs GPUs, there is no synchronised batch norm on the CPU")
     if all(len(data.indexes("validation")) for data in sets):
         return "validation"

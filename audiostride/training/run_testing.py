@@ -20,7 +20,6 @@ from ..data.sounds import find_sounds
 from ..errors import DataError, UsageError
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
-from ..models.image_frontend import ImageFrontend
 from ..windows import split_windows
 from .build import read_data
 from .directory import PREDICTIONS_FILE, recipe_of
@@ -64,7 +63,7 @@ def evaluate_with_predictions(
     recipe = recipe_of(run_dir)
     if task is not None and task not in model.labels:
         raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
-    if overlap and isinstance(model.frontend, ImageFrontend):
+    if overlap and model.frontend.takes_images:
         raise UsageError(f"{run_dir}: classifies images, each of which is one window; omit the overlap")
     asked = list(model.labels) if task is None else [task]
     if data is None:
@@ -107,7 +106,7 @@ def check_windows(
         DataError: if a clip cannot be read.
         UsageError: if the model classifies images.
     """
-    sample_rate = model.frontend.sample_rate
+    sample_rate = model.sample_rate
     if clips is None:
         sets, _, _ = read_data(recipe_of(Path(run_dir)), progress, model.labels)
         sources: list[Callable[[], np.ndarray]] = [

@@ -62,7 +62,7 @@ class Objective:
         return own_loss
 
     def _loss(self, parallel: nn.Module, model: AudioClassifier, batch: TrainingBatch, totals: Totals) -> Tensor:
-        device = model.frontend.window.device
+        device = model.device
         labels = {task: numbers.to(device) for task, numbers in batch.labels.items()}
         with (
             augmented(model.frontend, self.log_mel_transforms, batch.seeds),
@@ -111,7 +111,7 @@ def exchange(own_loss: float, own_signal: int, model: AudioClassifier, step: int
         TrainingError: if the strides of two processes differ.
     """
     strides = [value for block in model.trunk.strides() for value in block]
-    everyone = gather_numbers([own_loss, own_signal, *strides], model.frontend.window.device)
+    everyone = gather_numbers([own_loss, own_signal, *strides], model.device)
     for index, (_, _, *others) in enumerate(everyone):
         if others != everyone[0][2:]:
             raise TrainingError(f"strides of process {index} differ from those of process 0 at step {step}: {others}")
