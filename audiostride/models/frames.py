@@ -83,7 +83,7 @@ def frame_grid(model: "AudioNetwork") -> FrameGrid:
     frontend, length = model.frontend, model.window_length
     if isinstance(frontend, ImageFrontend):
         raise UsageError("this model classifies images, which have no frames")
-    rate, centre = frontend.sample_rate, len(frontend.window) / 2 if len(frontend.window) > 1 else 0.0
+    rate, centre = frontend.sample_rate, len(frontend.window) / 2 if isinstance(frontend, LogMel) else 0.0
     if not ends_in_mean(model):
         return FrameGrid(rate, length / SLIDING_FRAMES, 0.0, None, 1)
     silence, trunk = frontend(model.silence()), model.trunk
@@ -152,7 +152,7 @@ def _over_pieces(
     total = 0
 
     def run(samples: Tensor, skip: int, keep: int | None) -> Tensor:
-        frames = _frames(model, model.frontend(samples[None].to(model.frontend.window)))[0]
+        frames = _frames(model, model.frontend(model.take(samples[None])))[0]
         return frames[skip // hop :][:keep]
 
     for block in blocks:
@@ -183,12 +183,12 @@ def _over_windows(
         sums = torch.zeros(max(len(tail), shift * (len(windows) - 1) + n), tail.shape[1])
         sums[: len(tail)] += tail
         for i in range(0, len(windows), 64):
-            x = model.frontend(windows[i : i + 64].to(model.frontend.window))
+            x = model.frontend(model.take(windows[i : i + 64]))
             frames = (model.trunk(x)[:, None] if slides else _frames(model, x)).cpu().float()
             for number, part in enumerate(frames, i):
                 sums[number * shift : number * shift + n] += torch.cat([fade * part, fade], dim=1)
         ready = shift * len(windows) if last is None else last - done
-        yield (sums[:ready, :-1] / sums[:ready, -1:]).to(model.frontend.window)
+        yield model.take(sums[:ready, :-1] / sums[:ready, -1:])
         tail, done = sums[ready:], done + ready
 
 
