@@ -37,6 +37,7 @@ class RawWaveform(SoundFrontend):
         ValueError: if the sample rate is not positive.
 
     Example:
+        >>> import torch
         >>> RawWaveform(8000)(torch.zeros(4, 8000)).shape
         torch.Size([4, 1, 8000])
     """
@@ -65,6 +66,7 @@ class WaveBlock(nn.Module):
         down: how it downsamples.
 
     Example:
+        >>> import torch
         >>> WaveBlock(1, 8, 79, 8.0, Downsampling("diffstride"))(torch.zeros(2, 1, 8000)).shape
         torch.Size([2, 8, 1007])
     """
@@ -113,6 +115,7 @@ class WaveCNN(Part):
 
     Example:
         >>> cnn = WaveCNN("diffstride", channels=(8, 8, 16), kernel_sizes=(79, 3, 3), strides=(16, 4, 4))
+        >>> import torch
         >>> cnn(torch.zeros(2, 1, 8000)).shape
         torch.Size([2, 16])
         >>> cnn.strides()
