@@ -1,4 +1,4 @@
-"""Predictions as rows of CSV or JSON lines, and a file of them that an interrupted batch continues."""
+"""Predictions as rows of CSV or JSON lines, and a file of them in which an interrupted batch resumes."""
 
 import csv
 import hashlib
@@ -6,11 +6,16 @@ import io
 import json
 import os
 from collections.abc import Iterable
+from io import FileIO
+from itertools import accumulate
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import safetensors.torch
+from filelock import FileLock, Timeout
 
-from ..errors import UsageError
+from ..errors import UsageError, printable
+from ..files import explain_write_errors
 from ..models.classifier import AudioClassifier
 from .predict import Row, SoundRows
 
@@ -31,22 +36,36 @@ def format_rows(rows: Iterable[Row], as_csv: bool) -> str:
     return text.getvalue()
 
 
-class RowFile:
-    """A file of rows, CSV or JSON lines by its ending, that an interrupted batch can be continued in.
+class _Finished(NamedTuple):
+    """A line of the journal: a sound (None: the header), length and digest of the rows so far, end of its line."""
 
-    Beside it lies a journal, `FILE.journal`: what the rows were made by, then a line for each sound
-    that is done, with the length of the file at that point. Continuing cuts off what came after.
+    file: str | None
+    bytes: int
+    failed: bool
+    sha256: str
+    journal_bytes: int
+
+
+class RowFile:
+    """A file of rows, CSV or JSON lines by its ending, that an interrupted batch can be resumed in.
+
+    Next to it is a journal, `FILE.journal`: what the rows were made by, then a line for each finished sound with the
+    length of the file at that point and a SHA-256 of all before it. Resuming checks them, so that rows somebody
+    edited are neither damaged nor mixed up, and drops the rows of the sound that was not finished. The file is locked
+    while it is written.
 
     Args:
         path: ends in .csv or .jsonl.
-        made_by: what must be the same to continue: model and options.
-        resume: continue the file if it is there.
+        made_by: what must be the same to resume: model and options.
+        resume: resume the file if there is one.
 
     Attributes:
-        done: for each sound that is done whether it failed.
+        done: for each finished sound whether it failed.
 
     Raises:
-        UsageError: if the ending is another, the file is there and `resume` is not set, or it cannot be continued.
+        UsageError: if the ending is another, the file exists and `resume` is not set, another process writes to it, or
+            it cannot be resumed.
+        WriteError: if it cannot be written.
 
     Example:
         >>> import tempfile
@@ -62,56 +81,142 @@ class RowFile:
 
     def __init__(self, path: Path, made_by: dict[str, object], resume: bool = False):
         if path.suffix not in (".csv", ".jsonl"):
-            raise UsageError(
-                f"{path}: rows are written to .csv or .jsonl, not to {path.suffix or 'a name without an ending'}"
-            )
-        self.as_csv = path.suffix == ".csv"
+            ending = path.suffix or "a name without an ending"
+            raise UsageError(f"{printable(path)}: rows are written to .csv or .jsonl, not to {ending}")
+        self.path, self.as_csv = path, path.suffix == ".csv"
         self.journal_path = path.with_name(path.name + ".journal")
         self.done: dict[str, bool] = {}
+        self.length, self.digest = 0, hashlib.sha256()
         if path.exists() and not resume:
-            raise UsageError(f"{path}: already exists; continue it with --resume, or choose another --out")
-        if path.exists():
-            self._continue(path, made_by)
-        else:
+            raise UsageError(f"{printable(path)}: already exists; continue it with --resume, or choose another --out")
+        with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            header = CSV_HEADER if self.as_csv else ""
-            path.write_text(header, encoding="utf-8")
-            self.journal_path.write_text(json.dumps({"made_by": made_by, "bytes": len(header)}) + "\n")
-        # Names that are no UTF-8 come back from the file system, and go back to it, as surrogates.
-        self.file = path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
-        self.journal = self.journal_path.open("a")
-
-    def _continue(self, path: Path, made_by: dict[str, object]) -> None:
+            self.lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+            try:
+                self.lock.acquire()
+            except Timeout as error:
+                raise UsageError(f"{printable(path)}: another process writes to it; choose another --out") from error
         try:
-            lines = self.journal_path.read_bytes().splitlines(keepends=True)
-            entries = [json.loads(line) for line in lines if line.endswith(b"\n")]
-            began, length = dict(entries[0]["made_by"]), entries[0]["bytes"]
-            done = [(entry["file"], entry["bytes"], entry["failed"]) for entry in entries[1:]]
-        except FileNotFoundError as error:
-            raise UsageError(f"{path}: cannot be continued: its journal {self.journal_path} is missing") from error
-        except (ValueError, IndexError, KeyError, TypeError) as error:
-            raise UsageError(f"{self.journal_path}: is not a journal of {path}") from error
+            kept = self._continue(made_by) if path.exists() and not self._is_new() else 0
+            with explain_write_errors(path):
+                self.journal = self.journal_path.open("r+b" if kept else "wb", buffering=0)
+                self.journal.truncate(kept)
+                self.journal.seek(kept)
+                self.file = path.open("r+b" if kept else "wb", buffering=0)
+                self.file.truncate(self.length)
+                self.file.seek(self.length)
+            if not kept:
+                began = {"made_by": made_by, "bytes": len(self._header())}
+                self._append(self.journal, json.dumps(began).encode() + b"\n")
+                self._add(self._header())
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _header(self) -> bytes:
+        return CSV_HEADER.encode() if self.as_csv else b""
+
+    def _is_new(self) -> bool:
+        """Whether nothing is in file and journal: an earlier batch was interrupted before its first sound."""
+        with self.path.open("rb") as file:
+            start = file.read(len(self._header()) + 1)
+        began = self.journal_path.is_file() and b"\n" in self.journal_path.read_bytes()
+        return not began and self._header().startswith(start)
+
+    def _continue(self, made_by: dict[str, object]) -> int:
+        """Check the rows against the journal and read what is done; returns how many bytes of the journal to keep."""
+        shown = printable(self.path)
+        began, entries = self._read_journal()
         if began != made_by:
             changed = sorted(key for key in began | made_by if began.get(key) != made_by.get(key))
-            raise UsageError(f"{path}: was started with another {', '.join(changed)}; choose another --out")
-        kept = 1
-        for name, end, failed in done:
-            if end > path.stat().st_size:  # lost in a power cut
-                break
-            self.done[name] = failed
-            kept, length = kept + 1, end
-        os.truncate(path, length)
-        os.truncate(self.journal_path, sum(len(line) for line in lines[:kept]))
+            raise UsageError(f"{shown}: was started with another {', '.join(changed)}; choose another --out")
+        kept = 0
+        with explain_write_errors(self.path), self.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for sound in entries:
+                if sound.bytes > size:  # lost in a power cut
+                    break
+                self.digest.update(file.read(sound.bytes - self.length))
+                self.length, kept = sound.bytes, sound.journal_bytes
+                if sound.file is not None:
+                    self._finish(sound.file, sound.failed)
+                if self.digest.hexdigest() != sound.sha256:
+                    raise UsageError(
+                        f"{shown}: its first {self.length:,} bytes are not those that were written, so it cannot be "
+                        "continued; choose another --out"
+                    )
+            file.seek(self.length)
+            if not all(map(self._is_row, file.read().splitlines(keepends=True))):
+                raise UsageError(
+                    f"{shown}: holds lines after its last row that were not written by this command, so it cannot be "
+                    "continued; choose another --out"
+                )
+        return kept
+
+    def _read_journal(self) -> tuple[dict[str, Any], list[_Finished]]:
+        """What the rows were made by, and the header and each finished sound."""
+        if not self.journal_path.is_file():
+            raise UsageError(
+                f"{printable(self.path)}: cannot be continued: its journal {printable(self.journal_path)} is missing"
+            )
+        lines = [line for line in self.journal_path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        header = self._header()
+        ends = list(accumulate(map(len, lines)))
+        try:
+            began = json.loads(lines[0])
+            if began.keys() != {"made_by", "bytes"} or began["bytes"] != len(header):
+                raise ValueError("its first line is of another file")
+            made_by = dict(began["made_by"])
+            entries = [_Finished(None, len(header), False, hashlib.sha256(header).hexdigest(), ends[0])]
+            for line, end in zip(lines[1:], ends[1:], strict=True):
+                entry = json.loads(line)
+                if {key: type(value) for key, value in entry.items()} != _ENTRY or entry["bytes"] < entries[-1].bytes:
+                    raise ValueError("a line is of another kind")
+                entries.append(_Finished(**entry, journal_bytes=end))
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UsageError(f"{printable(self.journal_path)}: is not a journal of {printable(self.path)}") from error
+        return made_by, entries
+
+    def _is_row(self, line: bytes) -> bool:
+        """Whether a line is a row, or the begin of one that was cut."""
+        if not line.endswith(b"\n"):
+            return True
+        text = line.decode("utf-8", "surrogateescape")
+        try:
+            # A line break in a name or a message is within quotes, so that a row may be several lines.
+            return (
+                '"' in text or len(next(csv.reader([text]))) == len(Row._fields)
+                if self.as_csv
+                else (json.loads(text).keys() == set(Row._fields))
+            )
+        except (ValueError, AttributeError, StopIteration, csv.Error):
+            return False
 
     def write(self, rows: SoundRows) -> None:
         """Append rows of a sound; after its last ones the journal says that it is done."""
-        self.file.write(format_rows(rows.rows, self.as_csv))
+        self._add(format_rows(rows.rows, self.as_csv).encode("utf-8", "surrogateescape"))
         if rows.last:
-            self.file.flush()
-            self.done[rows.name] = rows.failed
-            entry = {"file": rows.name, "bytes": os.fstat(self.file.fileno()).st_size, "failed": rows.failed}
-            self.journal.write(json.dumps(entry) + "\n")
-            self.journal.flush()
+            self._finish(rows.name, rows.failed)
+            entry = {"file": rows.name, "bytes": self.length, "failed": rows.failed, "sha256": self.digest.hexdigest()}
+            self._append(self.journal, json.dumps(entry).encode() + b"\n")
+
+    def _finish(self, name: str, failed: bool) -> None:
+        self.done[name] = failed
+        self.digest.update(json.dumps([name, failed]).encode())  # so that nobody changes the journal, either
+
+    def _add(self, content: bytes) -> None:
+        self._append(self.file, content)
+        self.length += len(content)
+        self.digest.update(content)
+
+    def _append(self, file: FileIO, content: bytes) -> None:
+        with explain_write_errors(self.path):
+            while content:  # an unbuffered write may take a part, on a disk that is nearly full
+                content = content[file.write(content) :]
+
+    def _unlock(self) -> None:
+        self.lock.release()
+        Path(self.lock.lock_file).unlink(missing_ok=True)
 
     def __enter__(self) -> "RowFile":
         return self
@@ -119,6 +224,10 @@ class RowFile:
     def __exit__(self, *_: object) -> None:
         self.file.close()
         self.journal.close()
+        self._unlock()
+
+
+_ENTRY = {"file": str, "bytes": int, "failed": bool, "sha256": str}
 
 
 def fingerprint(model: AudioClassifier) -> str:
