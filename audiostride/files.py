@@ -141,13 +141,17 @@ def replace_file(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file; a process that waits for it continues when the holder is done or dead."""
+def exclusive(path: Path) -> Iterator[bool]:
+    """Hold a lock file; a process that waits for it continues when the holder is done or dead.
+
+    Yields:
+        Whether the lock is held: some network file systems have none.
+    """
     lock = FileLock(path)
-    with suppress(NotImplementedError, OSError):  # no locks here (some network file systems):
+    with suppress(NotImplementedError, OSError):  # no locks here:
         lock.acquire()  # two runs may do the same work, and the first one done wins
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

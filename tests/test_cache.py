@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 
 from audiostride.data.cache import cached
 from audiostride.data.folder import read_folder
-from audiostride.errors import DataError
+from audiostride.errors import DataError, WriteError
 
 RATE = 16000
 
@@ -159,3 +161,78 @@ def test_a_training_run_with_and_without_the_cache_takes_the_same_steps(sounds: 
         steps.append([json.loads(line) for line in (tmp_path / name / "steps.jsonl").read_text().splitlines()])
         assert results["tasks"]["label"]["n"] >= 3
     assert steps[0] == steps[1]
+
+
+def entry_of(sounds: Path, cache: Path) -> Path:
+    cached(read_folder(sounds), RATE, cache)
+    (name,) = entries(cache)
+    return cache / name
+
+
+@pytest.mark.parametrize("name", ["samples.i16", "ends.npy", "scales.npy", "checks.npy", "bad.json", "sha256"])
+def test_no_flipped_bit_gives_other_audio(sounds: Path, tmp_path: Path, name: str) -> None:
+    clips = read_folder(sounds)
+    file = entry_of(sounds, tmp_path / "cache") / name
+    content = file.read_bytes()
+    expected = [cached(clips, RATE, tmp_path / "cache")[0].read(i, RATE) for i in range(12)]
+    for place in np.random.RandomState(0).randint(0, 8 * len(content), 40).tolist():
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        message = ""
+        try:
+            ours = cached(clips, RATE, tmp_path / "cache")[0]
+            found = [ours.read(i, RATE) for i in range(12)]
+        except DataError as error:
+            message = str(error)
+            found = [cached(clips, RATE, tmp_path / "cache")[0].read(i, RATE) for i in range(12)]  # built again
+        assert "samples.i16: is damaged near byte" in message or name != "samples.i16"
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("content", ["5", "null", "[1, 2]", '[[0, "fake"]]', '{"0": "fake"}', "[" * 10_000])
+def test_another_table_of_bad_files_is_not_believed(sounds: Path, tmp_path: Path, content: str) -> None:
+    (entry_of(sounds, tmp_path / "cache") / "bad.json").write_text(content)
+    ours, bad = cached(read_folder(sounds), RATE, tmp_path / "cache", on_bad_file="skip")
+    assert (len(ours), bad) == (12, [])
+
+
+def test_abandoned_builds_of_every_entry_are_removed_and_running_ones_are_not(sounds: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for key in ("abandoned", "running"):
+        (cache / f"{key}.building-1").mkdir()
+    with FileLock(cache / "running.lock"):
+        cached(read_folder(sounds), RATE, cache)
+    assert [name for name in entries(cache) if "building" in name] == ["running.building-1"]
+
+
+NO_LOCKS = """
+import errno, fcntl
+def flock(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.slow
+def test_three_builds_at_once_where_there_are_no_locks_end_in_one_entry(sounds: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", NO_LOCKS + BUILD, str(sounds), str(tmp_path / "cache"), "0.05"]
+    runs = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    sums = {run.communicate()[0].split()[-2] for run in runs}
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert len(sums) == len(entries(tmp_path / "cache")) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_free_bytes(sounds: Path, tmp_path: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(WriteError, match=r"cache/\w+: cannot be written .* bytes are free there"):
+            cached(read_folder(sounds), RATE, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, before)
+    assert entries(tmp_path / "cache") == []
+    assert len(cached(read_folder(sounds), RATE, tmp_path / "cache")[0]) == 12
