@@ -1,8 +1,10 @@
 """Archives: fetched from a real server, taken up where they broke off, checked, and unpacked only inside."""
 
+import gzip
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -24,12 +26,16 @@ class Server(SimpleHTTPRequestHandler):
     """Serves files with ranges; the first answers may break off after some bytes."""
 
     break_after: list[int] = []  # noqa: RUF012
+    version = ""
+    obeys_if_range = True
     ranges: list[str | None] = []  # noqa: RUF012
 
     def do_GET(self) -> None:
         content = Path(self.translate_path(self.path)).read_bytes()
         wanted = self.headers.get("Range")
         type(self).ranges.append(wanted)
+        if self.headers.get("If-Range", type(self).version) != type(self).version and type(self).obeys_if_range:
+            wanted = None
         first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
         if first >= len(content) > 0 and wanted:
             self.send_response(416)
@@ -38,6 +44,10 @@ class Server(SimpleHTTPRequestHandler):
             return
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Length", str(len(content) - first))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if type(self).version:
+            self.send_header("ETag", type(self).version)
         self.end_headers()
         stop = type(self).break_after.pop(0) if type(self).break_after else len(content)
         self.wfile.write(content[first : first + stop])
@@ -51,7 +61,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """Address and folder of a real local web server."""
     folder = tmp_path / "served"
     folder.mkdir()
-    Server.break_after, Server.ranges = [], []
+    Server.break_after, Server.ranges, Server.version, Server.obeys_if_range = [], [], "", True
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(folder))) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
@@ -122,6 +132,98 @@ def test_a_part_that_is_whole_is_taken_and_one_that_is_too_long_fetched_anew(
     assert fetch(parse_link(f"{address}/a.bin"), tmp_path).read_bytes() == b"0123456789"
     assert fetch(parse_link(f"{address}/b.bin"), tmp_path).read_bytes() == b"new"
     assert Server.ranges == ["bytes=10-", "bytes=5-", None]
+
+
+@pytest.mark.parametrize("obeys_if_range", [True, False])
+@pytest.mark.parametrize("version", ['"1"', 'W/"1"'])
+def test_a_file_that_is_replaced_between_two_parts_is_fetched_anew(
+    server: tuple[str, Path], tmp_path: Path, version: str, obeys_if_range: bool
+) -> None:
+    address, folder = server
+    (folder / "a.bin").write_bytes(bytes(5000))
+    Server.version, Server.obeys_if_range, Server.break_after = version, obeys_if_range, [3000, 0]
+    kept = tmp_path / "kept"
+    with pytest.raises(DataError, match=r"are kept; run it again"):
+        fetch(parse_link(f"{address}/a.bin"), kept)
+    (folder / "a.bin").write_bytes(b"new" * 2000)
+    Server.version = version.replace("1", "2")
+    assert fetch(parse_link(f"{address}/a.bin"), kept).read_bytes() == b"new" * 2000
+    assert [path.name for path in kept.iterdir()] == ["a.bin"]
+
+
+def test_a_part_of_the_same_version_is_completed(server: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = server
+    (folder / "a.bin").write_bytes(bytes(range(250)) * 20)
+    Server.version, Server.break_after = '"1"', [3000, 0]
+    with pytest.raises(DataError):
+        fetch(parse_link(f"{address}/a.bin"), tmp_path / "kept")
+    assert fetch(parse_link(f"{address}/a.bin"), tmp_path / "kept").read_bytes() == bytes(range(250)) * 20
+    assert Server.ranges[-1] == "bytes=3000-"
+
+
+def test_a_server_that_never_stops_does_not_fill_the_disk(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = server
+    (folder / "a.bin").write_bytes(bytes(3 << 20))
+    real = shutil.disk_usage(tmp_path)
+    left = iter([real.free, real.free, *[min(2**30, real.total // 20) + 100] * 10])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=next(left)))
+    with pytest.raises(DataError, match=r"free bytes left for it; make room there"):
+        fetch(parse_link(f"{address}/a.bin"), tmp_path / "kept")
+    monkeypatch.undo()
+    assert (tmp_path / "kept" / "a.bin.part").stat().st_size == 1 << 20
+    assert fetch(parse_link(f"{address}/a.bin"), tmp_path / "kept").read_bytes() == bytes(3 << 20)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_no_flipped_bit_or_cut_of_an_archive_gives_other_files(tmp_path: Path, mode: str) -> None:
+    """What a plain tar holds has no checksum, its headers have."""
+    members = {f"{i}.wav": np.random.RandomState(i).bytes(900) for i in range(4)}
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    whole = path.read_bytes()
+    places = np.random.RandomState(0).randint(0, 8 * len(whole), 150).tolist()
+    if mode == "w":
+        places = [place for place in places if place // 8 % 1536 < 512 and place // 8 < 4 * 1536]
+    damaged = [
+        whole[: place // 8] + bytes([whole[place // 8] ^ 1 << place % 8]) + whole[place // 8 + 1 :] for place in places
+    ]
+    damaged += [whole[: place // 8] for place in places]
+    for number, content in enumerate(damaged):
+        path.write_bytes(content)
+        folder = tmp_path / str(number)
+        try:
+            extract(path, folder)
+        except DataError:
+            continue
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == members
+
+
+@pytest.mark.parametrize("behind", [b"x", bytes(10_240) + b"another archive"])
+def test_what_follows_the_end_of_a_tar_is_refused(tmp_path: Path, behind: bytes) -> None:
+    make_tar(tmp_path / "a.tgz", {"a.wav": b"sound"})
+    plain = gzip.decompress((tmp_path / "a.tgz").read_bytes())
+    (tmp_path / "a.tar").write_bytes(plain + behind)
+    with pytest.raises(DataError, match="something follows"):
+        extract(tmp_path / "a.tar", tmp_path / "folder")
+    (tmp_path / "a.tar").write_bytes(plain + bytes(100_000))  # padding
+    extract(tmp_path / "a.tar", tmp_path / "folder")
+
+
+def test_a_damaged_download_is_not_kept(server: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = server
+    table = b"filename,fold,category\na.wav,1,dog\n"
+    whole = make_tar(folder / "m.tar.gz", {"E/meta/esc50.csv": table, "E/audio/a.wav": tone_bytes(0.1)}).read_bytes()
+    (folder / "m.tar.gz").write_bytes(whole[:-6] + b"\1" + whole[-5:])
+    with pytest.raises(DataError, match="The download was removed; run it again"):
+        read_archives("esc50", tmp_path / "data", [f"{address}/m.tar.gz"])
+    (folder / "m.tar.gz").write_bytes(whole)
+    assert len(read_archives("esc50", tmp_path / "data", [f"{address}/m.tar.gz"])) == 1
 
 
 def test_another_checksum_is_an_error_and_the_download_is_removed(server: tuple[str, Path], tmp_path: Path) -> None:

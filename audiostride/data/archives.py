@@ -65,7 +65,15 @@ def read_archives(
                     f"({key}.path=DIR), or give the archives' own paths ({key}.archives=[FILE, ...])."
                 ) from error
             if link.name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")):
-                extract(archive, folder, progress)
+                try:
+                    extract(archive, folder, progress)
+                except DataError as error:
+                    if archive.parent != state:
+                        raise
+                    archive.unlink()
+                    raise DataError(
+                        f"{error}\nThe download was removed; run it again, or give another address."
+                    ) from error
             else:
                 shutil.copyfile(archive, folder / link.name)
             stamp.touch()

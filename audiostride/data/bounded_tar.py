@@ -19,6 +19,7 @@ MAX_GLOBAL_HEADERS = 16
 MAX_READ_BYTES = 1 << 20
 """Most that is read of a member's content at once."""
 
+_MAX_PADDING_BYTES = 64 << 20
 _DICTIONARY_BYTES = 256 << 20  # of xz -9 it is 64 MB
 _PACKED_BYTES = 1 << 14
 
@@ -56,6 +57,22 @@ class BoundedTar:
             self._stream.in_header = False
             yield member
             self._stream.start_header()
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Refuse a cut or damaged header, at which tarfile just stops; read on to the checksum of a compressed file."""
+        block = self._stream.header_block
+        if len(block) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it is cut short, the mark of its end is missing")
+        padding = 0
+        while not block.strip(b"\0"):
+            if not (block := self._stream.read_on()):
+                return
+            padding += len(block)
+            if padding > _MAX_PADDING_BYTES:
+                raise tarfile.ReadError(f"more than {_MAX_PADDING_BYTES >> 20} MB of zeros follow its end")
+        where = f"behind its end, by {padding:,} bytes, something follows" if padding else "a header is damaged"
+        raise tarfile.ReadError(f"{where}, near byte {self._stream.position:,}")
 
     def content(self, member: tarfile.TarInfo) -> IO[bytes]:
         """The content of the member that the iteration is at, to be read `MAX_READ_BYTES` at a time."""
@@ -82,6 +99,7 @@ class _Forward:
 
     def __init__(self, file: IO[bytes], max_bytes: int | None) -> None:
         self.file, self.max_bytes, self.position = file, max_bytes, 0
+        self.header_block = b""  # the last that was read of a header
         self.start_header()
 
     def start_header(self) -> None:
@@ -95,7 +113,13 @@ class _Forward:
             self.header_bytes += size
             if self.header_bytes > MAX_HEADER_BYTES:
                 raise tarfile.ReadError(f"a header claims {self.header_bytes:,} bytes, more than {MAX_HEADER_BYTES:,}")
-        return self._read(min(size, MAX_READ_BYTES) if not self.in_header else size)
+            self.header_block = self._read(size)
+            return self.header_block
+        return self._read(min(size, MAX_READ_BYTES))
+
+    def read_on(self) -> bytes:
+        """The next bytes, none at the end."""
+        return self._read(tarfile.BLOCKSIZE * 20)
 
     def seek(self, position: int) -> None:
         if position < self.position:

@@ -7,6 +7,7 @@ import lzma
 import os
 import posixpath
 import re
+import shutil
 import stat
 import struct
 import tarfile
@@ -15,11 +16,12 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from ..errors import DataError
+from ..files import explain_write_errors
 from .bounded_tar import BoundedTar, open_packed
 from .clips import Progress
 
@@ -110,6 +112,7 @@ def fetch(link: Link, folder: Path, progress: Progress | None = None) -> Path:
         _download(link.address, part, progress)
         _check(part, link, progress)
         os.replace(part, path)
+        _version_file(part).unlink(missing_ok=True)
     return path
 
 
@@ -157,7 +160,8 @@ def extract(archive: Path, folder: Path, progress: Progress | None = None) -> No
         wrong_names = FileExistsError | NotADirectoryError | IsADirectoryError
         if error.errno in (None, errno.EINVAL, errno.ENAMETOOLONG) or isinstance(error, wrong_names):
             raise DataError(f"{archive}: is not a valid tar or zip archive ({error})") from error
-        raise
+        with explain_write_errors(folder / archive.name):
+            raise
     if progress:
         progress(f"unpacking {archive.name}", count, count)
 
@@ -171,7 +175,7 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
                 return
             reason = "the connection was lost"
         except urllib.error.HTTPError as error:
-            if error.code == 416 and before:  # nothing lies behind what there is
+            if error.code == 416 and before:  # nothing follows what there is
                 if error.headers.get("Content-Range") == f"bytes */{before}":
                     return  # all of it is there: the process was killed before it could say so
                 part.unlink()  # it was another file's
@@ -188,23 +192,64 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
 
 
 def _download_once(url: str, part: Path, before: int, progress: Progress | None) -> bool:
+    """Fetch what is missing, or all of it where the server has another file by now; whether it is complete."""
+    version_file = _version_file(part)
+    version = version_file.read_text(encoding="utf-8") if before and version_file.exists() else ""
     request = urllib.request.Request(url, headers={"User-Agent": "audiostride"})
     if before:
         request.add_header("Range", f"bytes={before}-")
+        if version and not version.startswith("W/"):
+            request.add_header("If-Range", version)
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         resumed = response.status == 206
+        if resumed and (
+            not (response.headers.get("Content-Range") or "").startswith(f"bytes {before}-")
+            or version_of(response.headers) != version
+        ):
+            part.unlink()  # of another version, or of one that nobody knows
+            return _download_once(url, part, 0, progress)
+        if not resumed:
+            version_file.write_text(version_of(response.headers), encoding="utf-8")
         done = before if resumed else 0
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else 0
         with part.open("ab" if resumed else "wb") as file:
+            _check_room(url, part, total - done)
             while chunk := response.read(_CHUNK):
+                _check_room(url, part, len(chunk))
                 file.write(chunk)
                 done += len(chunk)
                 if progress and done < total:
                     progress(f"downloading {part.stem} (MB)", done >> 20, max(total >> 20, (done >> 20) + 1))
         if progress and done >= total:
             progress(f"downloading {part.stem} (MB)", done >> 20, done >> 20)
-        return done >= total
+    return done >= total
+
+
+def _version_file(part: Path) -> Path:
+    return part.with_name(part.name + ".version")
+
+
+def version_of(headers: Mapping[str, str]) -> str:
+    """What a server says of the version of a file, for `If-Range` and comparisons; "" where it says nothing.
+
+    Example:
+        >>> version_of({"ETag": '"5f-1"', "Last-Modified": "Tue, 01 Dec 2026 00:00:00 GMT"})
+        '"5f-1"'
+    """
+    tag, changed = headers.get("ETag") or "", headers.get("Last-Modified") or ""
+    return changed or tag if tag.startswith("W/") else tag or changed
+
+
+def _check_room(url: str, part: Path, size: int) -> None:
+    """Refuse to fill the disk, where others work too: a twentieth of it, or 1 GB, stays free."""
+    disk = shutil.disk_usage(part.parent)
+    if size > disk.free - min(2**30, disk.total // 20):
+        kept = part.stat().st_size
+        raise DataError(
+            f"{url}: {part.parent} has only {disk.free:,} free bytes left for it; make room there and run it again "
+            f"({kept:,} bytes are kept), or download it by hand"
+        )
 
 
 def _check(path: Path, link: Link, progress: Progress | None) -> None:
