@@ -266,6 +266,7 @@ def _check(path: Path, link: Link, progress: Progress | None) -> None:
         damaged = ""
         if path.suffix == ".part":
             path.unlink()
+            _version_file(path).unlink(missing_ok=True)
             damaged = " The download was removed; run it again, or give another address."
         raise DataError(f"{link.address}: its {link.algorithm} is {hasher.hexdigest()}, not {link.digest}.{damaged}")
 
