@@ -82,7 +82,7 @@ class CachedClips(Clips):
         return self._samples[first:last].astype(np.float32) * self.scales[index]
 
     def _check(self, samples: np.ndarray, chunk: int) -> None:
-        if zlib.crc32(samples[chunk * _CHUNK : (chunk + 1) * _CHUNK]) != self.checks[chunk]:
+        if zlib.crc32(samples[chunk * _CHUNK : (chunk + 1) * _CHUNK].data) != self.checks[chunk]:
             with suppress(OSError):
                 (self.file.parent / "sha256").unlink()
             raise DataError(
