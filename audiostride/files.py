@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from .errors import AudiostrideError, ModelFileError, UsageError, WriteError, printable
+from .errors import AudiostrideError, DataError, ModelFileError, UsageError, WriteError, printable
 
 
 @contextmanager
@@ -188,6 +188,26 @@ def write_new(path: Path, text: str) -> None:
     """
     check_absent(path)
     replace_file(path, text)
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """A path; a leading `~` or `~name` stands for a home directory.
+
+    Raises:
+        DataError: if there is no such user.
+
+    Example:
+        >>> expand_user("~nobody-of-this-name/sounds")
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.DataError: ~nobody-of-this-name/sounds: there is no such user; ...
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"{printable(path)}: there is no such user; write out the path, or ./~... for a name"
+        ) from error
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

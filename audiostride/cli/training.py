@@ -1,5 +1,6 @@
 """Trainings: `train`, `sweep`, `crossval`."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +93,7 @@ def sweep(
     from ..training.recipe import load_recipe
     from ..training.sweep import plan_sweep
 
-    if seeds is not None and not all(seed.strip().isdigit() for seed in seeds.split(",")):
+    if seeds is not None and not re.fullmatch(r"\s*[0-9]{1,18}\s*(,\s*[0-9]{1,18}\s*)*", seeds):
         raise UsageError(f"--seeds {seeds}: must be whole numbers separated by commas, such as 0,1,2")
     numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
     folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-sweep")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..files import replace_file
+from ..files import expand_user, replace_file
 from .clips import FileClips
 from .decoding import is_audio
 from .table import TableBuilder
@@ -59,7 +59,7 @@ def read_annotated(path: str | os.PathLike[str]) -> FileClips:
         >>> clips.title(0), clips.columns
         ('may.wav#t=1.5,2.25', {'label': ['wren']})
     """
-    root = Path(path).expanduser()
+    root = expand_user(path)
     if not root.is_dir():
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
     table, spans = TableBuilder(), []

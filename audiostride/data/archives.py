@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import exclusive
+from ..files import exclusive, expand_user
 from .clips import FileClips, Progress
 from .decoding import EXTENSIONS, is_audio
 from .download import extract, fetch, parse_link
@@ -43,7 +43,7 @@ def read_archives(
     Raises:
         DataError: if it is missing and cannot be downloaded, or its layout is another one.
     """
-    folder = Path(path).expanduser()
+    folder = expand_user(path)
     if folder.exists() and not (folder / _STATE).exists():
         return LAYOUTS[layout](folder)
     if not archives:

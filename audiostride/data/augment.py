@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..errors import DataError, RecipeError
+from ..files import expand_user
 from ..mel_scale import LOG_OFFSET
 from ..sections import Section
 from .decoding import audio_info, is_audio, read_audio
@@ -325,7 +326,7 @@ def noise_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
         >>> [path.name for path in noise_files(folder)]
         ['rain.wav']
     """
-    root = Path(path).expanduser()
+    root = expand_user(path)
     found = tuple(sorted(file for file in root.rglob("*") if is_audio(file) and file.is_file()))
     if not found:
         raise DataError(f"{root}: {'holds no audio files' if root.is_dir() else 'no such folder'} to take noise from")
@@ -340,7 +341,7 @@ def _ascending(bounds: list[float]) -> list[float]:
 
 
 _BOUNDS = (Field(min_length=2, max_length=2), AfterValidator(_ascending))
-Range = Annotated[list[float], *_BOUNDS]
+Range = Annotated[list[Annotated[float, Field(ge=-300, le=300)]], *_BOUNDS]
 Speeds = Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], *_BOUNDS]
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..errors import DataError, ModelFileError, printable
-from ..files import exclusive, explain_write_errors, read_bounded
+from ..files import exclusive, expand_user, explain_write_errors, read_bounded
 from .bad_files import decode_all, leave_out
 from .clips import PER_CLIP, Clips, EncodedClips, Progress, check_rate
 
@@ -131,7 +131,7 @@ def cached(
         >>> clips.read(0, 16000, start=700)[:2], clips.n_samples(0, 16000), bad
         (array([0.5, 0.5], dtype=float32), 800, [])
     """
-    entry = Path(folder).expanduser() / _key(clips, sample_rate)
+    entry = expand_user(folder) / _key(clips, sample_rate)
     opened = _open(entry, clips, sample_rate)
     if opened is None:
         with explain_write_errors(entry):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ..errors import DataError
-from ..files import explain_write_errors
+from ..files import expand_user, explain_write_errors
 from .bounded_tar import BoundedTar, open_packed
 from .clips import Progress
 
@@ -99,7 +99,7 @@ def fetch(link: Link, folder: Path, progress: Progress | None = None) -> Path:
         DataError: if it cannot be reached, breaks off or has another checksum.
     """
     if not re.match(r"^[a-z][a-z0-9+]*://", link.address):
-        path = Path(link.address).expanduser()
+        path = expand_user(link.address)
         if not path.is_file():
             raise DataError(f"{path}: no such file")
         _check(path, link, progress)

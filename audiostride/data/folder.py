@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import DataError, DataWarning
+from ..files import expand_user
 from .clips import FileClips
 from .decoding import EXTENSIONS, is_audio
 from .manifest import SUFFIXES, as_spans, is_table, manifest_rows, read_manifest
@@ -58,7 +59,7 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
         >>> clips.names, clips.columns
         (['no/a.wav', 'yes/a.wav'], {'label': ['no', 'yes']})
     """
-    root = Path(path).expanduser()
+    root = expand_user(path)
     if not root.is_dir():
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
     top = _innermost(root)
@@ -91,7 +92,7 @@ def read_path(path: str | os.PathLike[str], root: str | os.PathLike[str] | None 
     """
     if is_table(path):
         return read_manifest(path, root)
-    if Path(path).expanduser().is_file():
+    if expand_user(path).is_file():
         raise DataError(f"{path}: is neither a folder nor a table of files, which ends in {', '.join(SUFFIXES)}")
     if root is not None:
         raise DataError(f"{path}: is a folder; only the files of a table are relative to a root")
@@ -114,7 +115,7 @@ def unlabelled_files(path: str | os.PathLike[str], names: Iterable[str]) -> list
         >>> unlabelled_files(words, read_folder(words).names)
         ['b.wav']
     """
-    root = Path(path).expanduser()
+    root = expand_user(path)
     known = {os.path.normpath(root / name) for name in names}  # a table may say ./a.wav
     found = [relative / name for relative, _, files in walk(root) for name in sorted(files) if is_audio(name)]
     return [str(name) for name in found if os.path.normpath(root / name) not in known]

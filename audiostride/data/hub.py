@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..files import expand_user
 from .clips import PER_CLIP, EncodedClips, Progress
 from .streaming import Blocks, StreamedClips
 from .table import TableBuilder, label_text, split_names
@@ -82,7 +83,7 @@ def read_hub(
     """
     import datasets
 
-    local = Path(path).expanduser()
+    local = expand_user(path)
     is_local = local.is_dir()
     if not is_local:
         _check_reachable(str(path), revision, key)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, UsageError
+from ..files import expand_user
 from .clips import PER_CLIP, Clips, Progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -135,7 +136,7 @@ def read_images(path: str | Path, crop: str = "padded", key: str = "tasks.label.
     """
     if find_spec("PIL") is None:
         raise UsageError("images need the package pillow: pip install 'audiostride[images]'")
-    folder = Path(path).expanduser()
+    folder = expand_user(path)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; set {key}.path to one with parquet files or train/CLASS/*.png")
     parquet = bool(list(folder.rglob("*.parquet")))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from ..files import expand_user
 from ..sections import nearest
 from .clips import FileClips
 from .delimited import BLOCK, Block, delimited_blocks, open_text
@@ -79,13 +80,13 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
         >>> [clips.title(i) for i in range(2)], clips.columns
         (['may.wav#t=1.5,2.25', 'may.wav#t=8,'], {'species': ['wren', 'robin']})
     """
-    path = Path(path).expanduser()
+    path = expand_user(path)
     if not path.is_file():
         raise DataError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
     if not is_table(path):
         raise DataError(f"{path}: is not a table of a known kind; its name must end in {', '.join(SUFFIXES)}")
     table, spans = TableBuilder(), array("d")
-    folder = path.parent if root is None else Path(root).expanduser()
+    folder = path.parent if root is None else expand_user(root)
     for rows in manifest_rows(path):
         table.extend(rows.files, rows.splits, rows.columns)
         for span in rows.spans:

@@ -3,13 +3,13 @@
 A source is imported when it is opened: a recipe can be read and checked without torch.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..errors import DataError
+from ..files import expand_user
 from ..sections import Section
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class TaskSection(Section):
 
 def _existing(path: str, key: str) -> str:
     """The path of a data section, or an error that says which key to set."""
-    place = Path(path).expanduser()
+    place = expand_user(path)
     if not place.exists():
         raise DataError(f"{path}: no such file or folder ({place.absolute()}); set {key}.path to yours")
     return path

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..files import replace_file
+from ..files import expand_user, replace_file
 from .bounded_tar import BoundedTar
 from .clips import PER_CLIP, EncodedClips, Progress
 from .decoding import EXTENSIONS
@@ -136,7 +136,7 @@ def read_shards(
         )
     if remote:
         return _stream(remote, progress)
-    shards = [shard for name in wanted for shard in _shards_at(Path(name).expanduser())]
+    shards = [shard for name in wanted for shard in _shards_at(expand_user(name))]
     table, of_shard, places = _ShardTable(), Texts(), array("q")
     for done, shard in enumerate(shards, 1):
         for member in _members(shard):

@@ -4,6 +4,7 @@ Only what several modules need is here: which process this is, exchanging a valu
 """
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -20,8 +21,8 @@ T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up (they may be decoding a large data set)."""
 
-_JOB = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun (and `accelerate launch`) tells each process through its environment."""
+_NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
+"""What torchrun (and `accelerate launch`) tells each process through its environment, in addition to MASTER_ADDR."""
 
 
 def start() -> torch.device:
@@ -33,10 +34,12 @@ def start() -> torch.device:
     Raises:
         UsageError: if the environment describes only a part of a job; names the variables.
     """
-    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    several = (os.environ.get("WORLD_SIZE") or "1") != "1"
     if several and not distributed.is_initialized():
-        wrong = [name for name in _JOB[:3] if not os.environ.get(name, "").isdecimal()]
-        wrong += [name for name in _JOB[3:] if not os.environ.get(name)]
+        wrong = [name for name in _NUMBERS if not re.fullmatch(r"[0-9]{1,5}", os.environ.get(name, ""))]
+        wrong += [] if os.environ.get("MASTER_ADDR") else ["MASTER_ADDR"]
+        if not wrong and int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
+            wrong = ["RANK"]
         if wrong:
             raise UsageError(
                 f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, but not set as torchrun does: {', '.join(wrong)}; "

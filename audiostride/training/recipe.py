@@ -39,6 +39,12 @@ from .schedules import SCHEDULES
 from .shipped import find_recipe, read_text
 from .strict_yaml import parse_yaml
 
+MAX_FLOAT, MAX_INT = 1e15, 2**63 - 1
+"""No setting needs larger numbers; torch and numpy overflow beyond them in many ways."""
+
+MAX_PROBLEMS = 50
+"""So many problems of a recipe are shown at once."""
+
 
 def _named(default: str) -> Discriminator:
     """Choose a section by its key `name`, which may be left out for the default one."""
@@ -275,10 +281,14 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this is {type(tree).__name__}")
     for override in overrides:
         _override(tree, override)
+    _check_numbers(tree, recipe)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = explain_all(error.errors(), Recipe)
+        problems = error.errors()
+        lines = explain_all(problems[:MAX_PROBLEMS], Recipe)
+        if len(problems) > MAX_PROBLEMS:
+            lines.append(f"and {len(problems) - MAX_PROBLEMS} more")
         raise RecipeError("\n".join(f"{recipe}: {line}" for line in lines)) from None
 
 
@@ -290,6 +300,17 @@ def dump_recipe(recipe: Recipe) -> str:
         name: ripples
     """
     return yaml.safe_dump(recipe.model_dump(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def _check_numbers(value: Any, where: str, key: str = "") -> None:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_numbers(part, where, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for part in value:
+            _check_numbers(part, where, key)
+    elif isinstance(value, int | float) and not abs(value) <= (MAX_INT if isinstance(value, int) else MAX_FLOAT):
+        raise RecipeError(f"{where}: {key}: no setting may be as large as {value:g}")
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -1,4 +1,4 @@
-"""YAML as data: no aliases, no duplicate keys, no implicit yes/no, numbers as YAML 1.2 writes them, bounded nesting."""
+"""YAML as data: no aliases, no duplicate keys, no implicit yes/no, numbers as YAML 1.2 writes them, bounded size."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 from ..errors import RecipeError
 
-MAX_DEPTH = 20
+MAX_DEPTH, MAX_VALUES = 20, 10_000
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -33,15 +33,19 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without aliases, duplicate keys and surprises; nesting is bounded."""
+    """YAML without aliases, duplicate keys and surprises; nesting and size are bounded."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (typed so by yaml)
-    depth = 0
+    depth = n_values = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)
-        self.depth += 1
+        self.depth, self.n_values = self.depth + 1, self.n_values + 1
+        if self.n_values > MAX_VALUES:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {MAX_VALUES:,} keys and values", problem_mark=self.peek_event().start_mark
+            )
         if self.depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(
                 problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=self.peek_event().start_mark
@@ -52,15 +56,17 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        seen = set()
         for i, key in enumerate(keys):
             if not isinstance(key, str):
                 raise yaml.MarkedYAMLError(
                     problem=f"the key {key!r} is not text", problem_mark=node.value[i][0].start_mark
                 )
-            if key in keys[:i]:
+            if key in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"the key {key!r} appears twice", problem_mark=node.value[i][0].start_mark
                 )
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
