@@ -1,9 +1,16 @@
 """Well-known image networks, in the form of ImageNet: torchvision and timm need not be installed."""
 
+import sys
+from pathlib import Path
+
 import torch
 from torch import nn
 
-from audiostride.models import image_nets
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from benchmarks import appendix  # noqa: E402
 
 
 class BasicBlock(nn.Module):
@@ -51,11 +58,11 @@ class ResNet18(nn.Module):
 
 def EfficientNetB0(classes=1000):
     """Tan & Le 2019."""
-    trunk = image_nets.EfficientNetB0()
+    trunk = appendix.EfficientNetB0()
     return nn.Sequential(trunk, nn.Linear(trunk.num_features, classes))
 
 
 def DenseNetBC121(classes=1000):
     """Huang et al. 2017: blocks of 6, 12, 24 and 16 layers, growth 32, compression 0.5."""
-    trunk = image_nets.DenseNetBC((6, 12, 24, 16), 32, "imagenet")
+    trunk = appendix.DenseNetBC((6, 12, 24, 16), 32, "imagenet")
     return nn.Sequential(trunk, nn.Linear(trunk.num_features, classes))

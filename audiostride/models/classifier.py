@@ -13,7 +13,6 @@ from torch import nn
 from ..errors import ModelFileError
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
-from .converted import ConvertedTrunk
 from .custom import CustomFrontend, CustomTrunk
 from .events import check_settings
 from .files import (
@@ -51,7 +50,6 @@ TRUNKS: dict[str, type[Trunk]] = {
     "audio_resnet": AudioResNet,
     "resnet": ResNet,
     "wave_cnn": WaveCNN,
-    "converted": ConvertedTrunk,
     "custom": CustomTrunk,
 }
 """Trunk classes by their name in recipes and in `config.json`."""

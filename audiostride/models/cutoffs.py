@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from ..layers.choice import Downsampling
 from ..layers.downsampling import Alpha
-from .converted import ConvertedTrunk
 from .custom import CustomTrunk
 from .folding import Folding, axis_folding, mean_folding
 from .network import AudioNetwork, SpectrogramTrunk
@@ -167,7 +166,7 @@ def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[Lay
     frontend, trunk = model.frontend, model.trunk
     if reason := why_no_cutoffs(model):
         raise ValueError(reason)
-    assert not isinstance(trunk, ConvertedTrunk | CustomTrunk)
+    assert not isinstance(trunk, CustomTrunk)
     assert frontend.hop_length
     assert frontend.frame_rate
     n_samples = round((model.window_s if seconds is None else seconds) * model.sample_rate)

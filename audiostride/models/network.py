@@ -15,7 +15,6 @@ from ..errors import UsageError
 from ..windows import window_parts
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
-from .converted import ConvertedTrunk
 from .custom import CustomFrontend, CustomTrunk
 from .events import EventSettings, default_settings
 from .frames import frame_blocks, frame_grid
@@ -27,7 +26,7 @@ from .wave_cnn import RawWaveform, WaveCNN
 
 Frontend = LogMel | RawWaveform | ImageFrontend | CustomFrontend
 SpectrogramTrunk = AudioCNN | AudioResNet
-Trunk = SpectrogramTrunk | ResNet | WaveCNN | ConvertedTrunk | CustomTrunk
+Trunk = SpectrogramTrunk | ResNet | WaveCNN | CustomTrunk
 
 MAX_WINDOW = 2**26
 """Most samples in a window: 70 minutes at 16 kHz."""

@@ -12,7 +12,6 @@ from ..data.leaks import leaks
 from ..data.preparation import make_class_weights, prepare_data
 from ..data.sections import EncodedData
 from ..errors import DataError, RecipeError
-from ..layers.conversion import RandomStrides
 from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
 from ..models.custom import try_out
 from ..models.image_frontend import ImageFrontend
@@ -222,14 +221,7 @@ def make_trunk(recipe: Recipe) -> Trunk:
         [2.0, 2.0]
     """
     try:
-        settings = recipe.model.model_dump(exclude={"name", "init", "linear_probe", "random_strides"})
-        if drawn := getattr(recipe.model, "random_strides", None):
-            draw = RandomStrides(drawn.low, drawn.high, recipe.seed)
-            if settings["strides"] is None:
-                settings["strides"] = draw
-            else:
-                places = draw.draw([2] * len(settings["strides"]), settings["shared_stride"])
-                settings["strides"] = [own and new for own, new in zip(settings["strides"], places, strict=True)]
+        settings = recipe.model.model_dump(exclude={"name", "init", "linear_probe"})
         with WeightBudget(MAX_WEIGHTS):
             return TRUNKS[recipe.model.name](**settings)
     except ValueError as error:

@@ -69,7 +69,7 @@ class ImageFrontendSection(Section):
 
 
 class CustomFrontendSection(Section):
-    """A frontend of the user's own, see `CustomFrontend`."""
+    """A custom frontend, see `CustomFrontend`."""
 
     name: Literal["custom"]
     frontend: str
@@ -83,7 +83,7 @@ class CustomFrontendSection(Section):
 
 
 class TrunkSection(Section):
-    """What every trunk can be told.
+    """What every trunk takes.
 
     `init` is a run directory or "hf-hub:user/name": frontend, trunk and strides are taken from there,
     in place of the frontend's and trunk's settings here, and get new heads. `linear_probe` then
@@ -130,18 +130,10 @@ class AudioResNetSection(TrunkSection):
     aliasing: Aliasing = None
 
 
-class RandomRange(Section):
-    """Initial strides drawn evenly between `low` and `high` from the run's seed."""
-
-    low: float = Field(ge=1)
-    high: float = Field(ge=1)
-
-
 class ResNetSection(TrunkSection):
     """Settings of the trunk, see `ResNet`; it has one input channel for spectrograms, three for colour images.
 
-    A stride of null is a place that does not downsample. With `random_strides` the others are drawn, whatever
-    they are.
+    A stride of null is a place that does not downsample.
     """
 
     name: Literal["resnet"]
@@ -149,7 +141,6 @@ class ResNetSection(TrunkSection):
     channels: list[Width] = [64, 128, 256, 512]
     blocks: list[Width] = [2, 2, 2, 2]
     strides: list[Stride | None] = [2.0, 1.0, 2.0, 2.0, 2.0]
-    random_strides: RandomRange | None = None
     smoothness: float = Field(4.0, ge=1)
     shared_stride: bool = False
     aliasing: GroupedAliasing = None
@@ -159,20 +150,6 @@ class ResNetSection(TrunkSection):
     activated_shortcut: bool = True
     as_published: bool = False
     in_channels: Literal[1, 3] = 1
-
-
-class ConvertedSection(TrunkSection):
-    """Settings of the trunk, see `ConvertedTrunk`; strides of null are those the network has."""
-
-    name: Literal["converted"]
-    network: Literal["efficientnet_b0", "densenet_bc"]
-    downsampling: Kind = "diffstride"
-    strides: list[Stride] | None = None
-    random_strides: RandomRange | None = None
-    smoothness: float = Field(4.0, ge=1)
-    shared_stride: bool = False
-    aliasing: Aliasing = None
-    in_channels: Literal[3] = 3
 
 
 class WaveCNNSection(TrunkSection):
@@ -188,7 +165,7 @@ class WaveCNNSection(TrunkSection):
 
 
 class CustomSection(TrunkSection):
-    """A trunk of the user's own, see `CustomTrunk`."""
+    """A custom trunk, see `CustomTrunk`."""
 
     name: Literal["custom"]
     trunk: str

@@ -24,7 +24,6 @@ from ..errors import RecipeError
 from ..sections import Section, explain_all, one_of
 from .model_sections import (
     AudioResNetSection,
-    ConvertedSection,
     CustomFrontendSection,
     CustomSection,
     FrontendSection,
@@ -195,7 +194,6 @@ class Recipe(Section):
         Annotated[ModelSection, Tag("audio_cnn")]
         | Annotated[AudioResNetSection, Tag("audio_resnet")]
         | Annotated[ResNetSection, Tag("resnet")]
-        | Annotated[ConvertedSection, Tag("converted")]
         | Annotated[WaveCNNSection, Tag("wave_cnn")]
         | Annotated[CustomSection, Tag("custom")],
         _named("audio_cnn"),
@@ -206,7 +204,7 @@ class Recipe(Section):
 
     def published_score(self) -> float | None:
         """The published accuracy of this downsampling from these initial strides, in percent, if there is one."""
-        if isinstance(self.model, CustomSection) or getattr(self.model, "random_strides", None):
+        if isinstance(self.model, CustomSection):
             return None
         pairs = [v if isinstance(v, list) else [] if v is None else [v] for v in self.model.strides or []]
         strides = ("x".join(f"{s:g}" for s in pair) or "-" for pair in pairs)
@@ -225,7 +223,7 @@ class Recipe(Section):
         if not images and getattr(self.model, "as_published", False):
             raise ValueError("model.as_published has no cut-offs and is for images; remove it")
         if channels != (3 if images else 1) and self.model.name != "custom":
-            wanted = "model.name converted, or resnet with model.in_channels 3" if images else "model.in_channels 1"
+            wanted = "model.name resnet with model.in_channels 3" if images else "model.in_channels 1"
             got = f"model.name {self.model.name} with {channels}"
             raise ValueError(f"frontend.name {self.frontend.name} needs {wanted}, got {got}")
         for key, value in self.augment:

@@ -160,6 +160,4 @@ def _test(
     results = {"tasks": tasks, "n_train": n_train} | describe(best)
     if recipe.published:
         results["published"] = recipe.published_score()
-    if getattr(recipe.model, "random_strides", None):
-        results["initial_strides"] = best.trunk.settings["strides"]
     return results | {"seed": recipe.seed, "environment": environment()}, predictions

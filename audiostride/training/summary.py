@@ -18,8 +18,8 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
 
     Returns:
         A dictionary per kind of downsampling and start: "downsampling", "initial_strides" (those
-        of the recipe, or in words: "random 1 to 3" or "its own"), "n",
-        "accuracy" and "accuracy_sd" (n - 1; None for one run) in percent, "mmacs" of one image,
+        of the recipe, or "its own"), "n", "accuracy" and "accuracy_sd" (n - 1; None for one run) in percent, "mmacs" of
+        one image,
         "strides" (mean of the learned ones), "published" (percent, or None).
     """
     groups: dict[str, list[tuple[Recipe, dict[str, Any]]]] = {}
@@ -46,11 +46,11 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
 
 
 def _kind(recipe: Recipe) -> str:
-    return recipe.model.trunk if isinstance(recipe.model, CustomSection) else recipe.model.downsampling
+    if isinstance(recipe.model, CustomSection):
+        return f"{recipe.model.trunk} {recipe.model.settings.get('downsampling', '')}".strip()
+    return recipe.model.downsampling
 
 
 def _initial_strides(recipe: Recipe) -> Any:
-    if drawn := getattr(recipe.model, "random_strides", None):
-        return f"random {drawn.low:g} to {drawn.high:g}"
     strides = getattr(recipe.model, "strides", None)
     return "its own" if strides is None else strides

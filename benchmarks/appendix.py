@@ -1,15 +1,101 @@
-"""Two networks of the paper's appendix in their usual form, to be converted: EfficientNet-B0 and DenseNet-BC.
+"""Networks of the paper's appendix, as custom trunks: EfficientNet-B0, DenseNet-BC, and a ResNet from random strides.
 
-Both are trunks: images ``(batch, 3, height, width)`` in, embeddings ``(batch, num_features)`` out. They
-downsample by strided convolutions and average pools; `ConvertedTrunk` gives them learned strides.
+    audiostride sweep benchmarks/recipes/cifar10_densenet.yaml tasks.label.data.path=DIR
 
-Sources: Tan & Le 2019; Huang et al. 2017.
+The recipes name their trunks "benchmarks.appendix:ConvertedTrunk" and "benchmarks.appendix:RandomResNet", so run them
+from the root of a checkout. Inputs are images ``(batch, 3, height, width)``, embeddings ``(batch, num_features)``.
+
+Sources: Tan & Le 2019; Huang et al. 2017; Riad et al., ICLR 2022, appendix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from audiostride.layers.choice import Downsampling, Kind
+from audiostride.layers.conversion import InitialStrides, RandomStrides, replace_downsampling
+from audiostride.models.resnet import ResNet
+
+Range = Mapping[str, float]
+"""Initial strides drawn evenly between "low" and "high" from "seed"."""
+
+
+class ConvertedTrunk(nn.Module):
+    """A network of the appendix with any kind of downsampling.
+
+    Args:
+        network: "efficientnet_b0" (seven places, three of them of stride 1) or "densenet_bc" (L = 100, k = 12;
+            the two average pools between its blocks).
+        downsampling: "strided" is the network as it is.
+        strides: initial strides, see `replace_downsampling`, or a `Range`; None: those the network has.
+        smoothness: DiffStride's ramp width R >= 1, in DFT bins.
+        aliasing: where the learned aliasing of each place and axis starts; None: no aliasing.
+
+    Raises:
+        ValueError: if an argument is out of range, or strided downsampling is to start from other strides.
+
+    Example:
+        >>> net = ConvertedTrunk("densenet_bc", strides=1.5, smoothness=1).eval()
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 342])
+    """
+
+    def __init__(
+        self,
+        network: str,
+        downsampling: Kind = "diffstride",
+        strides: InitialStrides | Range = None,
+        smoothness: float = 4.0,
+        aliasing: float | None = None,
+    ):
+        super().__init__()
+        if network not in NETWORKS:
+            raise ValueError(f"network must be {' or '.join(NETWORKS)}, got {network!r}")
+        Downsampling(downsampling, smoothness, aliasing=aliasing)  # refuses what contradicts itself
+        self.net = NETWORKS[network]()
+        self.num_features = self.net.num_features
+        if downsampling == "strided":
+            if strides is not None:
+                raise ValueError("strided downsampling keeps the network's own strides, so it takes none")
+            return
+        places = PLACES[network]
+        still = [place for place in places or [] if self.net.get_submodule(place).stride == (1, 1)]
+        initial = RandomStrides(**strides) if isinstance(strides, Mapping) else strides  # type: ignore[arg-type]
+        replace_downsampling(self.net, downsampling, smoothness, False, places, initial, still, aliasing)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The parts of the network, from input to output."""
+        return list(self.net.features)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map ``(batch, 3, height, width)`` to the feature map ``(batch, channel, height', width')``."""
+        return self.net.features(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, 3, height, width)`` to an embedding ``(batch, num_features)``."""
+        return self.net(x)
+
+
+class RandomResNet(ResNet):
+    """A `ResNet` for colour images from random initial strides.
+
+    Args:
+        random: the range that the stride of each place and axis is drawn from.
+        places: how many places downsample.
+        settings: other arguments of the `ResNet`.
+
+    Example:
+        >>> net = RandomResNet({"low": 1, "high": 3, "seed": 1}, 3, channels=(4, 4, 4, 4))
+        >>> [[round(stride, 2) for stride in place] for place in net.strides()]
+        [[2.52, 1.56], [1.81, 2.47], [1.06, 2.6]]
+    """
+
+    def __init__(self, random: Range, places: int = 3, **settings: Any):
+        drawn = RandomStrides(**random).draw([2] * places)  # type: ignore[arg-type]
+        super().__init__(strides=drawn, in_channels=3, **settings)
 
 
 class EfficientNetB0(nn.Module):
@@ -47,7 +133,7 @@ class DenseNetBC(nn.Module):
     """DenseNet with bottlenecks and compression 0.5; without its classifier.
 
     Args:
-        blocks: layers of each dense block; an average pool of stride 2 lies between two blocks.
+        blocks: layers of each dense block; an average pool of stride 2 is between two blocks.
         growth: channels that each layer adds.
         stem: "small": one 3x3 convolution, for CIFAR; "imagenet": a 7x7 convolution of stride 2 and a
             max-pool of stride 2.
@@ -134,3 +220,12 @@ class _DenseLayer(nn.Module):
 def _conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.SiLU())
+
+
+NETWORKS = {"efficientnet_b0": EfficientNetB0, "densenet_bc": DenseNetBC}
+PLACES = {
+    # The depthwise convolution of the first block of each of the seven stages; the stem stays as it is.
+    "efficientnet_b0": [f"features.{first}.block.{int(first > 1)}.0" for first in (1, 2, 4, 6, 9, 12, 16)],
+    "densenet_bc": None,
+}
+"""The layers of a network whose stride is learned; None: all that downsample."""
