@@ -1,5 +1,7 @@
 """Splitting a clip into the windows a model is trained on."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,8 +21,8 @@ def window_hop(window_length: int, overlap: float) -> int:
         >>> window_hop(16000, 0.0), window_hop(16000, 0.75)
         (16000, 4000)
     """
-    if not 0 <= overlap < 1:
-        raise ValueError(f"overlap must be at least 0 and less than 1, got {overlap}")
+    if not isinstance(overlap, Real) or not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be at least 0 and less than 1, got {overlap!r}")
     return max(1, round((1 - overlap) * window_length))
 
 

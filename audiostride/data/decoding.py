@@ -18,6 +18,7 @@ import soundfile
 import soxr
 
 from ..errors import DataError, printable
+from ..waveforms import MAX_CHANNELS, MAX_PEAK, RATES_HZ
 from .containers import content_problem, find_wav_samples, header_problem
 
 EXTENSIONS = frozenset(
@@ -25,16 +26,8 @@ EXTENSIONS = frozenset(
 )
 """File name endings (lower case) that count as audio when a folder is searched."""
 
-RATES_HZ = (100, 1_000_000)
-"""Lowest and highest sample rate of a file, as of a recipe: from infrasound to bats with room to spare."""
-
 MAX_SAMPLES = 2**27
 """Most samples that are decoded at once, 512 MB: 2.3 h at 16 kHz."""
-
-MAX_PEAK = 2.0**31
-"""Full scale is 1, but some write float files in the scale of 16 or 32-bit integers; beyond it is no sound."""
-
-MAX_CHANNELS = 1024
 
 Channel = Literal["mix", "left", "right", "loudest"] | int
 """The channel that is heard: the mean of all, the first, the second, that of most energy, or a number from 1 on."""

@@ -11,8 +11,9 @@ import soxr
 import torch
 
 from ..data.containers import find_wav_samples
-from ..data.decoding import RATES_HZ, Channel, ChannelPicker, check_declared
+from ..data.decoding import Channel, ChannelPicker, check_declared
 from ..errors import DataError, UsageError
+from ..waveforms import RATES_HZ
 from ..windows import split_windows, window_hop
 
 _NAME = "standard input"

@@ -174,4 +174,7 @@ class LogMel(SoundFrontend):
         if waveform.shape[-1] < self.hop_length:
             raise ValueError(f"a waveform of {waveform.shape[-1]} samples is shorter than one hop of {self.hop_length}")
         with torch.autocast(waveform.device.type, enabled=False):  # the logarithm needs more than 8 bits of power
-            return log_mel(waveform, self.window, self.filters, self.hop_length).unsqueeze(-3)
+            if self.window.dtype not in (torch.float16, torch.bfloat16):
+                return log_mel(waveform, self.window, self.filters, self.hop_length).unsqueeze(-3)
+            wide = log_mel(waveform.float(), self.window.float(), self.filters.float(), self.hop_length)
+            return wide.to(self.window.dtype).unsqueeze(-3)

@@ -1,17 +1,20 @@
 """`AudioNetwork`: waveform in, logits of every task out. `AudioClassifier` adds the files it is kept in."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
+from numbers import Real
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
+from ..waveforms import to_mono
 from ..windows import window_parts
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
@@ -32,6 +35,8 @@ MAX_WINDOW = 2**26
 """Most samples in a window: 70 minutes at 16 kHz."""
 
 _WINDOWS_AT_ONCE = 64
+
+_MODE_LOCK = threading.Lock()
 
 
 class AudioNetwork(nn.Module):
@@ -83,6 +88,7 @@ class AudioNetwork(nn.Module):
         self.trunk = trunk
         self.window_s = window_s
         self.frozen = False
+        self.evaluations, self.mode_before = 0, True  # of `evaluating`
         self.labels: dict[str, list[str]] = {}
         self.results: dict[str, Any] | None = None
         if not 1 <= window_s * self.resolution <= MAX_WINDOW:
@@ -234,7 +240,7 @@ class AudioNetwork(nn.Module):
         mode, whatever the model's mode.
 
         Args:
-            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            waveform: see `waveforms.to_mono`.
             sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
             overlap: share of a window that the next one holds too, from 0 up to but not including 1.
 
@@ -242,26 +248,22 @@ class AudioNetwork(nn.Module):
             Shape ``(num_features,)``.
 
         Raises:
-            ValueError: if the waveform is empty, of another shape, or holds NaN or infinity; or of the overlap.
+            ValueError: as `waveforms.to_mono`, or if the overlap is out of range.
 
         Example:
             >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8, 16), strides=((2, 2), (2, 2))), {"word": 2})
             >>> model.embed(np.zeros(44100, np.float32), sample_rate=44100).shape
             torch.Size([16])
         """
-        samples = self._prepare(waveform, sample_rate)
+        samples = to_mono(waveform, sample_rate, self.sample_rate)
         parts = window_parts(samples, self.window_length, overlap)
         return torch.cat([self.embed_windows(part) for part in parts]).mean(0)
 
     @torch.inference_mode()
     def embed_windows(self, windows: Tensor) -> Tensor:
         """Embedding of each window: ``(n, samples)`` to ``(n, num_features)``, in eval mode and bounded memory."""
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return torch.cat([self.trunk(self.frontend(self.take(part))) for part in windows.split(_WINDOWS_AT_ONCE)])
-        finally:
-            self.train(was_training)
 
     @torch.inference_mode()
     def embed_timestamps(
@@ -270,7 +272,7 @@ class AudioNetwork(nn.Module):
         """Embeddings at regular times: each is that of the window around its time, the clip's ends padded with silence.
 
         Args:
-            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            waveform: see `waveforms.to_mono`.
             sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
             hop_ms: time from one embedding to the next, in ms.
 
@@ -279,7 +281,7 @@ class AudioNetwork(nn.Module):
             hop_ms, 2 hop_ms, ... below the length of the clip.
 
         Raises:
-            ValueError: if the hop is not positive, or as `embed`.
+            ValueError: if the hop is shorter than a sample, or as `embed`.
 
         Example:
             >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": 2})
@@ -287,9 +289,9 @@ class AudioNetwork(nn.Module):
             >>> embeddings.shape, centres_ms.tolist()
             (torch.Size([3, 8]), [0.0, 100.0, 200.0])
         """
-        if not hop_ms > 0:
-            raise ValueError(f"hop_ms must be positive, got {hop_ms}")
-        samples, length = self._prepare(waveform, sample_rate), self.window_length
+        if not isinstance(hop_ms, Real) or not 1000 / self.sample_rate <= hop_ms < math.inf:
+            raise ValueError(f"hop_ms must be at least one sample and finite, got {hop_ms!r}")
+        samples, length = to_mono(waveform, sample_rate, self.sample_rate), self.window_length
         duration_ms = 1000 * len(samples) / self.sample_rate
         centres_ms = torch.arange(math.ceil(duration_ms / hop_ms), dtype=torch.float64) * hop_ms
         # Each start is rounded from its own exact time, so that a fractional hop does not drift.
@@ -305,7 +307,7 @@ class AudioNetwork(nn.Module):
         """Logits of every frame of a recording of any length, see `frames`; in eval mode and bounded memory.
 
         Args:
-            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            waveform: see `waveforms.to_mono`.
             sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
 
         Returns:
@@ -324,12 +326,9 @@ class AudioNetwork(nn.Module):
             ([12.5, 52.5, 92.5], torch.Size([75, 2]))
         """
         grid = frame_grid(self)
-        samples, was_training = self._prepare(waveform, sample_rate), self.training
-        self.eval()
-        try:
-            parts = list(frame_blocks(self, grid, [samples.cpu()]))
-        finally:
-            self.train(was_training)
+        samples = to_mono(waveform, sample_rate, self.sample_rate)
+        with evaluating(self):
+            parts = list(frame_blocks(self, grid, [samples]))
         logits = {task: torch.cat([part[task] for part in parts]) for task in self.heads}
         return grid.times_ms(0, len(next(iter(logits.values())))), logits
 
@@ -338,7 +337,7 @@ class AudioNetwork(nn.Module):
         """Classify a clip of any length: the logits of its windows are averaged.
 
         Args:
-            waveform: shape ``(samples,)``, or ``(channels, samples)``, which is averaged to one channel.
+            waveform: see `waveforms.to_mono`.
             sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
             overlap: as in `embed`.
 
@@ -346,7 +345,7 @@ class AudioNetwork(nn.Module):
             A `Prediction` for each task.
 
         Raises:
-            ValueError: if the waveform is empty, of another shape, or holds NaN or infinity.
+            ValueError: as `embed`.
         """
         embedding = self.embed(waveform, sample_rate, overlap)
         predictions = {}
@@ -365,16 +364,22 @@ class AudioNetwork(nn.Module):
         """Probability of each class of a task from its logits ``(..., n_classes)``; multilabel ones are independent."""
         return probabilities(logits, self.kinds[task])
 
-    def _prepare(self, waveform: Tensor | np.ndarray, sample_rate: int) -> Tensor:
-        samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform, np.float32)
-        if samples.ndim not in (1, 2) or samples.size == 0:
-            raise ValueError(f"a waveform of shape (samples,) or (channels, samples) is needed, got {samples.shape}")
-        if not np.isfinite(samples).all():
-            raise ValueError("the waveform holds NaN or infinite samples")
-        mono = samples.mean(0) if samples.ndim == 2 else samples
-        if sample_rate != self.sample_rate:
-            mono = soxr.resample(mono, sample_rate, self.sample_rate)
-        return torch.from_numpy(np.ascontiguousarray(mono))
+
+@contextmanager
+def evaluating(model: AudioNetwork) -> Iterator[None]:
+    """Eval mode, whatever the model's mode, for any number of threads at once: the last one restores the mode."""
+    with _MODE_LOCK:
+        if model.evaluations == 0:
+            model.mode_before = model.training
+            model.eval()
+        model.evaluations += 1
+    try:
+        yield
+    finally:
+        with _MODE_LOCK:
+            model.evaluations -= 1
+            if model.evaluations == 0:
+                model.train(model.mode_before)
 
 
 def _check_fit(frontend: Frontend, trunk: Trunk) -> None:
