@@ -191,17 +191,25 @@ def export_table(path: str, check: "Check") -> Table:
     """How an exported file compares with its model."""
     lengths = " and ".join(f"{seconds:.1f} s" for seconds in check.other_lengths_s)
     on = f"{check.windows} windows" + (f" and on clips of {lengths}" if lengths else "")
-    table = _table(f"{path}, checked on {on}")
-    for heading in ("size", "largest logit error", "labels agree", "ms per window", "in PyTorch"):
-        table.add_column(heading, justify="right")
-    table.add_row(
-        f"{check.size_bytes / 1e6:.2f} MB",
-        f"{check.max_error:.1e}",
-        f"{100 * check.labels_agree:.1f} %",
-        f"{check.latency_ms:.1f}",
-        f"{check.model_latency_ms:.1f}",
-    )
+    table = _table(f"{path}, {'its list of operations ' if check.by_operations else ''}checked on {on}")
+    cells = {
+        "size": f"{check.size_bytes / 1e6:.2f} MB",
+        "flash": _kilobytes(check.flash_bytes),
+        "RAM": _kilobytes(check.ram_bytes),
+        "largest logit error": f"{check.max_error:.1e}",
+        "labels agree": f"{100 * check.labels_agree:.1f} %",
+        "ms per window": "" if check.latency_ms is None else f"{check.latency_ms:.2f}",
+        "in PyTorch": f"{check.model_latency_ms:.2f}",
+    }
+    for heading, cell in cells.items():
+        if cell:
+            table.add_column(heading, justify="right")
+    table.add_row(*filter(None, cells.values()))
     return table
+
+
+def _kilobytes(n_bytes: int | None) -> str:
+    return "" if n_bytes is None else f"{n_bytes / 1000:.0f} kB"
 
 
 def _table(title: str | None, pad_edge: bool = True) -> Table:

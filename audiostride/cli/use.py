@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..inference.export_formats import FORMATS, find_format
+from ..inference.export_formats import FORMATS, SOURCES, find_format
 from .arguments import BatchSize, Inputs, Json, Model, Overlap, Workers
 from .events import Events, Frames, JoinMs, MinMs, Threshold, check_event_options, describe_events, write_frames
 from .output import print_json, print_table
@@ -258,13 +258,15 @@ class ExportInput(StrEnum):
 
 def export(
     run_dir: Model,
-    format: Annotated[str, typer.Option(metavar="|".join(FORMATS), help="Runtime that will run it.")] = "onnx",
+    format: Annotated[str, typer.Option(metavar="|".join([*FORMATS, *SOURCES]), help="Where it will run.")] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="Default: RUN_DIR/model and the format's ending."),
     ] = None,
     input: Annotated[ExportInput, typer.Option(help="What it takes: samples, or log-mel.")] = ExportInput.waveform,
-    quantize: Annotated[str | None, typer.Option(metavar="int8", help="8-bit weights and activations (onnx).")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(metavar="int8", help="8-bit weights (c), and activations (onnx).")
+    ] = None,
     clips: Annotated[
         str | None, typer.Option(metavar="PATH", help="Check it on these sounds; default: the run's test set.")
     ] = None,
@@ -279,9 +281,14 @@ def export(
       audiostride export runs/mine --format onnx
 
       audiostride export runs/mine --quantize int8 --out small.onnx --clips sounds/
+
+      audiostride export runs/mine --format web --out words.html
+
+      audiostride export runs/mine --format c --quantize int8 --out words.c
     """
     from ..errors import UsageError
     from ..inference.export import export_model
+    from ..inference.export_source import export_source
     from ..models.classifier import load
     from ..models.hub import HUB_PREFIX
     from ..training.run_testing import check_windows
@@ -290,7 +297,9 @@ def export(
 
     if quantize not in (None, "int8"):
         raise UsageError(f"--quantize {quantize}: only int8 is supported")
-    ending = find_format(format).ending
+    ending = SOURCES.get(format) or find_format(format).ending
+    if format in SOURCES and input is ExportInput.log_mel:
+        raise UsageError(f"--input log_mel: the features are inside with --format {format}; leave it out")
     path = out or Path(run_dir, f"model.{quantize}{ending}" if quantize else f"model{ending}")
     if out is None and run_dir.startswith(HUB_PREFIX):
         raise UsageError(f"{run_dir}: is on the hub, not a folder to write to; give --out FILE")
@@ -299,14 +308,13 @@ def export(
         raise UsageError(f"{run_dir}: comes with the package and is not a folder to write to; give --out FILE")
     with ProgressDisplay() as display:
         windows = check_windows(run_dir, model, clips, display.progress)
-        check = export_model(
-            model,
-            path,
-            format,
-            windows,
-            takes_log_mel=input is ExportInput.log_mel,
-            quantize="int8" if quantize else None,
-        )
+        if format in SOURCES:
+            check = export_source(model, path, format, windows, quantize=quantize == "int8")
+        else:
+            log_mel = input is ExportInput.log_mel
+            check = export_model(
+                model, path, format, windows, takes_log_mel=log_mel, quantize="int8" if quantize else None
+            )
     if as_json:
         print_json({"file": str(path)} | check._asdict())
     else:

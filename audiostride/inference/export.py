@@ -38,8 +38,12 @@ class Check(NamedTuple):
         max_error: largest difference of a logit, of any length.
         labels_agree: share of windows and tasks with the same likeliest class, 0 to 1.
         size_bytes: of the file.
-        latency_ms: median time of one window.
+        latency_ms: median time of one window; None if the file cannot be run here.
         model_latency_ms: the same for the model itself in PyTorch.
+        by_operations: whether only the list of operations was checked that the file was written from: of a page, and of
+            a C file where there is no compiler.
+        flash_bytes: code and constants of a compiled C file, else None.
+        ram_bytes: the state of a compiled C file, else None.
     """
 
     windows: int
@@ -47,8 +51,11 @@ class Check(NamedTuple):
     max_error: float
     labels_agree: float
     size_bytes: int
-    latency_ms: float
+    latency_ms: float | None
     model_latency_ms: float
+    by_operations: bool = False
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
 
 
 def metadata(model: AudioClassifier, takes_log_mel: bool, any_length: bool) -> dict[str, Any]:

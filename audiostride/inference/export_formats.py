@@ -155,6 +155,10 @@ def _package(name: str, extra: str) -> Any:
         raise UsageError(f"this format needs {name.partition('.')[0]}: pip install 'audiostride[{extra}]'") from error
 
 
+SOURCES = {"c": ".c", "web": ".html"}
+"""Endings of what needs no runtime, see `export_source`."""
+
+
 def find_format(name: str) -> Format:
     """The format of that name.
 
@@ -162,7 +166,7 @@ def find_format(name: str) -> Format:
         UsageError: if there is none.
     """
     if name not in FORMATS:
-        raise UsageError(f"--format {name}: unknown; choose {', '.join(FORMATS)}")
+        raise UsageError(f"--format {name}: unknown; choose {', '.join([*FORMATS, *SOURCES])}")
     return FORMATS[name]
 
 
