@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from attack_cases import FOREIGN, HUNG, READINGS, SECONDS, WRITINGS, Ended, Reading, Writing, build_ground, run_command
+from attack_cases import FOREIGN, HUNG, READINGS, SECONDS, WRITINGS, Reading, Writing, build_ground, run_command
 
 from audiostride.models import files as model_files
 
@@ -176,7 +176,7 @@ def _try(
         return "foreign", f"{ended.code}: {_place(ended.stderr)} {last[0][:200]}"
     if ended.code:
         return "refused", last[0]
-    result = _result(work, ended)
+    result = _result(work, "" if reading.timed else ended.stdout)
     if result == whole:
         return "same", ""
     if re.search(rf"{re.escape(Path(name).name)}|{re.escape(Path(name).parts[0])}/", ended.stderr):
@@ -204,16 +204,18 @@ def _answer(ground: Path, scratch: Path, reading: Reading) -> str | None:
     if ended.code:
         print(f"{reading.command}: {ended.code} {ended.stderr[-500:]}", file=sys.stderr)
         return None
-    return _result(work, ended)
+    return _result(work, "" if reading.timed else ended.stdout)
 
 
-def _result(work: Path, ended: Ended) -> str:
+def _result(work: Path, stdout: str) -> str:
     """What a command printed and wrote, without what differs from run to run."""
-    parts = [re.sub(r"\d+(\.\d+)? ?(s|ms|clips/s)\b", "", ended.stdout)]
+    parts = [re.sub(r"\d+(\.\d+)? ?(s|ms|clips/s)\b", "", stdout)]
     rows = [path for path in work.glob("rows.*") if path.suffix in (".csv", ".jsonl")]
     parts += ["\n".join(sorted(path.read_text(errors="surrogateescape").splitlines())) for path in rows]
     for path in sorted((work / "out").rglob("*")):
-        if path.suffix in (".csv", ".jsonl", ".json", ".md", ".yaml") and path.name != "metrics.jsonl":
+        if "checkpoints" in path.parts or path.name == "metrics.jsonl":
+            continue  # they hold how fast it went
+        if path.suffix in (".csv", ".jsonl", ".json", ".md", ".yaml"):
             parts.append(f"{path.name}\n{path.read_text(errors='surrogateescape')}")
         elif path.suffix in (".wav", ".npz"):
             parts.append(hashlib.sha256(path.read_bytes()).hexdigest())

@@ -40,12 +40,14 @@ class Reading:
         stdin: a file that it reads from.
         counted: patterns of those whose length is known, from their format or from what was written with them, so that
             a cut one cannot pass for a whole one.
+        timed: whether it prints times, so that only what it writes can be compared.
     """
 
     command: str
     files: tuple[str, ...]
     stdin: str | None = None
     counted: tuple[str, ...] = ("*",)
+    timed: bool = False
 
 
 RUN = ("run/results.json", "run/recipe.yaml", "run/config.json", "run/model.safetensors", "run/predictions-test.csv")
@@ -69,7 +71,7 @@ READINGS = (
     Reading("predict run sounds --out rows.csv --resume --workers 0", ("rows.csv", "rows.csv.*", ".rows.csv*")),
     Reading("predict run sounds --out rows.jsonl --resume --workers 0", ("rows.jsonl", "rows.jsonl.*", ".rows.jsonl*")),
     Reading("embed model sounds -o out/e.npz --workers 0", ("model/config.json", "model/model.safetensors", *SOUND)),
-    Reading("export run -o out/m.pt2 --format torch", (*RUN, *SOUND), counted=OWN),
+    Reading("export run -o out/m.pt2 --format torch", (*RUN, *SOUND), counted=OWN, timed=True),
     Reading("train recipe.yaml --out run --resume", (*RUN, *LOGS, "recipe.yaml", "run/checkpoints/*/*"), counted=OWN),
     Reading("train recipe.yaml --out stopped --resume", ("stopped/*.json*", "stopped/checkpoints/*/*"), counted=OWN),
     Reading("train recipe.yaml --out out/tuned model.init=model --json", ("model/*",), counted=OWN),
@@ -218,15 +220,19 @@ def build_ground(folder: Path) -> None:
     for name in ("mixed", "tables", "labels", "shards", "out"):
         (folder / name).mkdir()
     wave, _ = soundfile.read(folder / names[0])
-    for name in ("mixed/a.flac", "mixed/b.ogg", "mixed/c.wav", "tables/a.wav", "tables/b.wav", "labels/a.wav"):
+    for name in ("mixed/a.flac", "mixed/b.ogg", "mixed/c.wav", "tables/a.wav", "tables/b.wav"):
         soundfile.write(folder / name, wave, 8000)
-    shutil.copy(folder / "labels/a.wav", folder / "labels/b.wav")
     (folder / "tables" / "metadata.csv").write_text("file_name,label,speaker\na.wav,low,ann\nb.wav,high,bob\n")
-    (folder / "labels" / "a.txt").write_text(
-        "".join(f"{i / 20}\t{i / 20 + 0.05}\t{'low' if i % 2 else 'high'}\n" for i in range(10))
+    for name in "abcdefgh":
+        soundfile.write(folder / "labels" / f"{name}.wav", draws.normal(0, 0.1, 4000), 8000)
+        (folder / "labels" / f"{name}.txt").write_text("0.0\t0.25\tlow\n0.25\t0.5\thigh\n")
+    raven = (
+        "Selection\tView\tBegin Time (s)\tEnd Time (s)\tSpecies",
+        "1\tS 1\t0\t0.25\tlow",
+        "2\tS 1\t0.25\t0.5\thigh",
     )
-    header = "Selection\tView\tBegin Time (s)\tEnd Time (s)\tSpecies\n"
-    (folder / "labels" / "b.selections.txt").write_text(f"{header}1\tS 1\t0.0\t0.2\tlow\n2\tS 1\t0.2\t0.4\thigh\n")
+    (folder / "labels" / "b.txt").rename(folder / "labels" / "b.selections.txt")
+    (folder / "labels" / "b.selections.txt").write_text("\n".join(raven) + "\n")
     with tarfile.open(folder / "shards" / "train-000.tar", "w") as tar:
         for i, (name, label, _) in enumerate(rows):
             for ending, content in (("wav", (folder / name).read_bytes()), ("cls", label.encode())):

@@ -10,9 +10,9 @@ from ..models.classifier import load
 from ..models.cost import cost_per_second
 from ..models.cutoffs import LayerCutoff, model_cutoffs, why_no_cutoffs
 from ..sections import flatten
-from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, recipe_of
+from ..training.directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from ..training.predictions_file import correct_shares, read_predictions
-from ..training.run_files import read_results
+from ..training.run_files import read_results, recipe_of
 
 _NO_METHOD = {
     "name", "seed", "tasks", "cache", "train.workers", "train.checkpoint_steps", "train.keep_checkpoints",

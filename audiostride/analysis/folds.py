@@ -9,9 +9,8 @@ from typing import Any
 from ..errors import UsageError
 from ..files import replace_file
 from ..models.classifier import load
-from ..training.directory import recipe_of
 from ..training.predictions_file import correct_shares, read_predictions
-from ..training.run_files import read_results
+from ..training.run_files import read_results, recipe_of
 from .significance import accuracy_interval
 
 

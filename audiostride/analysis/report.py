@@ -15,10 +15,10 @@ from ..errors import DataError
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.network import spectrogram_cnn
-from ..training.directory import RECIPE_FILE, recipe_of
+from ..training.directory import RECIPE_FILE
 from ..training.evaluation import METRICS
 from ..training.predictions_file import TaskPredictions, read_predictions
-from ..training.run_files import read_metrics, read_results
+from ..training.run_files import read_metrics, read_results, recipe_of
 from .cutoff_plots import cutoff_figure, plane_figure
 from .learning_dynamics import over_training, watched_split
 from .measured_response import ripple_response, takes_ripples

@@ -15,7 +15,8 @@ from ..models.folding import survival
 from ..models.log_mel import LogMel
 from ..models.network import SpectrogramTrunk
 from ..models.reference_ranges import reference_ranges
-from ..training.directory import RECIPE_FILE, recipe_of
+from ..training.directory import RECIPE_FILE
+from ..training.run_files import recipe_of
 from .measured_response import LayerResponse, layer_responses, noise_log_mel
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import ModelFileError, UsageError, printable
+from ..errors import UsageError, printable
 from ..files import explain_write_errors
 from .processes import broadcast, is_main
 from .processes import start as start_processes
-from .recipe import Recipe, load_recipe
+from .recipe import Recipe
 
 RECIPE_FILE, RESULTS_FILE, PREDICTIONS_FILE = "recipe.yaml", "results.json", "predictions-test.csv"
 STEPS_FILE, METRICS_FILE, CHECKPOINTS = "steps.jsonl", "metrics.jsonl", "checkpoints"
@@ -64,23 +64,6 @@ def claimed(folder: Path) -> Iterator[None]:
                 (folder / LOCK_FILE).unlink()
                 folder.rmdir()
         lock.release()
-
-
-def recipe_of(run_dir: Path) -> Recipe:
-    """The recipe a run was made with.
-
-    Raises:
-        ModelFileError: if there is none.
-
-    Example:
-        >>> recipe_of(Path("nowhere"))
-        Traceback (most recent call last):
-            ...
-        audiostride.errors.ModelFileError: nowhere/recipe.yaml: no such file; a run directory is needed
-    """
-    if not (run_dir / RECIPE_FILE).is_file():
-        raise ModelFileError(f"{run_dir / RECIPE_FILE}: no such file; a run directory is needed")
-    return load_recipe(str(run_dir / RECIPE_FILE))
 
 
 def _run_directory(recipe: Recipe, out: str | os.PathLike[str] | None, resume: bool) -> Path:

@@ -20,10 +20,13 @@ from ..files import read_bounded, replace_file
 from ..models import results
 from ..models.files import CONFIG_FILE
 from ..models.results import Record, check_record
-from .directory import METRICS_FILE, PREDICTIONS_FILE, RESULTS_FILE, STEPS_FILE
+from .directory import METRICS_FILE, PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE, STEPS_FILE
+from .recipe import Recipe, load_recipe
 
 MAX_BYTES = 2**30
 """Of a file of a run: that of a million clips of a hundred classes."""
+
+_ELSEWHERE = re.compile(rb'"clips_per_s": [^,}]*|^ *(path|root|cache): .*$', re.MULTILINE)
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Stride = Annotated[float, Field(ge=1, le=2**24)]
@@ -94,6 +97,26 @@ class Step(Record):
 
     step: int = Field(ge=1, le=2**53)
     loss_hex: str = Field(pattern=r"^-?0x[01]\.[0-9a-f]{1,13}p[+-]\d{1,4}$")
+
+
+def recipe_of(run_dir: Path) -> Recipe:
+    """The recipe a run was made with; where its data is may have been changed since.
+
+    Raises:
+        ModelFileError: if there is none, or it is not what `results.json` was written with.
+
+    Example:
+        >>> recipe_of(Path("nowhere"))
+        Traceback (most recent call last):
+            ...
+        audiostride.errors.ModelFileError: nowhere/recipe.yaml: no such file; a run directory is needed
+    """
+    path = run_dir / RECIPE_FILE
+    if not path.is_file():
+        raise ModelFileError(f"{printable(path)}: no such file; a run directory is needed")
+    if (run_dir / RESULTS_FILE).exists():
+        read_own(path)
+    return load_recipe(str(path))
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
@@ -184,7 +207,7 @@ def write_results(run_dir: Path, results: Mapping[str, Any]) -> dict[str, Any]:
         TrainingError: if a score is not finite.
         WriteError: if it cannot be written.
     """
-    paths = [run_dir / name for name in (CONFIG_FILE, METRICS_FILE, STEPS_FILE, PREDICTIONS_FILE)]
+    paths = [run_dir / name for name in (CONFIG_FILE, RECIPE_FILE, METRICS_FILE, STEPS_FILE, PREDICTIONS_FILE)]
     written = {**results, "files": {path.name: digest(path.read_bytes()) for path in paths}}
     for task, scores in results["tasks"].items():
         for name, value in scores.items():
@@ -195,13 +218,13 @@ def write_results(run_dir: Path, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(content: bytes) -> str:
-    """SHA-256 of a file, but for how fast the training was: all else is the same when a run is repeated.
+    """SHA-256 of a file, but for how fast the training was and where the data is, which may differ in a repeated run.
 
     Example:
         >>> digest(b'{"epoch": 1, "clips_per_s": 98.5}') == digest(b'{"epoch": 1, "clips_per_s": 7}')
         True
     """
-    return hashlib.sha256(re.sub(rb'"clips_per_s": [^,}]*', b"", content)).hexdigest()
+    return hashlib.sha256(_ELSEWHERE.sub(b"", content)).hexdigest()
 
 
 def _check_digest(path: Path, content: bytes, found: Mapping[str, Any]) -> None:

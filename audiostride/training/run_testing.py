@@ -22,10 +22,11 @@ from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..windows import split_windows
 from .build import read_data
-from .directory import PREDICTIONS_FILE, recipe_of
+from .directory import PREDICTIONS_FILE
 from .evaluation import Score, best_thresholds, clip_logits, evaluate
 from .predictions_file import TaskPredictions, make_predictions, read_predictions
 from .recipe import Recipe
+from .run_files import recipe_of
 
 
 def evaluate_run(
