@@ -52,8 +52,12 @@ def init(
     group: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column that says what belongs together, such as speakers.")
     ] = None,
+    root: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder of a table's files; default: the table's own.")
+    ] = None,
     sample_rate: Annotated[
-        int | None, typer.Option(min=100, metavar="HZ", help="Rate to train at; default: the files', at most 16000.")
+        int | None,
+        typer.Option(min=100, metavar="HZ", help="Rate to train at; default: by the files' and where their energy is."),
     ] = None,
     allow_shared_groups: Annotated[
         bool, typer.Option("--allow-shared-groups", help="Accept speakers, groups or copies in more than one split.")
@@ -76,12 +80,12 @@ def init(
 
     check_absent(out)
     with ProgressDisplay() as display:
-        found = inspect_path(path, column, group, display.progress)
+        found = inspect_path(path, column, group, display.progress, root)
     if as_json:
         print_json(found.as_dict())
     else:
         print_table(findings_table(found, path))
-    write_new(out, make_recipe(path, found, sample_rate, allow_shared_groups))
+    write_new(out, make_recipe(path, found, sample_rate, allow_shared_groups, root))
     typer.echo(f"wrote {out}; train it with: audiostride train {shlex.quote(str(out))}", err=True)
 
 

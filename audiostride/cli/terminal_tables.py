@@ -140,6 +140,14 @@ def findings_table(found: "Findings", path: str) -> Table:
         elif distinct > 12:
             shown += f", ... {distinct} values"
         rows.append((f"column {name}{use}", shown))
+    if found.label_columns:
+        rows.append(("classes", f"one a column: {', '.join(found.label_columns)}"))
+    if found.kind == "multilabel" and found.label:
+        rows.append(("several labels", f"separated by {found.separator!r}, or lists"))
+    if found.missing:
+        rows.append(("no label", "\n".join([f"{len(found.missing)} clips, left out", *found.missing[:5]])))
+    if found.energy_hz:
+        rows.append(("energy", f"90 % between {found.energy_hz['5']:.0f} and {found.energy_hz['95']:.0f} Hz"))
     rows.append(("bad files", "\n".join([str(len(found.bad_files)), *found.bad_files[:5]])))
     if found.unlabelled:
         rows.append(("without a label", "\n".join([f"{len(found.unlabelled)}, left out", *found.unlabelled[:5]])))
@@ -152,6 +160,8 @@ def findings_table(found: "Findings", path: str) -> Table:
             or ("none" if found.splits else "audiostride validate checks the splits that are drawn"),
         )
     )
+    if found.notes:
+        rows.append(("look at", "\n".join(found.notes)))
     return plain_table(path, ("", "found"), rows)
 
 

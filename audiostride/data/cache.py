@@ -151,7 +151,8 @@ def cached(
 
 
 def _key(clips: EncodedClips, sample_rate: int) -> str:
-    digest = hashlib.sha256(f"{_FORMAT} {sample_rate}".encode())
+    heard = "" if clips.channel == "mix" else f" {clips.channel}"
+    digest = hashlib.sha256(f"{_FORMAT} {sample_rate}{heard}".encode())
     for index in range(len(clips)):
         try:
             state = clips.state(index)

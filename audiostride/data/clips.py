@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..windows import split_windows
-from .decoding import audio_info, read_audio, resampled_length
+from .decoding import Channel, audio_info, read_audio, resampled_length
 from .text_column import Texts
 
 Progress = Callable[[str, int, int], None]
@@ -122,11 +122,13 @@ class EncodedClips(Clips):
             an infinite end is the audio's. None: every clip is all of its audio.
         lengths: samples of the clips at `lengths_at` Hz, int64, once they were decoded; saves opening a file for its
             length.
+        channel: the one that is heard, see `decoding.read_audio`.
     """
 
     spans: np.ndarray | None = field(default=None, metadata=PER_CLIP)
     lengths: np.ndarray | None = field(default=None, metadata=PER_CLIP)
     lengths_at: int = 0
+    channel: Channel = "mix"
 
     @abstractmethod
     def audio(self, index: int) -> Path | io.BytesIO:
@@ -145,7 +147,7 @@ class EncodedClips(Clips):
         rest_s = end_s - start_s - start / sample_rate
         wanted_s = rest_s if length is None else min(rest_s, length / sample_rate)
         duration_s = None if np.isinf(wanted_s) else wanted_s
-        return read_audio(self.audio(index), sample_rate, start_s + start / sample_rate, duration_s)
+        return read_audio(self.audio(index), sample_rate, start_s + start / sample_rate, duration_s, self.channel)
 
     def title(self, index: int) -> str:
         if self.spans is None:

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..errors import DataError, printable
+from ..errors import DataError, DataWarning, printable
 from ..waveforms import MAX_CHANNELS, MAX_PEAK, RATES_HZ
 from .containers import content_problem, find_wav_samples, header_problem
 
@@ -211,7 +211,8 @@ class ChannelPicker:
         if self.mixed_peak < self.peak / 30:
             warnings.warn(
                 f"{self.shown}: its channels cancel each other (antiphase), so their mix is nearly silent; "
-                "choose one channel: left, right or loudest",
+                "choose one channel: left, right or loudest (data.channel in a recipe)",
+                DataWarning,
                 stacklevel=3,
             )
 

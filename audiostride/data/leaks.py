@@ -3,13 +3,17 @@
 import contextlib
 import hashlib
 import io
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import DataError
 from .clips import Clips, EncodedClips
 from .splits import shared_groups
+from .table import key_of
 
 
 def leaks(
@@ -88,6 +92,62 @@ def same_content(clips: Clips) -> list[list[int]]:
             for index in rows:
                 by_content[_digest(clips.audio(index))].append(index)
     return [rows for rows in by_content.values() if len(rows) > 1]
+
+
+ORIGINS = (
+    "speaker", "group", "recording", "source", "src", "subject", "patient", "individual", "animal", "identifier",
+    "session", "location", "site", "station", "recorder", "recordist", "device", "instrument", "freesound", "fs",
+    "track", "song", "album", "artist", "author", "user", "video", "youtube", "yt", "parent", "original", "origin",
+)  # fmt: skip
+"""What clips have in common that should not be on two sides of a split, by the names that columns have for it."""
+
+_ORIGIN = re.compile(f"({'|'.join(ORIGINS)})(file|recording|audio|clip)?(s|id|ids|name|no|nr|number|code|path)?")
+
+
+def origin_column(clips: Clips, label: str | None) -> str | None:
+    """The column that most likely says which clips are of one origin (a speaker, a recording), whatever it is called.
+
+    It is called like one of `ORIGINS`, or its values stand in the names of its clips' files, or nearly each of its many
+    values has one label only. A column that follows from the label is a coarser class, and none.
+
+    Args:
+        clips: the clips.
+        label: the label column.
+
+    Example:
+        >>> names, origins = [f"{i // 3}-{i % 3}.wav" for i in range(30)], [f"id{i // 3}" for i in range(30)]
+        >>> clips = Clips(names, {"label": ["no", "yes"] * 15, "fsID": origins}, [""] * 30)
+        >>> origin_column(clips, "label")
+        'fsID'
+    """
+    labels = None if label is None else clips.column(label)
+    n_classes = 0 if labels is None else len(set(labels))
+    by_name, by_file, by_label = [], [], []
+    for column, values in clips.columns.items():
+        distinct = set(values) - {""}
+        if column == label or not 2 < len(distinct) < len(clips):
+            continue
+        pairs = Counter(zip(values, labels or values, strict=True))
+        if labels is not None and len({label for _, label in pairs}) == len(pairs):
+            continue
+        if found := _ORIGIN.fullmatch(key_of(column)):
+            by_name.append((ORIGINS.index(found[1]), column))
+        shared = [row for row, n in Counter(values).items() if n > 1 and row]
+        if len(shared) < max(3, len(distinct) / 4):
+            continue
+        in_name = [value in name for value, name in zip(values, clips.names, strict=True)]
+        if all(len(value) > 2 for value in distinct) and np.mean(in_name) > 0.9:
+            by_file.append(column)
+        of_one = Counter(value for value, _ in pairs)
+        if n_classes < len(distinct) > 8 and np.mean([of_one[value] == 1 for value in shared]) > 0.9:
+            by_label.append(column)
+    return next(iter([column for _, column in sorted(by_name)] + by_file + by_label), None)
+
+
+def origin_leak(clips: Clips, splits: Sequence[str], label: str) -> str:
+    """A line on the `origin_column` if its values are in more than one split; "" otherwise."""
+    column = origin_column(clips, label)
+    return "" if column is None else group_leak(column, clips.column(column), splits)
 
 
 def _leak(what: str, groups: Sequence[str], splits: Sequence[str]) -> str:

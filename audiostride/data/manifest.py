@@ -1,6 +1,7 @@
 """A table of clips as a data set: CSV, TSV or JSON lines, one clip or segment a row."""
 
 import csv
+import glob
 import json
 import math
 import os
@@ -96,6 +97,31 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     own = split_names(table.splits.distinct())
     table.splits = table.splits.mapped(lambda split: own.get(split, ""))
     return FileClips(*table.parts(), spans=as_spans(spans), root=folder)
+
+
+def check_root(clips: FileClips, path: str | os.PathLike[str], key: str = "root") -> None:
+    """Refuse a table none of whose first files is there.
+
+    Args:
+        clips: what `read_manifest` made of it.
+        path: the table.
+        key: what the reader of an error sets.
+
+    Raises:
+        DataError: says where such files are, if they are below the table's folder.
+    """
+    first = list(dict.fromkeys(clips.names[i] for i in range(min(50, len(clips)))))
+    if any((clips.root / name).exists() for name in first):
+        return
+    tail = Path(first[0].replace("\\", "/"))
+    found = next((p for p in Path(path).expanduser().parent.rglob(glob.escape(tail.name)) if p.is_file()), None)
+    hint = ""
+    if found is not None:
+        place = Path(*found.parts[: len(found.parts) - len(tail.parts)]) if found.match(str(tail)) else found.parent
+        hint = f"; {found} is there: set {key} to {place}" if found.match(str(tail)) else f"; {found} is there"
+    raise DataError(
+        f"{path}: none of its files is in {clips.root}, such as {first[0]}; {key} is the folder that they are in{hint}"
+    )
 
 
 def as_spans(bounds: array) -> np.ndarray | None:

@@ -182,6 +182,8 @@ def _open(block: Any, of_block: Mapping[str, TaskSection], key: str, progress: P
     if not isinstance(block, EncodedData):
         return clips
     clips = resplit(clips, block.split_column, block.splits)
+    assert isinstance(clips, EncodedClips)
+    clips.channel = block.channel
     for task in of_block.values():
         missing = unlabelled(clips, task.column) if task.kind != "multilabel" else ()
         if len(missing) and block.on_missing_label == "error":

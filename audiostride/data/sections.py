@@ -64,6 +64,7 @@ class EncodedData(DataSection):
         "skip" to train without it. A validation or test clip that is lost later is always an error.
     on_missing_label: what is done about clips with an empty label, unless the task is multilabel: "error", or "skip" to
         leave them out.
+    channel: what is heard of several channels: their mean, one by its name or number from 1 on, or the loudest.
     """
 
     group: str | None = None
@@ -73,6 +74,7 @@ class EncodedData(DataSection):
     check: Literal["all", "none"] = "all"
     on_bad_file: Literal["error", "skip"] = "error"
     on_missing_label: Literal["error", "skip"] = "error"
+    channel: Literal["mix", "left", "right", "loudest"] | Annotated[int, Field(ge=1)] = "mix"
 
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         """The table of clips behind this section, which errors call by its key.
@@ -103,9 +105,11 @@ class ManifestData(EncodedData):
     root: str | None = None
 
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
-        from .manifest import read_manifest
+        from .manifest import check_root, read_manifest
 
-        return read_manifest(_existing(self.path, key), self.root)
+        clips = read_manifest(_existing(self.path, key), self.root)
+        check_root(clips, self.path, f"{key}.root")
+        return clips
 
 
 class AnnotatedData(EncodedData):

@@ -1,5 +1,6 @@
 """From a recipe to what training takes: frontend, trunk, data, teacher."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,10 +9,10 @@ from pydantic import ValidationError
 
 from ..data.batches import LabelledClips
 from ..data.clips import Progress
-from ..data.leaks import leaks
+from ..data.leaks import leaks, origin_leak
 from ..data.preparation import make_class_weights, prepare_data
 from ..data.sections import EncodedData
-from ..errors import DataError, RecipeError
+from ..errors import DataError, DataWarning, RecipeError
 from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
 from ..models.custom import try_out
 from ..models.image_frontend import ImageFrontend
@@ -58,6 +59,12 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
         block = recipe.tasks[names[0]].data
         if isinstance(block, EncodedData) and not block.allow_shared_groups:
             found = leaks(data.clips, data.splits, block.group)
+            if block.group is None and (line := origin_leak(data.clips, data.splits, recipe.tasks[names[0]].column)):
+                warnings.warn(
+                    f"{line}; if it says what belongs together, set tasks.{names[0]}.data.group to it",
+                    DataWarning,
+                    stacklevel=2,
+                )
             if found:
                 key = f"tasks.{names[0]}.data"
                 lines = "\n".join(f"{key}: {line}" for line in found)
@@ -89,6 +96,11 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
         return recipe, None
     start = load(init)
     config = start.config()
+    theirs, ours = start.resolution, recipe.frontend.resolution
+    if theirs != ours and {"sample_rate", "size"} & recipe.frontend.model_fields_set:
+        what = f"model.init: {init} takes {theirs} (Hz; pixels of images), so the frontend's {ours} is not used"
+        lost = f": nothing above {theirs // 2} Hz will be heard" if theirs < ours else ""
+        warnings.warn(what + lost, DataWarning, stacklevel=2)
     taken = {"frontend": config["frontend"], "model": config["model"] | {"init": init, "linear_probe": linear_probe}}
     if "window_s" not in recipe.model_fields_set:
         taken["window_s"] = start.window_s

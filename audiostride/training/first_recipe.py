@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from ..data.inspection import Findings
+from ..data.inspection import LABEL_NAMES, Findings
 from ..data.manifest import is_table
+from ..data.table import key_of
 from ..errors import DataError
 
 _LEAK_HELP = (
@@ -21,6 +22,7 @@ def make_recipe(
     found: Findings,
     sample_rate: int | None = None,
     allow_shared_groups: bool = False,
+    root: str | None = None,
 ) -> str:
     """A recipe for a folder or table, as the text of a YAML file that `load_recipe` reads.
 
@@ -29,23 +31,22 @@ def make_recipe(
     Args:
         path: the folder or table, as it shall stand in the recipe.
         found: from `inspect`.
-        sample_rate: to train at, in Hz; None: the most common one, at most 16000.
+        sample_rate: to train at, in Hz; None: `rate_for` what was found.
         allow_shared_groups: train although `found.leaks` is not empty.
+        root: folder that a table's files are relative to, where it is not the table's own.
 
     Raises:
         DataError: if there is no label column, or the splits leak and that is not allowed.
 
     Example:
-        >>> found = Findings(60, {}, {"label": {"no": 30, "yes": 30}}, {"label": 2}, label="label")
+        >>> found = Findings(60, {}, {"label": {"no": 30, "yes": 30}}, {"label": 2}, label="label", kind="binary")
         >>> found.seconds, found.sample_rates = {"shortest": 1.0, "longest": 1.0, "total": 60.0}, {16000: 60}
         >>> yaml.safe_load(make_recipe("words", found))["tasks"]["label"]
         {'data': {'source': 'folder', 'path': 'words'}, 'column': 'label', 'kind': 'binary'}
     """
     column, group = found.label, found.group
-    if column is None:
-        raise DataError(
-            f"{path}: no column looks like labels among {', '.join(found.columns) or 'none'}; name it with --column"
-        )
+    if column is None and not found.label_columns:
+        raise DataError(f"{path}: {_why_no_labels(found)}")
     if found.leaks and not allow_shared_groups:
         raise DataError("\n".join([f"{path}: {line}" for line in found.leaks] + [_LEAK_HELP]))
     if not found.sample_rates:
@@ -57,16 +58,24 @@ def make_recipe(
         data["allow_shared_groups"] = True
     if found.bad_files:
         data["on_bad_file"] = "skip"
-    rate = sample_rate or min(16000, next(iter(found.sample_rates)))
-    several = any("|" in value for value in found.columns[column])
-    kind = "multilabel" if several else "binary" if found.distinct[column] == 2 else "multiclass"
+    if found.missing:
+        data["on_missing_label"] = "skip"
+    if root is not None:
+        data["root"] = root
+    rate = sample_rate or rate_for(found)
+    task: dict[str, Any] = {"data": data, "column": column or "label", "kind": found.kind}
+    if column is None:
+        task["label_columns"] = found.label_columns
+    elif found.separator != "|":
+        task["label_separator"] = found.separator
+    n_classes = len(found.label_columns) if column is None else found.distinct[column]
     n_train = found.splits.get("train", round(0.8 * found.clips))
     batch_size = max(4, min(64, n_train // 8))
     recipe: dict[str, Any] = {
         "name": _plain(Path(path).stem or "sounds"),
         "seed": 0,
         **({} if rate == 16000 else {"frontend": frontend_for(rate)}),
-        "tasks": {_plain(column): {"data": data, "column": column, "kind": kind}},
+        "tasks": {_plain(column or "label"): task},
         "model": {
             "name": "audio_resnet",
             "downsampling": "strided",
@@ -86,15 +95,51 @@ def make_recipe(
         },
     }
     text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
-    seconds = found.seconds
+    seconds, classes = found.seconds, f"{n_classes} classes ({column or 'a column each'})"
     comment = (
-        f"# {found.clips} clips in {found.distinct[column]} classes ({column}), {seconds['total'] / 60:.1f} minutes, "
+        f"# {found.clips} clips in {classes}, {seconds['total'] / 60:.1f} minutes, "
         f"{seconds['shortest']:.2f} to {seconds['longest']:.2f} s each\n"
         "# Command   audiostride train THIS_FILE\n"
         "# Try       model.downsampling=diffstride, which learns its strides: audiostride cutoffs says what they keep\n"
         "#           model.init=audio_resnet_small_strided, which starts from the weights of the package\n\n"
     )
     return comment + text
+
+
+def rate_for(found: Findings) -> int:
+    """The sample rate to train at, in Hz: the files', at most 16000 unless much of the sound is above 7.8 kHz.
+
+    Recorders for bats (192 kHz and more) are heard at their own rate.
+
+    Example:
+        >>> found = Findings(2, {}, {}, {}, sample_rates={48000: 2}, energy_hz={"5": 200.0, "80": 3000.0, "95": 9000.0})
+        >>> rate_for(found)
+        16000
+        >>> found.energy_hz["80"] = 9000.0
+        >>> rate_for(found)
+        22050
+    """
+    own = next(iter(found.sample_rates))
+    if own >= 192000:
+        return own
+    if own <= 16000 or found.energy_hz.get("80", 0) < 7800:
+        return min(16000, own)
+    wanted = found.energy_hz["95"] / 0.4875
+    return next((rate for rate in (22050, 32000, 44100, 48000, 96000) if wanted <= rate < own), own)
+
+
+def _why_no_labels(found: Findings) -> str:
+    names = {key_of(name): name for name in found.columns}
+    likely = next((names[key_of(name)] for name in LABEL_NAMES if key_of(name) in names), None)
+    if likely and found.distinct[likely] == 1:
+        only = next(iter(found.columns[likely]))
+        return (
+            f"all clips are of one class, {only!r} (column {likely!r}); a classifier needs two: add clips of others, "
+            "such as background, or name another column with --column"
+        )
+    if likely:
+        return f"the column {likely!r} has {found.distinct[likely]} values in {found.clips} clips, which are no classes"
+    return f"no column looks like labels among {', '.join(found.columns) or 'none'}; name it with --column"
 
 
 def frontend_for(sample_rate: int) -> dict[str, float]:
