@@ -31,8 +31,8 @@ SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None}
 
 _MAX_LINE = 1 << 20
 _UNIT = "(in)?(?P<unit>ms|msec|msecs|milliseconds?|s|sec|secs|seconds?)?"
-_START = re.compile(f"t?(start|begin|beginning|onset)(s|time|times|offset)??{_UNIT}")
-_END = re.compile(f"t?(end|stop|finish|offset)(s|time|times|offset)??{_UNIT}")
+_START = re.compile(f"(tmin|t?(start|begin|beginning|onset)(s|time|times|offset)??){_UNIT}")
+_END = re.compile(f"(tmax|t?(end|stop|finish|offset)(s|time|times|offset)??){_UNIT}")
 _DURATION = re.compile(f"(duration|dur|length){_UNIT}")
 _IN_SAMPLES = re.compile("(start|begin|onset|end|stop|offset)(time|in)?(samples?|frames?)")
 
