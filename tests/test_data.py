@@ -9,11 +9,12 @@ import pytest
 import soundfile
 import torch
 
+from audiostride.data.any_path import read_path
 from audiostride.data.bad_files import drop_bad_files
 from audiostride.data.batches import LabelledClips, training_batches
 from audiostride.data.clips import ArrayClips, Clips, class_names
 from audiostride.data.epoch_plan import plan_epoch
-from audiostride.data.folder import read_folder, read_path, unlabelled_files
+from audiostride.data.folder import read_folder, unlabelled_files
 from audiostride.data.ripples import RATES_HZ, make_ripples, ripple
 from audiostride.data.splits import assign_splits
 from audiostride.errors import DataError

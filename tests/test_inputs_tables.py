@@ -140,7 +140,7 @@ def test_empty_labels_are_counted_named_and_can_be_left_out(tmp_path: Path) -> N
     for i in range(24):
         sound(tmp_path / f"{i}.wav", seed=i)
     text = "file,label\n" + "".join(f"{i}.wav,{'' if i % 6 == 5 else 'ab'[i % 2]}\n" for i in range(24))
-    with pytest.raises(DataError, match="4 of 24 clips: no label in the column 'label': 5.wav, 11.wav, 17"):
+    with pytest.raises(DataError, match=r"4 of 24 clips: no label in the column 'label': 5.wav, 11.wav, 17"):
         prepared(tmp_path, text)
     (sets, _, _), _ = prepared(tmp_path, text, data={"on_missing_label": "skip"})
     assert len(sets[0].clips) == 20

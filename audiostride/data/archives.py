@@ -7,8 +7,9 @@ official ones.
 import csv
 import json
 import os
+import posixpath
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
@@ -86,10 +87,9 @@ def read_speech_commands(folder: Path) -> FileClips:
     Columns: label (the word), speaker.
     """
     folder = _find(folder, "testing_list.txt").parent
+    lists = {split: folder / f"{name}_list.txt" for split, name in (("validation", "validation"), ("test", "testing"))}
     split_of = {
-        name: split
-        for split, list_name in (("validation", "validation_list.txt"), ("test", "testing_list.txt"))
-        for name in _text(folder / list_name).split()
+        _plain_path(line): split for split, path in lists.items() for line in _text(path).splitlines() if line.strip()
     }
     table = TableBuilder()
     for word in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "_."):
@@ -97,7 +97,9 @@ def read_speech_commands(folder: Path) -> FileClips:
             if Path(file).suffix.lower() in EXTENSIONS:
                 name = f"{word.name}/{file}"
                 speaker = file.partition("_nohash_")[0]
-                table.add(name, split_of.get(name, "train"), {"label": word.name, "speaker": speaker})
+                table.add(name, split_of.get(_plain_path(name), "train"), {"label": word.name, "speaker": speaker})
+    for split, path in lists.items():
+        _check_list(path, split_of, split, table)
     return _clips(table, folder)
 
 
@@ -137,7 +139,26 @@ def read_tut_urban_2018(folder: Path) -> FileClips:
     The official fold trains on some locations of each city and tests on others.
     """
     folder = _find(folder, "meta.csv").parent
-    test = {row[0] for row in _lines(folder / "evaluation_setup" / "fold1_evaluate.txt")}
+    return _read_scenes(folder, folder / "evaluation_setup" / "fold1_evaluate.txt", None)
+
+
+def read_tau_urban(folder: Path) -> FileClips:
+    """TAU Urban Acoustic Scenes 2019, 2020 Mobile and 2022 Mobile, development sets, as `read_tut_urban_2018`.
+
+    The lists are evaluation_setup/fold1_train.csv and fold1_evaluate.csv (or fold1_test.csv); clips in neither are left
+    out. Column source_label is the device.
+    """
+    setup = _find(folder, "meta.csv").parent / "evaluation_setup"
+    test = next(filter(Path.exists, (setup / f"fold1_{name}.csv" for name in ("evaluate", "test"))), None)
+    if test is None:
+        raise DataError(f"{setup}: is not laid out as expected: there is no fold1_evaluate.csv in it; see docs/data.md")
+    return _read_scenes(setup.parent, test, setup / "fold1_train.csv")
+
+
+def _read_scenes(folder: Path, test: Path, train: Path | None) -> FileClips:
+    """The clips of meta.csv; those that are not in the list of the test are for training, or in a list of their own."""
+    split_of = {} if train is None else dict.fromkeys(_listed(train), "train")
+    split_of |= dict.fromkeys(_listed(test), "test")
     table = TableBuilder()
     for row in _dicts(folder / "meta.csv", "\t", ("filename", "scene_label", "identifier")):
         labels = {
@@ -145,7 +166,12 @@ def read_tut_urban_2018(folder: Path) -> FileClips:
             "location": row["identifier"],
             "source_label": row.get("source_label", ""),
         }
-        table.add(row["filename"], "test" if row["filename"] in test else "train", labels)
+        split = split_of.get(_plain_path(row["filename"]), "train" if train is None else "")
+        if split:
+            table.add(row["filename"], split, labels)
+    for split, path in (("test", test), ("train", train)):
+        if path:
+            _check_list(path, split_of, split, table)
     return _clips(table, folder)
 
 
@@ -191,6 +217,7 @@ LAYOUTS: dict[str, Callable[[Path], FileClips]] = {
     "speech_commands": read_speech_commands,
     "nsynth": read_nsynth,
     "tut_urban_2018": read_tut_urban_2018,
+    "tau_urban": read_tau_urban,
     "dcase_birds": read_dcase_birds,
     "esc50": read_esc50,
     "folder": read_folder,
@@ -201,6 +228,27 @@ def _clips(table: TableBuilder, root: Path, wanted: str = "audio") -> FileClips:
     if not table.names:
         raise DataError(f"{root}: is not laid out as expected: it holds no {wanted}; see docs/data.md")
     return FileClips(*table.parts(), root=root)
+
+
+def _plain_path(name: str) -> str:
+    """A path in a list of files in the one form in which equal ones are equal: `.\\Yes\\a.WAV` is `yes/a.wav`."""
+    return posixpath.normpath(name.strip().replace("\\", "/")).casefold()
+
+
+def _check_list(path: Path, split_of: Mapping[str, str], split: str, table: TableBuilder) -> None:
+    """Refuse a list of files none of which is in the data."""
+    listed = [name for name, of in split_of.items() if of == split]
+    if listed and split not in table.splits.distinct():
+        raise DataError(
+            f"{path}: none of its {len(listed):,} files is in the data, such as {listed[0]}; "
+            "is it the list of this data set?"
+        )
+
+
+def _listed(path: Path) -> list[str]:
+    """The files in the first column of a list, which may have a header."""
+    names = [line.split("\t")[0] for line in _text(path).splitlines() if line.strip()]
+    return [_plain_path(name) for name in names if name.strip() != "filename"]
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -214,15 +262,11 @@ def _find(folder: Path, name: str) -> Path:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text ({error})") from error
-
-
-def _lines(path: Path) -> Iterator[list[str]]:
-    return (line.split("\t") for line in _text(path).splitlines() if line)
 
 
 def _dicts(path: Path, delimiter: str, needed: Sequence[str]) -> Iterator[dict[str, str]]:

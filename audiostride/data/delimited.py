@@ -25,7 +25,7 @@ _MAX_LINE = 1 << 20
 
 
 def delimited_blocks(
-    path: Path, delimiter: str, is_header: Callable[[Sequence[str]], bool], fill: bool = False
+    path: Path, delimiter: str, is_header: Callable[[Sequence[str]], bool], fill: bool = False, say: bool = True
 ) -> Iterator[Block]:
     """The rows of a table, block by block; cells and column names without outer blanks, unnamed columns left out.
 
@@ -37,6 +37,7 @@ def delimited_blocks(
             gives a header.
         is_header: whether some column names are those of such a table.
         fill: rows may be shorter than the header; what they lack is "".
+        say: warn of another delimiter.
 
     Raises:
         DataError: names the line and what is wrong with it.
@@ -51,7 +52,7 @@ def delimited_blocks(
     try:
         with open_text(path) as file:
             names, found, rest, before = _header(file, delimiter, is_header)
-            if found != delimiter:
+            if found != delimiter and say:
                 what = f"{path}: its columns are separated by {DELIMITERS[found]}, not {DELIMITERS[delimiter]}"
                 warnings.warn(f"{what}; read so", DataWarning, stacklevel=2)
             named = [name for name in names if name]

@@ -12,7 +12,7 @@ from ..errors import DataError, DataWarning
 from ..files import expand_user
 from .clips import FileClips
 from .decoding import EXTENSIONS, is_audio
-from .manifest import SUFFIXES, as_spans, is_table, manifest_rows, read_manifest
+from .manifest import as_spans, manifest_rows
 from .table import TableBuilder, split_names
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
@@ -80,25 +80,6 @@ def read_folder(path: str | os.PathLike[str]) -> FileClips:
     return FileClips(*table.parts(), spans=as_spans(spans), root=root)
 
 
-def read_path(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> FileClips:
-    """The clips of a folder or of a table, whichever the path is.
-
-    Args:
-        path: the folder or table.
-        root: see `read_manifest`; for tables only.
-
-    Raises:
-        DataError: if it is neither, or cannot be read.
-    """
-    if is_table(path):
-        return read_manifest(path, root)
-    if expand_user(path).is_file():
-        raise DataError(f"{path}: is neither a folder nor a table of files, which ends in {', '.join(SUFFIXES)}")
-    if root is not None:
-        raise DataError(f"{path}: is a folder; only the files of a table are relative to a root")
-    return read_folder(path)
-
-
 def unlabelled_files(path: str | os.PathLike[str], names: Iterable[str]) -> list[str]:
     """Audio files below a folder that are none of its clips: outside the class sub-folders, or without a row.
 
@@ -129,7 +110,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     Raises:
         DataError: if a link leads back to a folder that it is in.
     """
-    return _walk(folder, Path(), (os.path.realpath(folder),))
+    real = Path(os.path.realpath(folder))
+    return _walk(folder, Path(), (*map(str, reversed(real.parents)), str(real)))
 
 
 def _walk(folder: Path, relative: Path, above: tuple[str, ...]) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, DataWarning
+from .any_path import read_path, source_of
 from .clips import Clips, EncodedClips, Progress
 from .decoding import audio_info
-from .folder import read_path, unlabelled_files
+from .folder import unlabelled_files
 from .labels import (
     NO,
     SEPARATOR,
@@ -60,6 +61,7 @@ class Findings:
         duplicates: names of clips with the same content, a list each.
         leaks: a line for each kind of thing that is on two sides of the data's own splits.
         unlabelled: names of audio files in the folder that are no clips, as nothing gives them a label.
+        source: the one of a recipe that reads this.
         kind: of the task.
         separator: what stands between the labels of a clip, where there are several.
         label_columns: the columns that stand for a class each, where there is no label column.
@@ -81,6 +83,7 @@ class Findings:
     duplicates: list[list[str]] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     unlabelled: list[str] = field(default_factory=list)
+    source: str = "folder"
     kind: str = "multiclass"
     separator: str = SEPARATOR
     label_columns: list[str] = field(default_factory=list)
@@ -117,7 +120,8 @@ def inspect_path(
             check_root(clips, path, "--root")
         found = inspect(clips, label, group, progress)
     found.notes = [*(str(one.message) for one in caught if issubclass(one.category, DataWarning)), *found.notes]
-    if not is_table(path):
+    found.source = source_of(path)
+    if found.source == "folder":
         found.unlabelled = unlabelled_files(path, clips.names)
     return found
 

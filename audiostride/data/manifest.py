@@ -7,7 +7,7 @@ import math
 import os
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ _MAX_LINE = 1 << 20
 _UNIT = "(in)?(?P<unit>ms|msec|msecs|milliseconds?|s|sec|secs|seconds?)?"
 _START = re.compile(f"(tmin|t?(start|begin|beginning|onset)(s|time|times|offset)??){_UNIT}")
 _END = re.compile(f"(tmax|t?(end|stop|finish|offset)(s|time|times|offset)??){_UNIT}")
-_DURATION = re.compile(f"(duration|dur|length){_UNIT}")
+_DURATION = re.compile(f"(duration|dur|length|delta)(time)??{_UNIT}")
 _IN_SAMPLES = re.compile("(start|begin|onset|end|stop|offset)(time|in)?(samples?|frames?)")
 
 
@@ -114,7 +114,7 @@ def check_root(clips: FileClips, path: str | os.PathLike[str], key: str = "root"
     if any((clips.root / name).exists() for name in first):
         return
     tail = Path(first[0].replace("\\", "/"))
-    found = next((p for p in Path(path).expanduser().parent.rglob(glob.escape(tail.name)) if p.is_file()), None)
+    found = next((p for p in expand_user(path).parent.rglob(glob.escape(tail.name)) if p.is_file()), None)
     hint = ""
     if found is not None:
         place = Path(*found.parts[: len(found.parts) - len(tail.parts)]) if found.match(str(tail)) else found.parent
@@ -149,7 +149,7 @@ def manifest_rows(path: Path) -> Iterator[Rows]:
         files = block.pop(file)
         if "" in files:
             raise DataError(f"{path}, line {lines[files.index('')]}: names no file")
-        spans = _spans(path, lines, block)
+        spans = take_spans(path, lines, block)
         yield Rows(lines, files, _splits(path, lines, block), spans, block)
 
 
@@ -181,10 +181,27 @@ def _splits(path: Path, lines: Sequence[int], block: dict[str, list[str]]) -> li
     return values
 
 
-def _spans(path: Path, lines: Sequence[int], block: dict[str, list[str]]) -> list[tuple[float, float]]:
-    """The segments, whose columns are taken out of the block."""
+def has_times(names: Iterable[str]) -> bool:
+    """Whether one of the column names is that of the start of segments."""
+    return any(_START.fullmatch(key_of(name)) for name in names)
+
+
+def take_spans(
+    path: Path, lines: Sequence[int], block: dict[str, list[str]], points: bool = False
+) -> list[tuple[float, float]]:
+    """Start and end of the segments in seconds; their columns are taken out of the block.
+
+    Args:
+        path: the table, for errors.
+        lines: where each row stands.
+        block: the columns.
+        points: segments may have no duration.
+
+    Raises:
+        DataError: names the line and what is wrong with it.
+    """
     samples = next((name for name in block if _IN_SAMPLES.fullmatch(key_of(name))), None)
-    if samples:
+    if samples and not has_times(block):
         raise DataError(f"{path}: the column {samples!r} counts samples; give start_s and end_s in seconds instead")
     start = _first(block, _START) or (_column(block, ["offset"]) if _first(block, _DURATION) else None)
     starts = _seconds(path, lines, block, start, 0.0)
@@ -195,7 +212,7 @@ def _spans(path: Path, lines: Sequence[int], block: dict[str, list[str]]) -> lis
     else:
         ends = _seconds(path, lines, block, end, math.inf)
     for line, start_s, end_s in zip(lines, starts, ends, strict=True):
-        if end_s <= start_s:
+        if end_s < start_s or (end_s == start_s and not points):
             raise DataError(f"{path}, line {line}: end_s {end_s:g} is not after start_s {start_s:g}")
     return list(zip(starts, ends, strict=True))
 

@@ -117,18 +117,19 @@ class AnnotatedData(EncodedData):
 
     source: Literal["annotated"]
     path: str
+    label_column: str | None = None
 
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         from .annotations import read_annotated
 
-        return read_annotated(_existing(self.path, key))
+        return read_annotated(_existing(self.path, key), self.label_column)
 
 
 class ArchiveData(EncodedData):
     """An official data set, see `audiostride.data.archives`."""
 
     source: Literal["archive"]
-    layout: Literal["speech_commands", "nsynth", "tut_urban_2018", "dcase_birds", "esc50", "folder"]
+    layout: Literal["speech_commands", "nsynth", "tut_urban_2018", "tau_urban", "dcase_birds", "esc50", "folder"]
     path: str
     archives: list[str] = []
 

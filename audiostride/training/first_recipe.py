@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 
 from ..data.inspection import LABEL_NAMES, Findings
-from ..data.manifest import is_table
 from ..data.table import key_of
 from ..errors import DataError
 
@@ -51,7 +50,7 @@ def make_recipe(
         raise DataError("\n".join([f"{path}: {line}" for line in found.leaks] + [_LEAK_HELP]))
     if not found.sample_rates:
         raise DataError(f"{path}: none of the {found.clips} files can be read, for example {found.bad_files[0]}")
-    data: dict[str, Any] = {"source": "manifest" if is_table(path) else "folder", "path": str(path)}
+    data: dict[str, Any] = {"source": found.source, "path": str(path)}
     if group:
         data["group"] = group
     if found.leaks:

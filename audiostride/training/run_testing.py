@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.any_path import read_path
 from ..data.batches import LabelledClips
 from ..data.clips import Clips, Progress
 from ..data.decoding import read_audio
-from ..data.folder import read_path
 from ..data.images import read_images
 from ..data.labels import label_numbers, one_column
 from ..data.sections import ImagesData
