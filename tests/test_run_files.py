@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from audiostride.errors import ModelFileError
@@ -168,3 +169,17 @@ def test_results_go_before_the_model_changes_and_stay_where_nothing_changes(mine
     with pytest.raises(ModelFileError, match="would not continue exactly"):
         run(tiny("train.learning_rate=0.5"), mine, QUIET, resume=True)
     assert read_results(mine) == results
+
+
+def test_what_a_run_depends_on_includes_where_segments_begin() -> None:
+    from audiostride.data.batches import LabelledClips
+    from audiostride.data.clips import FileClips
+    from audiostride.training.conditions import conditions
+
+    found = set()
+    for start in (12001.1, 12001.12, 12001.12 + 1 / 16000, 1e6, 1e6 + 1 / 16000, 3.0):
+        clips = FileClips(["a.wav"], {}, ["train"], root=Path(), spans=np.array([[start, start + 2]]))
+        data = LabelledClips(clips, {"label": np.array([0])}, ["train"])
+        found.add((clips.title(0), conditions(tiny(), [data])["data"]["sha256_of_names_and_labels"]))
+    assert len({title for title, _ in found}) == len({digest for _, digest in found}) == 6
+    assert "a.wav#t=3,5" in {title for title, _ in found}

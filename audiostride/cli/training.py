@@ -153,7 +153,7 @@ def crossval(
 
 @contextmanager
 def _if_stopped(advice: str) -> Iterator[None]:
-    """Within this block a training that a signal stops ends in a message that says how to go on."""
+    """Within this block a training that a signal stops ends in a message that says how to resume."""
     from ..errors import Interrupted
 
     try:

@@ -152,8 +152,9 @@ class EncodedClips(Clips):
     def title(self, index: int) -> str:
         if self.spans is None:
             return self.names[index]
-        start_s, end_s = self._span(index)
-        return f"{self.names[index]}#t={start_s:g}," + ("" if np.isinf(end_s) else f"{end_s:g}")
+        # Exact, so that segments a sample apart have different titles.
+        start_s, end_s = (str(value).removesuffix(".0").replace("inf", "") for value in self._span(index))
+        return f"{self.names[index]}#t={start_s},{end_s}"
 
     def _span(self, index: int) -> tuple[float, float]:
         if self.spans is None:

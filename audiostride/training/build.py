@@ -28,7 +28,7 @@ MAX_WEIGHTS = 2**31
 
 
 def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
-    """Everything `train` would find wrong before its first step, and what lies on two sides of a split.
+    """Everything `train` would find wrong before its first step, and what is on both sides of a split.
 
     Returns:
         The tasks with their kinds, labels and clips of each split, and a line for each bad file.
@@ -84,7 +84,7 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
 
     Raises:
         RecipeError: if `model.linear_probe` is set without `model.init`, the window is too short or too long, or the
-            model is none that a recipe can describe beside these tasks (one for images beside sounds).
+            model does not fit these tasks in a recipe (one for images, with tasks on sounds).
         ModelFileError: if the model cannot be read.
     """
     init, linear_probe = recipe.model.init, recipe.model.linear_probe
@@ -158,10 +158,10 @@ def read_data(
 
 
 def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
-    """The recipe's frontend and its trunk with fresh weights; those of the user's own are tried out on silence.
+    """The recipe's frontend and its trunk with fresh weights; custom ones are tried out on silence.
 
     Raises:
-        RecipeError: if their settings contradict each other, or one of the user's own does not do what it must.
+        RecipeError: if their settings contradict each other, or a custom one does not do what it must.
 
     Example:
         >>> from audiostride.training.recipe import load_recipe
@@ -175,9 +175,9 @@ def make_network(recipe: Recipe) -> tuple[Frontend, Trunk]:
 
 
 def _check_windows(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
-    """That a window, and the part of it that training sees, are neither too short nor too long.
+    """Check the lengths of a window and of the part of it that training sees.
 
-    Frontend or trunk of the user's own are tried out on silence of both lengths.
+    A custom frontend or trunk is tried out on silence of both lengths.
     """
     if isinstance(frontend, ImageFrontend):
         silences = [frontend.silence(frontend.size).expand(2, -1, -1, -1)]

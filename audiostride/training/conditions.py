@@ -24,17 +24,17 @@ from .recipe import Recipe
 
 
 def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher | None = None) -> dict[str, Any]:
-    """What the result of a training depends on: recipe, environment, clips, teacher and classes of the user's own.
+    """What the result of a training depends on: recipe, environment, clips, teacher and custom classes.
 
-    Settings that only say how to get there (decoding processes, when to save, where the teacher lies) are left out.
+    Settings that do not change the result (decoding processes, when to save, where the teacher is stored) are left out.
     """
     settings = recipe.model_dump(exclude={"cache", "published"})
     for key in ("workers", "checkpoint_steps", "keep_checkpoints", "teacher"):
         del settings["train"][key]
     table = hashlib.sha256()
     for data in sets:
-        for name, split in zip(data.clips.names, data.splits, strict=True):
-            table.update(f"{name}\0{split}\n".encode("utf-8", "surrogateescape"))
+        for index, split in enumerate(data.splits):
+            table.update(f"{data.clips.title(index)}\0{split}\n".encode("utf-8", "surrogateescape"))
         for task, numbers in data.labels.items():
             table.update(task.encode() + np.ascontiguousarray(numbers).tobytes())
     found = {
@@ -63,7 +63,7 @@ def identity(conditions: Mapping[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Machine and versions that a run repeats on to the bit.
+    """Machine and versions on which a run repeats bit-exactly.
 
     Example:
         >>> environment()["processes"]

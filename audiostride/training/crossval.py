@@ -34,7 +34,7 @@ def plan_crossval(
     Raises:
         RecipeError: if the recipe is not valid.
         DataError: if the data has no such folds, see `data.preparation.fold_names`.
-        UsageError: if not exactly one of `column` and `n_folds` is given, the recipe has a sweep of its own,
+        UsageError: if not exactly one of `column` and `n_folds` is given, the recipe has its own sweep,
             or a directory belongs to another recipe.
 
     Example:

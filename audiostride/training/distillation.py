@@ -1,4 +1,4 @@
-"""Knowledge distillation: a student learns from what a trained teacher says of the windows that both are given."""
+"""Knowledge distillation: a student learns from a trained teacher's outputs on the windows that both are given."""
 
 import copy
 import hashlib
@@ -17,7 +17,7 @@ from ..models.custom import source_digest
 
 
 class Teacher:
-    """A trained classifier whose answers a student learns from, beside the labels.
+    """A trained classifier whose outputs a student learns from, in addition to the labels.
 
     A copy of the classifier is kept in eval mode, without gradients and with frozen strides. It is given the very
     windows the student is given, after augmentation of the waveform and mixup, each through its own frontend. What
@@ -111,7 +111,7 @@ class Teacher:
         return self.model(waveform, tasks)
 
     def digest(self) -> str:
-        """SHA-256 of all that its answers depend on: settings, classes, weights, and the code of the user's own."""
+        """SHA-256 of all that its outputs depend on: settings, classes, weights and the code of custom classes."""
         config = self.model.config()
         code = [source_digest(part.source) for part in (self.model.frontend, self.model.trunk) if part.source]
         settings = [config["frontend"], config["model"], self.model.labels, code]

@@ -173,8 +173,8 @@ class Recipe(Section):
         scores are averaged over, in seconds; with `model.init` that model's, unless it is named.
     cache: folder of the decoded cache; None: no cache.
     sweep: values of keys, all of whose combinations `audiostride sweep` trains.
-    published: accuracies in percent to show beside, by downsampling and initial strides, such as "strided 2 2 2"
-        or, where a place does not downsample, "strided 1 - 2".
+    published: accuracies of a publication in percent, shown for comparison, by downsampling and initial strides, such
+        as "strided 2 2 2" or, where a place does not downsample, "strided 1 - 2".
     """
 
     name: str = Field(pattern=r"^[\w-][\w.-]*$", max_length=60)

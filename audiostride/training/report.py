@@ -1,4 +1,4 @@
-"""`Report`: the callbacks by which a training says how far it is."""
+"""`Report`: the callbacks through which a training reports its progress."""
 
 import warnings
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What a training run is made of, and how it goes into a checkpoint and back, to the bit.
+"""The state of a training run, and how it goes into a checkpoint and back bit-exactly.
 
 The random choices of the data are pure functions of (seed, epoch, clip), so the sampler's state is
 a position. Learning rates are a pure function of the step.
@@ -27,7 +27,7 @@ _POSITION = ("epoch", "batch", "step", "best", "best_checkpoint", "epochs_since_
 
 @dataclass
 class RunState:
-    """All that changes while a run goes on, except the generators, which are global.
+    """All that changes during a run, except the generators, which are global.
 
     Attributes:
         model: the classifier.

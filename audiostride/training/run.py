@@ -123,7 +123,7 @@ def _prepare_device(recipe: Recipe, notify: Notify) -> torch.device:
     emulated = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"  # x86 without AVX-512
     if recipe.train.precision == "bfloat16" and emulated:
         notify("train.precision: this CPU has to emulate bfloat16; train.precision=float32 is faster here")
-    torch.backends.cudnn.deterministic = True  # else a GPU run cannot be repeated, nor resumed, to the bit
+    torch.backends.cudnn.deterministic = True  # else a GPU run is not bit-exact when repeated or resumed
     torch.manual_seed(recipe.seed)
     random.seed(recipe.seed)
     np.random.seed(recipe.seed % 2**32)

@@ -1,4 +1,4 @@
-"""What a run leaves while it goes on: its log files, its checkpoints and the model of the epoch that is kept."""
+"""What a run writes while it trains: its log files, its checkpoints and the model of the epoch that is kept."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, ModelFileError, UsageError, resources_named
-from ..files import JsonLines
+from ..files import JsonLines, explain_write_errors
 from ..models.files import WEIGHTS_FILE, save_model
 from .checkpoints import (
     Checkpoint,
@@ -29,7 +29,7 @@ class RunFiles:
     Args:
         out: the run directory, which exists.
         conditions: what the result depends on, kept in every checkpoint.
-        keep_checkpoints: how many of the newest checkpoints are kept, beside the best.
+        keep_checkpoints: how many of the newest checkpoints are kept, in addition to the best.
     """
 
     def __init__(self, out: Path, conditions: Mapping[str, Any], keep_checkpoints: int):
@@ -37,7 +37,7 @@ class RunFiles:
         self.logs: dict[str, JsonLines] = {}
 
     def newest(self, resume: bool, notify: Notify) -> Checkpoint | None:
-        """The checkpoint to go on from; None to begin.
+        """The checkpoint to resume from; None to begin.
 
         Raises:
             UsageError: if there are checkpoints and `resume` is not set, or a model and no checkpoints any more.
@@ -46,17 +46,18 @@ class RunFiles:
 
     @contextmanager
     def opened(self, run: RunState, found: Checkpoint | None, notify: Notify) -> Iterator[None]:
-        """Within this block lines are logged, after those of the checkpoint that the run goes on from.
+        """Within this block lines are logged, after those of the checkpoint that the run resumes from.
 
         Raises:
             DataError: where one is raised in the block; it names the step, at which all is saved first.
-            ResourceError: if memory ran out or a worker died; it names the checkpoint to go on from.
+            ResourceError: if memory ran out or a worker died; it names the checkpoint to resume from.
         """
         with ExitStack() as stack:
             stack.enter_context(resources_named(self._what_is_saved))
             if is_main():
                 if not run.finished or not is_finished(self.out):  # its model will change
-                    (self.out / RESULTS_FILE).unlink(missing_ok=True)
+                    with explain_write_errors(self.out / RESULTS_FILE):
+                        (self.out / RESULTS_FILE).unlink(missing_ok=True)
                 for name in (STEPS_FILE, METRICS_FILE):
                     keep, digest = run.log_bytes.get(name, 0), run.log_sha256.get(name, "")
                     self.logs[name] = stack.enter_context(JsonLines(self.out / name, keep, digest))
@@ -65,7 +66,7 @@ class RunFiles:
                     self._prune(run)
             try:
                 yield
-            except DataError as error:  # data are read between two steps, so this is a moment to go on from
+            except DataError as error:  # data are read between two steps, so the run can resume from here
                 if process_count() > 1:
                     raise
                 self.save(run)

@@ -1,6 +1,6 @@
-"""Sweeps: one recipe trained over a grid of settings and seeds, each run in a directory of its own.
+"""Sweeps: one recipe trained over a grid of settings and seeds, each run in its own directory.
 
-A sweep is resumed by giving the same command again. Its state is what lies in the directory: a run
+A sweep is resumed by giving the same command again. Its state is what is in the directory: a run
 with readable results is finished and never repeated, a run without is taken up again.
 """
 
@@ -114,7 +114,7 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
 
     Args:
         planned: from `plan_sweep`.
-        train: trains one recipe into a directory, where it goes on with what a killed run left.
+        train: trains one recipe into a directory, where it resumes what a killed run left.
         on_run: called with each `Planned` run as it starts and its `Outcome` when it is done.
 
     Returns:
@@ -122,7 +122,7 @@ def run_sweep(planned: Sequence[Planned], train: Train, on_run: Callable[[Outcom
 
     Raises:
         UsageError: if another process trains in the same directory.
-        Interrupted: after SIGTERM or SIGINT; the same sweep goes on there.
+        Interrupted: after SIGTERM or SIGINT; the same sweep resumes there.
     """
     outcomes = []
     with claimed(planned[0].path.parent):
