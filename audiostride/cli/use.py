@@ -1,6 +1,7 @@
 """A trained model at work: `predict`, `embed`, `export`."""
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -10,10 +11,13 @@ import typer
 
 from ..inference.export_formats import FORMATS, SOURCES, find_format
 from .arguments import BatchSize, Inputs, Json, Model, Overlap, Workers
+from .events import Events, Frames, JoinMs, MinMs, Threshold, check_event_options, describe_events, write_frames
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
     from ..inference.embedding import Sound
+    from ..inference.events import Changes
+    from ..inference.predict import SoundRows
     from ..models.classifier import AudioClassifier
 
 
@@ -45,6 +49,11 @@ def predict(
         int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, not WAV.")
     ] = None,
     overlap: Overlap = 0.0,
+    events: Events = False,
+    threshold: Threshold = None,
+    min_ms: MinMs = None,
+    join_ms: JoinMs = None,
+    frames: Frames = False,
     workers: Workers = 2,
     batch_size: BatchSize = 64,
 ) -> None:
@@ -58,54 +67,92 @@ def predict(
 
       audiostride predict runs/mine sounds/ 'more/**/*.flac' --top-k 3 --out labels.csv --resume
 
+      audiostride predict runs/mine recordings/ --events --csv
+
       audiostride predict runs/mine recordings/ --format raven --out labels
 
       arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
     """
+    changes = (threshold, min_ms, join_ms)
     _check_options(inputs, top_k, as_csv, as_json, out, label_format, resume, stream, pcm_rate, overlap)
+    check_event_options(events, frames, label_format is not None, changes, top_k, windows, overlap, resume, as_json)
     from ..data.sounds import STDIN, find_sounds
     from ..inference.embedding import open_sounds
-    from ..inference.predict import predict_sounds, stream_latency_ms
-    from ..inference.row_file import CSV_HEADER, RowFile, fingerprint, format_rows
+    from ..inference.events import Changes, sound_events
+    from ..inference.predict import predict_sounds
     from ..models.classifier import load
-    from ..windows import window_hop
-    from .progress import ProgressDisplay
-    from .terminal_tables import predictions_table, stream_line
 
     names = find_sounds(inputs)
     model = load(run_dir)
+    changed = Changes(*changes)
     if STDIN in names:
         workers = 0
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr] # a file's name may be no UTF-8
+    if frames:
+        return write_frames(model, list(open_sounds(names, model.sample_rate, pcm_rate)), out)
     if label_format and out:
         sounds = list(open_sounds(names, model.sample_rate, pcm_rate))
-        return _write_label_files(model, sounds, out, label_format, batch_size, workers)
-    made_by: dict[str, object] = {"model": fingerprint(model), "top_k": top_k, "windows": windows}
+        by_events = changed if events or model.event_settings or changed != Changes() else None
+        return _write_label_files(model, sounds, out, label_format, batch_size, workers, by_events)
+    made_by: dict[str, object] = {"top_k": top_k, "windows": windows}
     made_by |= {"overlap": overlap} if overlap else {}  # earlier versions did not write it down
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr] # a file's name may be no UTF-8
-    rows = []
-    with ProgressDisplay() as display, RowFile(out, made_by, resume) if out else nullcontext() as file:
-        done = file.done if file else {}
-        if stream:
-            hop_s = window_hop(model.window_length, overlap) / model.sample_rate
-            display.print(f"a prediction every {hop_s:g} s, latency {stream_latency_ms(model):.0f} ms")
-        if as_csv and not file:
-            typer.echo(CSV_HEADER, nl=False)
-        remaining = [name for name in names if name not in done]
-        predicted = predict_sounds(
+    made_by |= {"events": list(changed)} if events else {}
+
+    def predicted(remaining: list[str]) -> "Iterator[SoundRows]":
+        sounds = open_sounds(remaining, model.sample_rate, pcm_rate)
+        if events:
+            return sound_events(model, sounds, changed, stream)
+        return predict_sounds(
             model,
-            open_sounds(remaining, model.sample_rate, pcm_rate),
+            sounds,
             top_k=top_k,
             per_window=windows or stream,
             batch_size=1 if stream else batch_size,
             workers=workers,
             overlap=overlap,
         )
-        for part in predicted:
+
+    what = describe_events(model, changed, stream) if events else _describe_stream(model, overlap) if stream else ""
+    _print_rows(model, names, predicted, made_by, what, out, resume, "csv" if as_csv else "json" if as_json else stream)
+
+
+def _describe_stream(model: "AudioClassifier", overlap: float) -> str:
+    from ..inference.predict import stream_latency_ms
+    from ..windows import window_hop
+
+    hop_s = window_hop(model.window_length, overlap) / model.sample_rate
+    return f"a prediction every {hop_s:g} s, latency {stream_latency_ms(model):.0f} ms"
+
+
+def _print_rows(
+    model: "AudioClassifier",
+    names: list[str],
+    predicted: "Callable[[list[str]], Iterator[SoundRows]]",
+    made_by: dict[str, object],
+    what: str,
+    out: Path | None,
+    resume: bool,
+    lines: str | bool,
+) -> None:
+    """Rows of sounds to a file, as lines of CSV, JSON or a stream, or as one table; what they are goes to stderr."""
+    from ..inference.row_file import CSV_HEADER, RowFile, fingerprint, format_rows
+    from .progress import ProgressDisplay
+    from .terminal_tables import predictions_table, stream_line
+
+    rows = []
+    made_by = {"model": fingerprint(model)} | made_by
+    with ProgressDisplay() as display, RowFile(out, made_by, resume) if out else nullcontext() as file:
+        done = file.done if file else {}
+        if what:
+            display.print(what)
+        if lines == "csv" and not file:
+            typer.echo(CSV_HEADER, nl=False)
+        for part in predicted([name for name in names if name not in done]):
             if file:
                 file.write(part)
-            elif as_csv or as_json:
-                typer.echo(format_rows(part.rows, as_csv), nl=False)
-            elif stream:
+            elif lines in ("csv", "json"):
+                typer.echo(format_rows(part.rows, lines == "csv"), nl=False)
+            elif lines:
                 typer.echo("".join(stream_line(row) for row in part.rows), nl=False)
             else:
                 rows += part.rows
@@ -149,14 +196,20 @@ def _check_options(
 
 
 def _write_label_files(
-    model: "AudioClassifier", sounds: "list[Sound]", out: Path, label_format: LabelFormat, batch_size: int, workers: int
+    model: "AudioClassifier",
+    sounds: "list[Sound]",
+    out: Path,
+    label_format: LabelFormat,
+    batch_size: int,
+    workers: int,
+    events: "Changes | None",
 ) -> None:
     from ..inference.label_files import write_label_files
     from .progress import ProgressDisplay
 
     with ProgressDisplay() as display:
         failed = write_label_files(
-            model, sounds, out, label_format, batch_size, workers, display.progress, display.print
+            model, sounds, out, label_format, batch_size, workers, display.progress, display.print, events
         )
     _report_failed(failed, len(sounds))
 

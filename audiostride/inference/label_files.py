@@ -12,6 +12,7 @@ from ..errors import UsageError
 from ..files import check_absent
 from ..models.classifier import AudioClassifier
 from .embedding import Sound
+from .events import Changes, sound_events
 from .predict import Row, predict_sounds
 
 FORMATS: dict[str, tuple[str, Callable[[str | os.PathLike[str], Sequence[Segment]], None]]] = {
@@ -30,8 +31,9 @@ def write_label_files(
     workers: int = 2,
     progress: Progress | None = None,
     on_error: Callable[[str], None] = warnings.warn,
+    events: Changes | None = None,
 ) -> int:
-    """Classify the windows of many sounds and write a label file for each.
+    """Write a label file for each of many sounds: its events, or its windows with neighbours of one label joined.
 
     Args:
         model: the classifier.
@@ -42,6 +44,7 @@ def write_label_files(
         workers: see `embedding.embed_sounds`.
         progress: called after each sound.
         on_error: called with a line for each sound that cannot be read, which gets no file.
+        events: what is to differ from the model's settings for events; None: windows.
 
     Returns:
         How many of the sounds failed.
@@ -51,10 +54,16 @@ def write_label_files(
     """
     ending, write = FORMATS[label_format]
     paths = label_paths([sound.name for sound in sounds], folder, ending)
-    top_k = max(len(model.labels[task]) if kind == "multilabel" else 1 for task, kind in model.kinds.items())
+    kinds = dict(model.kinds)
+    if events is None:
+        top_k = max(len(model.labels[task]) if kind == "multilabel" else 1 for task, kind in kinds.items())
+        parts = predict_sounds(model, sounds, top_k=top_k, per_window=True, batch_size=batch_size, workers=workers)
+    else:
+        kinds = dict.fromkeys(kinds, "multiclass")  # a threshold has decided already
+        parts = sound_events(model, sounds, events)
     rows: list[Row] = []
     failed = done = 0
-    for part in predict_sounds(model, sounds, top_k=top_k, per_window=True, batch_size=batch_size, workers=workers):
+    for part in parts:
         rows += part.rows
         if not part.last:
             continue
@@ -64,7 +73,7 @@ def write_label_files(
             on_error(rows[-1].error or part.name)
         else:
             paths[part.name].parent.mkdir(parents=True, exist_ok=True)
-            write(paths[part.name], segments(rows, model.kinds, model.labels, model.thresholds))
+            write(paths[part.name], segments(rows, kinds, model.labels, model.thresholds))
         rows = []
         if progress:
             progress("predicting", done, len(sounds))

@@ -48,7 +48,7 @@ class Event(NamedTuple):
         end_ms: where it ends.
         label: number of its class.
         peak: largest score of its class, a logit as the thresholds.
-        logits: mean over its frames of all classes' logits, ``(n_classes,)``.
+        logits: mean over its frames, gaps left out, of all classes' logits, ``(n_classes,)``.
     """
 
     start_ms: float
@@ -154,12 +154,13 @@ class EventFinder:
         level = self._edge(scores[start:end].max())
         for first, last in _runs(scores[start:end] >= level, self._gap):
             a, b = start + first, start + last
-            label = {"multilabel": track, "binary": 1}.get(self.kind, int(self._held[a:b].sum(0).argmax()))
-            peak = float((self._held[a:b, label] if self.kind == "multiclass" else scores[a:b]).max())
+            heard = self._held[a:b][scores[a:b] >= level]  # without the gaps that are ignored
+            label = {"multilabel": track, "binary": 1}.get(self.kind, int(heard.sum(0).argmax()))
+            peak = float(heard[:, label].max() if self.kind == "multiclass" else scores[a:b].max())
             if (b - a) * self.hop_ms >= self.settings.min_ms and peak >= self.settings.thresholds[label]:
                 begin = self.first_ms + (self._start + a - 0.5) * self.hop_ms
                 length = (b - a) * self.hop_ms
-                yield Event(max(0.0, begin), begin + length, label, peak, self._held[a:b].mean(0))
+                yield Event(max(0.0, begin), begin + length, label, peak, heard.mean(0))
 
     def _edge(self, peak: float) -> float:
         return self.settings.floor + EDGE * (peak - self.settings.floor)
