@@ -3,6 +3,7 @@
 python benchmarks/page_picture.py audio_resnet_small_strided '../shared/data/commands/test/down_004ae714_0.ogg'
 """
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -26,7 +27,7 @@ def main(model: str, sound: str) -> None:
         page = browser.new_page(viewport={"width": 900, "height": 800})
         page.goto((folder / "words.html").as_uri())
         page.set_input_files("#file", folder / "sound.wav")
-        page.get_by_role("status").filter(has_text=" s").wait_for()
+        page.get_by_role("status").filter(has_text=re.compile(r"\d s$")).wait_for()
         page.screenshot(path="docs/page.png")
         browser.close()
 
