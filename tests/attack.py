@@ -29,6 +29,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import librosa
+import numpy as np
 import yaml
 from attack_cases import FOREIGN, HUNG, READINGS, SECONDS, WRITINGS, Reading, Writing, build_ground, run_command
 
@@ -395,7 +397,8 @@ def _at_each_change(work: Path, act: Callable[[int], None]) -> None:
 
 
 def warm_up(ground: Path, scratch: Path, commands: Sequence[str]) -> None:
-    """Import here what the commands import, so that forked processes need not."""
+    """Import and compile here what the commands do, so that forked processes need not."""
+    librosa.griffinlim(np.ones((65, 9)), n_iter=1)
 
     def tell() -> None:
         import atexit  # noqa: F401
