@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / "docs" / name for name in ("cost.md", "data.md", "models.md", "finetune.md")]
+PAGES = [HERE.parent / "docs" / name for name in ("cost.md", "data.md", "models.md", "finetune.md", "events.md")]
 
 FORMS = {
     "spectral": ("spectral", ""),
@@ -139,6 +139,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "one_hour": lambda: plain("one_hour.csv"),
     "compile": lambda: plain("compile.csv"),
     "input_wait": input_wait,
+    "soundscapes": lambda: plain("soundscapes.csv"),
     "peers": peers,
     "few_shot": few_shot,
     "bfloat16": lambda: plain(

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from audiostride import create_model
 from audiostride.cli import app
-from audiostride.data.annotations import read_labels
-from audiostride.errors import PartialError, UsageError
+from audiostride.data.annotations import Segment, read_labels, write_audacity
+from audiostride.errors import DataError, PartialError, UsageError
 from audiostride.inference.embedding import Sound
 from audiostride.inference.events import Changes, event_latency_s, onset_bound_ms, sound_events
 from audiostride.models.classifier import load
@@ -159,3 +159,56 @@ def test_options_that_do_not_go_together_are_refused(run_dir, recording, options
 def test_an_onset_is_known_to_half_a_frame_or_half_a_window() -> None:
     assert onset_bound_ms(create_model("audio_resnet_small_strided", heads={"word": 2})) == 40
     assert onset_bound_ms(create_model("audio_cnn_small_strided", heads={"word": 2}, window_s=0.5)) == 250
+
+
+@pytest.fixture
+def annotated(recording: Path) -> Path:
+    """The recording with its label file, one of the first burst alone, and one in which nothing is to be heard."""
+    folder = recording.parent
+    write_audacity(folder / "bursts.txt", [Segment(start, end, "burst") for start, end in BURSTS])
+    soundfile.write(folder / "first.wav", bursts()[:32000], 16000)
+    write_audacity(folder / "first.txt", [Segment(1.0, 1.5, "burst"), Segment(0.0, 0.5, "unknown")])
+    soundfile.write(folder / "silence.wav", np.zeros(32000), 16000)
+    (folder / "silence.txt").write_text("")
+    soundfile.write(folder / "not annotated.wav", np.zeros(32000), 16000)
+    return folder
+
+
+def test_events_are_scored_against_label_files(run_dir: Path, annotated: Path) -> None:
+    report = json.loads(call("evaluate", run_dir, "--events", annotated, "--json"))
+    assert (report["task"], report["recordings"], report["seconds"]) == ("sound", 3, 9.0)
+    assert report["event"][""]["f1"] == report["onset"][""]["f1"] == 1.0
+    assert report["segment"][""]["recall"] == 1.0  # of precision less: an edge a few ms early is in one more second
+    assert (report["event"]["burst"]["correct"], report["event"]["burst"]["true"]) == (4, 4)
+    assert report["interval"] == [1.0, 1.0]
+    assert "100.0 %" in call("evaluate", run_dir, "--events", annotated)
+    (annotated / "silence.txt").write_text("0.5\t1.0\tburst\n")  # which there is not
+    report = json.loads(call("evaluate", run_dir, "--events", annotated, "--json"))
+    assert report["event"][""]["recall"] == 0.8
+    assert report["interval"][0] < 1.0
+
+
+def test_settings_are_found_on_annotated_recordings_and_saved(run_dir: Path, annotated: Path, tmp_path: Path) -> None:
+    model = load(run_dir)
+    model.event_settings["sound"] = EventSettings((1000.0, 1000.0))
+    model.save(tmp_path / "run")
+    report = json.loads(call("evaluate", tmp_path / "run", "--events", annotated, "--json"))
+    assert report["event"][""]["f1"] == 0.0
+    found = json.loads(call("calibrate", tmp_path / "run", "--events", annotated, "--json"))
+    assert found["on_these"]["onset"][""]["f1"] == 1.0
+    assert load(tmp_path / "run").event_settings["sound"].as_dict() == found["settings"]
+    report = json.loads(call("evaluate", tmp_path / "run", "--events", annotated, "--json"))
+    assert report["onset"][""]["f1"] == 1.0
+    torch.testing.assert_close(load(tmp_path / "run").state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_what_cannot_be_scored_is_named(run_dir: Path, annotated: Path, tmp_path: Path) -> None:
+    assert "no such folder" in call("evaluate", run_dir, "--events", tmp_path / "none", error=DataError)
+    (tmp_path / "empty").mkdir()
+    assert "no recording with a label" in call("evaluate", run_dir, "--events", tmp_path / "empty", error=DataError)
+    assert "no task 'word'" in call("evaluate", run_dir, "--events", annotated, "--task", "word", error=UsageError)
+    assert "omit --data" in call("evaluate", run_dir, "--events", annotated, "--data", annotated, error=UsageError)
+    assert "is not a folder" in call("calibrate", "audio_resnet_small_strided", "--events", annotated, error=UsageError)
+    for path in annotated.glob("*.txt"):
+        path.write_text("0.5\t1.0\tcrow\n")
+    assert "(crow) is a class" in call("evaluate", run_dir, "--events", annotated, error=DataError)

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import AudiostrideError, DataWarning, printable, resource_error
+from .events import calibrate
 from .prepare import init, recipes, validate
 from .study import compare, cutoffs, evaluate, listen, report
 from .training import crossval, sweep, train
@@ -35,6 +36,7 @@ app = typer.Typer(
 COMMANDS = (
     train,
     evaluate,
+    calibrate,
     cutoffs,
     recipes,
     init,

@@ -1,4 +1,4 @@
-"""What `predict` says of frames and events: its options, and the table of frames."""
+"""What `predict` and `evaluate` say of frames and events, and `calibrate`, which finds the settings for events."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import DataError, PartialError, UsageError
+from .arguments import Json
+from .output import print_json, print_table
 
 if TYPE_CHECKING:
     from ..inference.embedding import Sound
@@ -80,3 +82,59 @@ def write_frames(model: "AudioClassifier", sounds: "list[Sound]", out: Path | No
     if errors:
         kind: Any = PartialError if len(errors) < len(sounds) else DataError
         raise kind(f"{len(errors)} of {len(sounds)} sounds could not be used; see the error for each")
+
+
+def evaluate_events(run_dir: str, folder: Path, task: str | None, as_json: bool) -> None:
+    """Scores of a model's events in annotated recordings."""
+    from ..models.classifier import load
+    from ..training.event_testing import event_report, hear_annotated
+    from .progress import ProgressDisplay
+    from .terminal_tables import events_table
+
+    model = load(run_dir)
+    with ProgressDisplay() as display:
+        task, heard = hear_annotated(model, folder, task, display.progress)
+    report = event_report(model, task, heard)
+    if as_json:
+        print_json(report)
+    else:
+        print_table(events_table(report, f"Events of {task} in {folder}"))
+
+
+def calibrate(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory; its config.json is rewritten.")],
+    events: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Recordings with a label file each, to find the settings on.")
+    ],
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find by which thresholds, lengths and gaps a model's events are found best, and save them with it.
+
+    The best F1 of events whose onset is right within 200 ms. Test them on other recordings: `evaluate --events`.
+
+    [bold]Examples[/bold]
+
+      audiostride calibrate runs/mine --events annotated/
+    """
+    from ..models.classifier import load
+    from ..models.frames import frame_grid
+    from ..training.event_testing import best_settings, event_report, hear_annotated
+    from .progress import ProgressDisplay
+    from .terminal_tables import events_table
+
+    if not run_dir.is_dir():
+        raise UsageError(f"{run_dir}: is not a folder; the settings are saved in a run directory")
+    model = load(run_dir)
+    with ProgressDisplay() as display:
+        task, heard = hear_annotated(model, events, task, display.progress)
+        if not any(one.true for one in heard):
+            raise DataError(f"{events}: holds no event to find the settings by")
+        settings = best_settings(heard, frame_grid(model), model.labels[task], model.kinds[task])
+    model.event_settings[task] = settings
+    model.save(run_dir)
+    report = event_report(model, task, heard)
+    if as_json:
+        print_json({"settings": settings.as_dict(), "on_these": report})
+    else:
+        print_table(events_table(report, f"Events of {task} in {events}, which the settings were found on"))

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import UsageError
 from .arguments import Json, Overlap, RunDir
+from .events import evaluate_events
 from .output import print_json, print_table
 
 MAX_MATRIX = 40
@@ -23,9 +25,13 @@ def evaluate(
         bool, typer.Option("--by-class", help="Also show accuracy by class and a confusion matrix.")
     ] = False,
     overlap: Overlap = 0.0,
+    events: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Score the events found in these recordings against their label files."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a trained model on whole clips.
+    """Score a trained model on whole clips, or by its events in annotated recordings.
 
     [bold]Examples[/bold]
 
@@ -37,6 +43,10 @@ def evaluate(
 
       audiostride evaluate runs/mine --overlap 0.5
     """
+    if events is not None:
+        if data is not None or by_class or overlap:
+            raise UsageError("--events scores recordings by their frames; omit --data, --by-class and --overlap")
+        return evaluate_events(str(run_dir), events, task, as_json)
     from ..analysis.mistakes import class_scores, confusion
     from ..models.classifier import load
     from ..training.run_testing import evaluate_with_predictions

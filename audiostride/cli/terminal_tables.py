@@ -64,6 +64,26 @@ def scores_table(scores: dict[str, "Score"], title: str) -> Table:
     return table
 
 
+def events_table(report: Mapping[str, Any], title: str) -> Table:
+    """Events of each class and in all: precision, recall and F1, of onsets alone and of segments, too."""
+    table = _table(title)
+    table.add_column("class")
+    for heading in ("precision", "recall", "F1", "F1 of onsets", "F1 of segments", "events"):
+        table.add_column(heading, justify="right")
+    for label, counts in report["event"].items():
+        shown = [_percent(counts[name]) for name in ("precision", "recall", "f1")]
+        if not label and report["interval"]:
+            low, high = report["interval"]
+            shown[2] += f" ({100 * low:.0f} to {100 * high:.0f})"
+        others = [_percent(report[name][label]["f1"]) for name in ("onset", "segment")]
+        table.add_row(Text(label or "all", style="" if label else "bold"), *shown, *others, str(counts["true"]))
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
 def folds_table(scores: Mapping[str, Any], title: str) -> Table:
     """A row for each fold, their mean ± sd, and the accuracy over all clips with its interval.
 

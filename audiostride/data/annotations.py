@@ -70,6 +70,30 @@ def read_annotated(path: str | os.PathLike[str], label_column: str | None = None
         >>> clips.title(0), clips.columns
         ('may.wav#t=1.5,2.25', {'label': ['wren']})
     """
+    root, table, spans = expand_user(path), TableBuilder(), []
+    annotated = annotated_recordings(path, label_column)
+    splits = split_names({recording.relative_to(root).parts[0] for recording in annotated})
+    for recording, segments in annotated.items():
+        name = recording.relative_to(root)
+        for segment in segments or []:
+            split = splits.get(name.parts[0], "") if len(name.parts) > 1 else ""
+            table.add(str(name), split, {"label": segment.label})
+            spans.append((segment.start_s, segment.end_s))
+    if not table.names:
+        raise DataError(f"{root}: holds no recording with labelled segments (NAME.txt in the folder of NAME.wav)")
+    return FileClips(*table.parts(), spans=np.array(spans), root=root)
+
+
+def annotated_recordings(
+    path: str | os.PathLike[str], label_column: str | None = None
+) -> dict[Path, list[Segment] | None]:
+    """The recordings in a folder with their segments, found as `read_annotated` does; None without any label file.
+
+    A label file that holds no segment says that nothing is to be heard.
+
+    Raises:
+        DataError: if there is no such folder, or names the file and line that cannot be read.
+    """
     root = expand_user(path)
     if not root.is_dir():
         raise DataError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
@@ -81,21 +105,16 @@ def read_annotated(path: str | os.PathLike[str], label_column: str | None = None
             own = _recording(root, file, segment.file, recordings) if segment.file else recording
             if own is None:
                 what = f"{file}: left out, no recording is called so, and no column Begin Path names one"
-                warnings.warn(what, DataWarning, stacklevel=2)
+                warnings.warn(what, DataWarning, stacklevel=3)
                 break
             found[own][segment._replace(file=None)] = None
-    table, spans = TableBuilder(), []
-    splits = split_names({recording.relative_to(root).parts[0] for recording in recordings})
-    for recording, segments in found.items():
-        name = recording.relative_to(root)
-        for segment in segments:
-            if segment.end_s > segment.start_s:
-                split = splits.get(name.parts[0], "") if len(name.parts) > 1 else ""
-                table.add(str(name), split, {"label": segment.label})
-                spans.append((segment.start_s, segment.end_s))
-    if not table.names:
-        raise DataError(f"{root}: holds no recording with labelled segments (NAME.txt in the folder of NAME.wav)")
-    return FileClips(*table.parts(), spans=np.array(spans), root=root)
+    labelled = {recording for recording, files in pairs if files}
+    return {
+        recording: [segment for segment in segments if segment.end_s > segment.start_s]
+        if segments or recording in labelled
+        else None
+        for recording, segments in found.items()
+    }
 
 
 def is_annotated(path: str | os.PathLike[str]) -> bool:
