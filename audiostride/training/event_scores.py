@@ -138,7 +138,10 @@ def f1_interval(counts: Sequence[Mapping[str, Counts]], label: str = "", seed: i
     table = np.array([total([one]).get(label, Counts(0, 0, 0)) for one in counts], float)
     draws = np.random.default_rng(seed).integers(len(counts), size=(_RESAMPLES, len(counts)))
     correct, found, true = table[draws].sum(1).T
-    low, high = np.percentile(2 * correct / np.maximum(found + true, 1), [2.5, 97.5])
+    some = found + true > 0  # a draw of recordings without any event has no F1
+    if not some.any():
+        return None
+    low, high = np.percentile(2 * correct[some] / (found + true)[some], [2.5, 97.5])
     return float(low), float(high)
 
 
