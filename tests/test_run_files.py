@@ -15,6 +15,7 @@ from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.report import Report
 from audiostride.training.run import run
 from audiostride.training.run_files import is_finished, read_metrics, read_results, read_steps
+from audiostride.training.sweep import Planned, run_sweep
 
 QUIET = Report(notify=lambda _: None)
 
@@ -183,3 +184,19 @@ def test_what_a_run_depends_on_includes_where_segments_begin() -> None:
         found.add((clips.title(0), conditions(tiny(), [data])["data"]["sha256_of_names_and_labels"]))
     assert len({title for title, _ in found}) == len({digest for _, digest in found}) == 6
     assert "a.wav#t=3,5" in {title for title, _ in found}
+
+
+def test_no_results_of_any_kind_hold_a_sweep_up(finished: Path, other: Path, tmp_path: Path) -> None:
+    planned = [Planned(shutil.copytree(finished, tmp_path / "first"), tiny())]
+    results = tmp_path / "first" / "results.json"
+    good = results.read_bytes()
+
+    def state() -> str:
+        (outcome,) = run_sweep(planned, lambda recipe, path: run(recipe, path, QUIET, resume=True), lambda _: None)
+        return outcome.state
+
+    assert state() == "finished before"
+    for content in (b"", b"5", good[:-20], b"[" * 100_000, (other / "results.json").read_bytes()):
+        results.write_bytes(content)
+        assert state() == "finished"
+        assert results.read_bytes() == good
