@@ -9,6 +9,7 @@ from .layers.parallel_branches import find_downsampling as find_downsampling
 from .layers.strided_conv import StridedConv as StridedConv
 from .layers.strides import clamp_strides_ as clamp_strides_
 from .layers.strides import parameter_groups as parameter_groups
+from .models.adaptive_log_mel import AdaptiveLogMel as AdaptiveLogMel
 from .models.audio_cnn import AudioCNN as AudioCNN
 from .models.audio_resnet import AudioResNet as AudioResNet
 from .models.classifier import AudioClassifier as AudioClassifier

@@ -285,7 +285,7 @@ def augmented(frontend: "nn.Module", transforms: Sequence[LogMelTransform], seed
     """Within this block a frontend's output is transformed, clip by clip, with a generator for each.
 
     Args:
-        frontend: the module whose output ``(batch, 1, time, mel)`` is changed.
+        frontend: the module whose output ``(batch, 1, time, mel)`` is changed, or whose `spectrogram`'s is.
         transforms: applied in order; with none the frontend is left alone.
         seeds: of the batch, int64 ``(batch,)``.
     """
@@ -305,7 +305,7 @@ def augmented(frontend: "nn.Module", transforms: Sequence[LogMelTransform], seed
             changed.append(clip)
         return torch.stack(changed)
 
-    handle = frontend.register_forward_hook(change)
+    handle = getattr(frontend, "spectrogram", frontend).register_forward_hook(change)
     try:
         yield
     finally:

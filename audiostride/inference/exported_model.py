@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..layers.downsampling import DiffStride, SpectralPool
 from ..layers.pooling_matrix import constant_matrix
+from ..layers.strides import freeze_strides
 from ..mel_scale import LOG_OFFSET
+from ..models.adaptive_log_mel import AdaptiveLogMel, FineLogMel
 from ..models.classifier import AudioClassifier
 from ..models.log_mel import LogMel
 
@@ -33,7 +35,7 @@ class MatrixLogMel(nn.Module):
     basis: Tensor
     filters: Tensor
 
-    def __init__(self, frontend: LogMel):
+    def __init__(self, frontend: LogMel | FineLogMel):
         super().__init__()
         n_fft, length = 2 * (frontend.filters.shape[1] - 1), len(frontend.window)
         turns = torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(length)).remainder(n_fft).double() / n_fft
@@ -77,7 +79,7 @@ class ConstantPool(nn.Module):
             groups = x.unflatten(-1 - pool.n_axes, (len(matrix), -1)).movedim(dim + 1, -1)
             matrix = matrix.mT.view(len(matrix), *[1] * (pool.n_axes - 1), *matrix.shape[:0:-1])
             return (groups @ matrix).movedim(-1, dim + 1).flatten(-2 - pool.n_axes, -1 - pool.n_axes)
-        if dim == x.dim() - 2:
+        if dim == x.dim() - 2 and x.shape[1] > 1:  # of one channel, such a product would fix the size of the batch
             return matrix[0] @ x
         return (x.movedim(dim, -1) @ matrix[0].T).movedim(-1, dim)
 
@@ -118,13 +120,16 @@ class ExportedWindow(nn.Module):
     def __init__(self, model: AudioClassifier, takes_log_mel: bool):
         super().__init__()
         model = copy.deepcopy(model).cpu().float().eval()
-        for parent in list(model.trunk.modules()):
+        freeze_strides(model.frontend)
+        for parent in [*model.frontend.modules(), *model.trunk.modules()]:
             for name, child in list(parent.named_children()):
                 if isinstance(child, SpectralPool | DiffStride):
                     setattr(parent, name, ConstantPool(child))
         self.frontend: nn.Module = model.frontend
         if isinstance(model.frontend, LogMel):
             self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(model.frontend)
+        elif isinstance(model.frontend, AdaptiveLogMel) and not takes_log_mel:
+            self.frontend = nn.Sequential(MatrixLogMel(model.frontend.spectrogram), model.frontend.pool)
         elif takes_log_mel:
             raise UsageError(f"this model has no log-mel: its frontend is {type(model.frontend).__name__}, not LogMel")
         self.trunk = model.trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -142,7 +147,7 @@ class ExportedWindow(nn.Module):
         An `AudioResNet` averages in its shortcuts; torch.export cannot prove that what comes out is as long as what a
         strided convolution makes.
         """
-        return not any(isinstance(module, ConstantPool | nn.AvgPool2d) for module in self.trunk.modules())
+        return not any(isinstance(module, ConstantPool | nn.AvgPool2d) for module in self.modules())
 
 
 class ExportedClip(nn.Module):

@@ -270,6 +270,8 @@ class DiffStride(SpectralDownsampling):
         smoothness: width R >= 1 of the fading ramp, in DFT bins. Maps of N <= 2R + 1 never shrink.
         shared_stride: one stride for all axes.
         crop: False keeps every axis at its length (static shapes) and only applies the mask.
+        hold_product: `clamp_strides_` holds the product of the strides at what it is initially, and their gradient has
+            no part that would change it: the size of the output stays, its shape is learned.
         aliasing: where alpha starts, in [0, 1], on every axis; several numbers, such as (0, 1), split the channels
             into as many equal groups, each with an alpha of its own; None: no aliasing, the layer of the paper.
 
@@ -279,8 +281,8 @@ class DiffStride(SpectralDownsampling):
         input_lengths: length of each axis in the last forward of training mode, None before it.
 
     Raises:
-        ValueError: if a stride or the smoothness is below 1, shared strides start unequal, or aliasing is not
-            between 0 and 1.
+        ValueError: if a stride or the smoothness is below 1, shared strides start unequal or hold their product, or
+            aliasing is not between 0 and 1.
 
     Source:
         Riad, Teboul, Grangier & Zeghidour, "Learning strides in convolutional neural networks",
@@ -307,6 +309,7 @@ class DiffStride(SpectralDownsampling):
         shared_stride: bool = False,
         crop: bool = True,
         aliasing: Aliasing = None,
+        hold_product: bool = False,
     ):
         initial = _axes(stride)
         super().__init__(len(initial), aliasing)
@@ -314,8 +317,11 @@ class DiffStride(SpectralDownsampling):
             raise ValueError(f"smoothness must be at least 1 bin, got {smoothness}")
         if shared_stride and len(set(initial)) > 1:
             raise ValueError(f"a shared stride needs equal initial strides, got {initial}")
+        if shared_stride and hold_product:
+            raise ValueError("a shared stride whose product is held cannot learn; drop one of the two")
         self.smoothness = float(smoothness)
         self.crop = crop
+        self.product = math.prod(initial) if hold_product else None
         self.stride = nn.Parameter(torch.tensor(initial[:1] if shared_stride else initial))
         self.input_lengths: list[int | None] = [None] * self.n_axes
         self._frozen: list[float] | None = None
@@ -348,7 +354,11 @@ class DiffStride(SpectralDownsampling):
         """Mask of an axis over its kept bins; in training mode the layer remembers the axis' length."""
         if self.training:
             self.input_lengths[axis] = crop.n
-        return diffstride_mask(crop, self.stride[axis % len(self.stride)], self.smoothness)
+        stride = self.stride
+        if self.product is not None:  # the value of the strides, and the gradient of strides scaled to the product
+            scaled = stride * (self.product / stride.prod()) ** (1 / self.n_axes)
+            stride = stride.detach() + (scaled - scaled.detach())
+        return diffstride_mask(crop, stride[axis % len(stride)], self.smoothness)
 
     def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
         if self._frozen is None and torch.compiler.is_compiling():

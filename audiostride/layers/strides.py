@@ -1,5 +1,6 @@
 """The learned strides and aliasing of a whole model: found, read, clamped, frozen, with learning rates of their own."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .downsampling import Alpha, DiffStride, SpectralDownsampling
+from .learned_window import LearnedWindow
 
 
 def freeze_strides(model: nn.Module) -> None:
@@ -20,6 +22,8 @@ def freeze_strides(model: nn.Module) -> None:
     """
     for layer in pooling_layers(model):
         layer.freeze_strides()
+    for window in learned_windows(model):
+        window.freeze_strides()
 
 
 def pooling_layers(model: nn.Module) -> list[SpectralDownsampling]:
@@ -31,6 +35,11 @@ def pooling_layers(model: nn.Module) -> list[SpectralDownsampling]:
         2
     """
     return [module for module in model.modules() if isinstance(module, SpectralDownsampling)]
+
+
+def learned_windows(model: nn.Module) -> list[LearnedWindow]:
+    """All `LearnedWindow` modules of a model, which are frozen, clamped and optimised with its strides."""
+    return [module for module in model.modules() if isinstance(module, LearnedWindow)]
 
 
 def diffstride_layers(model: nn.Module) -> list[DiffStride]:
@@ -77,7 +86,8 @@ def clamp_strides_(model: nn.Module, highest: float = float("inf")) -> None:
 
     N is the length of the axis in the layer's last training forward; a stride shared by several
     axes is held to the shortest. A layer that was never run in training has no upper limit yet.
-    No stride exceeds `highest` either.
+    No stride exceeds `highest` either. Where a layer holds the product of its strides, it is restored, see
+    `with_product`; a `LearnedWindow` is held to its range.
 
     Example:
         >>> pool = DiffStride((2.0, 90.0))
@@ -96,11 +106,38 @@ def clamp_strides_(model: nn.Module, highest: float = float("inf")) -> None:
         if len(layer.stride) == 1:
             limits = [min(limits)]
         upper = torch.tensor(limits, dtype=layer.stride.dtype, device=layer.stride.device)
-        layer.stride.copy_(layer.stride.clamp(min=1.0).minimum(upper))
+        clamped = layer.stride.clamp(min=1.0).minimum(upper)
+        layer.stride.copy_(clamped if layer.product is None else with_product(clamped, layer.product, upper))
+    for window in learned_windows(model):
+        window.clamp_()
+
+
+def with_product(strides: Tensor, product: float, highest: Tensor) -> Tensor:
+    """The strides with this product that are nearest in octaves, each between 1 and its highest.
+
+    Args:
+        strides: shape ``(n_axes,)``, in their range.
+        product: what their product shall be; where the ranges do not allow it, it is as near as they do.
+        highest: shape ``(n_axes,)``.
+
+    Example:
+        >>> with_product(torch.tensor([3.0, 3.0]), 4.0, torch.tensor([50.0, 32.0]))
+        tensor([2., 2.])
+        >>> with_product(torch.tensor([1.0, 8.0]), 4.0, torch.tensor([50.0, 32.0]))     # 1 is the lowest
+        tensor([1., 4.])
+    """
+    octaves, most = strides.double().log2(), highest.double().log2()
+    for _ in range(len(strides)):  # each round shares what is missing among those that are not at a limit
+        missing = math.log2(product) - octaves.sum()
+        free = torch.where(missing > 0, octaves < most, octaves > 0)
+        octaves = (octaves + free * missing / free.sum().clamp(min=1)).clamp(min=0).minimum(most)
+    return octaves.exp2().to(strides.dtype)
 
 
 def parameter_groups(model: nn.Module, lr: float, stride_lr: float, aliasing_lr: float = 0.06) -> list[dict[str, Any]]:
-    """Optimiser groups: the weights; strides and aliasing with their own learning rates and no weight decay.
+    """Optimiser groups: weights; strides and aliasing, with their own learning rates and no weight decay.
+
+    The lengths of windows are among the strides.
 
     Args:
         model: any module.
@@ -117,7 +154,8 @@ def parameter_groups(model: nn.Module, lr: float, stride_lr: float, aliasing_lr:
         >>> [(g["name"], len(g["params"]), g["lr"]) for g in parameter_groups(model, 1e-3, 0.03)]
         [('weights', 2, 0.001), ('strides', 1, 0.03), ('aliasing', 1, 0.06)]
     """
-    strides = [layer.stride for layer in diffstride_layers(model) if layer.stride.requires_grad]
+    learned = [layer.stride for layer in diffstride_layers(model)] + [w.log2_length for w in learned_windows(model)]
+    strides = [parameter for parameter in learned if parameter.requires_grad]
     alphas = [p.aliasing for p in pooling_layers(model) if p.aliasing is not None and p.aliasing.requires_grad]
     own = {id(parameter) for parameter in strides + alphas}
     weights = [p for p in model.parameters() if p.requires_grad and id(p) not in own]

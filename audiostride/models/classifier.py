@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from torch import nn
 
 from ..errors import ModelFileError
+from .adaptive_log_mel import AdaptiveLogMel
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
 from .custom import CustomFrontend, CustomTrunk
@@ -39,6 +40,7 @@ from .weight_budget import WeightBudget
 
 FRONTENDS: dict[str, type[Frontend]] = {
     "log_mel": LogMel,
+    "adaptive_log_mel": AdaptiveLogMel,
     "waveform": RawWaveform,
     "images": ImageFrontend,
     "custom": CustomFrontend,

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ..layers.strides import diffstride_layers, freeze_strides
+from .adaptive_log_mel import AdaptiveLogMel
 from .network import AudioNetwork
 
 
@@ -112,7 +113,7 @@ class _Counter(TorchDispatchMode):
 
 
 def cost_per_second(model: AudioNetwork, trunk: nn.Module | None = None) -> Cost:
-    """Cost of a classifier's trunk for each second of audio, or for one image, at its current strides.
+    """Cost of a classifier's trunk, and of a frontend's pooling, for each second of audio or one image, at its strides.
 
     It is that of one window over the window's length. A pooling matrix grows with the square of what it pools, so
     that a second costs more in a longer window.
@@ -127,5 +128,9 @@ def cost_per_second(model: AudioNetwork, trunk: nn.Module | None = None) -> Cost
         >>> round(cost_per_second(model).macs / 1e6)
         428
     """
-    cost = model_cost(model.trunk if trunk is None else trunk, model.frontend(model.silence()))
+    frontend = model.frontend
+    cost = model_cost(model.trunk if trunk is None else trunk, frontend(model.silence()))
+    if isinstance(frontend, AdaptiveLogMel):
+        pooling = model_cost(frontend.pool, frontend.spectrogram(model.silence()))
+        cost = Cost(*(one + other for one, other in zip(cost, pooling, strict=True)))
     return cost._replace(macs=round(cost.macs / model.window_s), activations=round(cost.activations / model.window_s))

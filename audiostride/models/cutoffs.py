@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..layers.choice import Downsampling
-from ..layers.downsampling import Alpha
+from ..layers.downsampling import Alpha, DiffStride
+from .adaptive_log_mel import AdaptiveLogMel
 from .custom import CustomTrunk
 from .folding import Folding, axis_folding, mean_folding
 from .network import AudioNetwork, SpectrogramTrunk
@@ -106,7 +107,11 @@ def paper_cutoff(stride: float, length: int, rate: float = 1.0) -> float:
 
 
 def trunk_cutoffs(
-    trunk: SpectrogramTrunk | ResNet | WaveCNN, n_frames: int, n_mels: int | None, frame_rate: float
+    trunk: SpectrogramTrunk | ResNet | WaveCNN,
+    n_frames: int,
+    n_mels: int | None,
+    frame_rate: float,
+    first: DiffStride | None = None,
 ) -> list[LayerCutoff]:
     """Cut-offs of every layer of a trunk for an input of `n_frames` frames.
 
@@ -115,6 +120,7 @@ def trunk_cutoffs(
         n_frames: input length in frames.
         n_mels: number of mel bands; None for a raw waveform, whose frames are its samples.
         frame_rate: frames per second, in Hz.
+        first: what pools the input before the trunk, see `AdaptiveLogMel`: layer 0.
 
     Returns:
         An entry a layer that downsamples and axis, time then mel.
@@ -133,8 +139,18 @@ def trunk_cutoffs(
         raise ValueError("cut-offs are known for this package's layers only; the trunk was made with as_published=True")
     per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
     lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
-    rows = []
-    sizes: Sequence[tuple[int, ...]] = trunk.map_sizes(*([n_frames, n_mels] if n_mels else [n_frames]))
+    rows: list[LayerCutoff] = []
+    size = [n_frames, n_mels] if n_mels else [n_frames]
+    if first is not None:
+        own_down = Downsampling("diffstride", first.smoothness)
+        for number, (axis, stride, n) in enumerate(zip(per_bin, first.strides(), list(size), strict=True)):
+            own = axis_cutoff(own_down, n, stride, per_bin[axis])
+            lowest[axis].append(own)
+            size[number] = first.output_length(n, number)
+            rows.append(
+                LayerCutoff(0, axis, stride, own, own, paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]))
+            )
+    sizes: Sequence[tuple[int, ...]] = trunk.map_sizes(*size)
     full: list[list[Alpha]] = [[float(not down.pools)] * len(per_bin)] * len(trunk.strides())
     aliasing: Sequence[Sequence[Alpha]] = trunk.aliasing() or full
     layers = zip(trunk.strides(), aliasing, sizes, sizes[1:], strict=False)
@@ -145,8 +161,8 @@ def trunk_cutoffs(
             folding = axis_folding(alpha, n, m if down.pools else n / stride, per_bin[axis])
             lowest[axis].append(own)
             cumulative = _combine(lowest[axis], min)
-            paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]) if n_mels else None
-            rows.append(LayerCutoff(number, axis, stride, own, cumulative, paper, folding))
+            in_paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]) if n_mels else None
+            rows.append(LayerCutoff(number, axis, stride, own, cumulative, in_paper, folding))
     return rows
 
 
@@ -173,7 +189,8 @@ def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[Lay
     n_frames = n_samples // frontend.hop_length
     if n_frames < 1:
         raise ValueError(f"an input of {seconds} s is shorter than one frame")
-    return trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate)
+    first = frontend.pool if isinstance(frontend, AdaptiveLogMel) else None
+    return trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate, first)
 
 
 def why_no_cutoffs(model: AudioNetwork) -> str:

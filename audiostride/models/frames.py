@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from ..errors import UsageError
 from ..layers.downsampling import DiffStride, SpectralPool
+from .adaptive_log_mel import AdaptiveLogMel
 from .audio_resnet import AudioResNet
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
@@ -83,7 +84,10 @@ def frame_grid(model: "AudioNetwork") -> FrameGrid:
     frontend, length = model.frontend, model.window_length
     if isinstance(frontend, ImageFrontend):
         raise UsageError("this model classifies images, which have no frames")
-    rate, centre = frontend.sample_rate, len(frontend.window) / 2 if isinstance(frontend, LogMel) else 0.0
+    rate, centre = (
+        frontend.sample_rate,
+        len(frontend.window) / 2 if isinstance(frontend, LogMel | AdaptiveLogMel) else 0.0,
+    )
     if not ends_in_mean(model):
         return FrameGrid(rate, length / SLIDING_FRAMES, 0.0, None, 1)
     silence, trunk = frontend(model.silence()), model.trunk
@@ -91,10 +95,10 @@ def frame_grid(model: "AudioNetwork") -> FrameGrid:
     assert frontend.hop_length
 
     def n_frames(n: int) -> int:  # that come out of the trunk for n that go in
-        return trunk.map_sizes(*([n, frontend.n_mels] if frontend.n_mels else [n]))[-1][0]
+        return trunk.map_sizes(*([n, silence.shape[3]] if frontend.n_mels else [n]))[-1][0]
 
     per_window = n_frames(silence.shape[2])
-    if any(isinstance(module, SpectralPool | DiffStride) for module in trunk.modules()):
+    if any(isinstance(module, SpectralPool | DiffStride) for module in model.modules()):
         return FrameGrid(rate, length / per_window, centre, None, per_window)
     many = math.factorial(20)  # whole strides divide it
     hop = frontend.hop_length * (many // n_frames(many))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..waveforms import to_mono
 from ..windows import window_parts
+from .adaptive_log_mel import AdaptiveLogMel
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
 from .custom import CustomFrontend, CustomTrunk
@@ -27,7 +28,7 @@ from .prediction import KINDS, Prediction, probabilities
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 
-Frontend = LogMel | RawWaveform | ImageFrontend | CustomFrontend
+Frontend = LogMel | AdaptiveLogMel | RawWaveform | ImageFrontend | CustomFrontend
 SpectrogramTrunk = AudioCNN | AudioResNet
 Trunk = SpectrogramTrunk | ResNet | WaveCNN | CustomTrunk
 
@@ -141,7 +142,7 @@ class AudioNetwork(nn.Module):
         self.results = None  # they were another classifier's
 
     def freeze(self) -> None:
-        """Freeze the trunk: no gradients, no moving batch statistics, no moving strides; only the heads learn.
+        """Freeze trunk and frontend: no gradients, no moving batch statistics, no moving strides; only the heads learn.
 
         Example:
             >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": 2})
@@ -153,11 +154,13 @@ class AudioNetwork(nn.Module):
         """
         self.frozen = True
         self.trunk.requires_grad_(False).eval()
+        self.frontend.requires_grad_(False)
 
     def unfreeze(self) -> None:
-        """Undo `freeze`: every parameter of the trunk learns."""
+        """Undo `freeze`: every parameter learns."""
         self.frozen = False
         self.trunk.requires_grad_(True).train(self.training)
+        self.frontend.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "AudioNetwork":
         """Set training mode, as in every module; a frozen trunk stays in eval mode."""

@@ -15,6 +15,7 @@ from ..data.batches import LabelledClips, TrainingBatch, training_batches
 from ..data.epoch_plan import plan_epoch
 from ..data.loading import workers_ended
 from ..layers.strides import clamp_strides_
+from ..models.adaptive_log_mel import learned_resolution
 from ..models.classifier import AudioClassifier
 from .checkpoints import Checkpoint, Notify
 from .conditions import check_conditions, identity
@@ -248,6 +249,7 @@ def _epoch_records(
         "epoch": run.epoch + 1,
         "step": run.step,
         "strides": run.judged.trunk.strides(),
+        **learned_resolution(run.judged),
         **({"aliasing": aliasing} if (aliasing := run.judged.trunk.aliasing()) else {}),
         "lr": rates["weights"],
         "stride_lr": rates.get("strides"),

@@ -44,6 +44,18 @@ class FrontendSection(Section):
         return self.sample_rate
 
 
+class AdaptiveLogMelSection(FrontendSection):
+    """Settings of `AdaptiveLogMel`; window and strides are the initial ones."""
+
+    name: Literal["adaptive_log_mel"]  # type: ignore[assignment]
+    hop_ms: float = Field(5.0, gt=0)
+    n_fft: int = Field(1024, ge=2, le=2**20)
+    n_mels: int = Field(128, ge=1, le=2**14)
+    strides: Pair = [2, 2]
+    smoothness: float = Field(1.0, ge=1)
+    hold_product: bool = True
+
+
 class WaveformSection(Section):
     """Settings of `RawWaveform`."""
 

@@ -23,6 +23,7 @@ from ..data.sections import TaskSection
 from ..errors import RecipeError
 from ..sections import Section, explain_all, one_of
 from .model_sections import (
+    AdaptiveLogMelSection,
     AudioResNetSection,
     CustomFrontendSection,
     CustomSection,
@@ -183,6 +184,7 @@ class Recipe(Section):
     window_s: float = Field(1.0, gt=0)
     frontend: Annotated[
         Annotated[FrontendSection, Tag("log_mel")]
+        | Annotated[AdaptiveLogMelSection, Tag("adaptive_log_mel")]
         | Annotated[WaveformSection, Tag("waveform")]
         | Annotated[ImageFrontendSection, Tag("images")]
         | Annotated[CustomFrontendSection, Tag("custom")],

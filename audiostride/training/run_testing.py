@@ -18,6 +18,7 @@ from ..data.labels import label_numbers, one_column
 from ..data.sections import ImagesData
 from ..data.sounds import find_sounds
 from ..errors import DataError, UsageError
+from ..models.adaptive_log_mel import learned_resolution
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..windows import split_windows
@@ -150,6 +151,7 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
         "macs_per_second": cost.macs,
         "parameters": sum(p.numel() for p in model.parameters()),
         "strides": model.trunk.strides(),
+        **learned_resolution(model),
         **({"aliasing": aliasing} if (aliasing := model.trunk.aliasing()) else {}),
     }
 

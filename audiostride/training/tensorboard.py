@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
 from ..models.cutoffs import AXES
+from ..models.log_mel import LogMel
 from ..models.network import AudioNetwork, SpectrogramTrunk
 from ..models.state import state_at
 from .report import Report
@@ -51,7 +52,8 @@ class TensorBoardLog:
         for task, scores in record["tasks"].items():
             for name, value in scores.items():
                 writer.add_scalar(f"{task}/{name}/{split}", value, step)
-        if split != "train" and isinstance(self.model.trunk, SpectrogramTrunk):
+        log_mel_cnn = isinstance(self.model.trunk, SpectrogramTrunk) and isinstance(self.model.frontend, LogMel)
+        if split != "train" and log_mel_cnn:
             state = state_at(self.model, record["strides"])
             for axis, name in enumerate(AXES):
                 for layer, (stride, cutoff) in enumerate(zip(state["strides"], state["cutoffs"], strict=True), start=1):
