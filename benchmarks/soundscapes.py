@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from audiostride.data.annotations import Segment
-from audiostride.data.folder import read_path
+from audiostride.data.any_path import read_path
 from audiostride.models.classifier import AudioClassifier, load
 from audiostride.models.frames import frame_grid
 from audiostride.training.event_scores import event_counts, total

@@ -207,7 +207,7 @@ def test_what_cannot_be_scored_is_named(run_dir: Path, annotated: Path, tmp_path
     (tmp_path / "empty").mkdir()
     assert "no recording with a label" in call("evaluate", run_dir, "--events", tmp_path / "empty", error=DataError)
     assert "no task 'word'" in call("evaluate", run_dir, "--events", annotated, "--task", "word", error=UsageError)
-    assert "omit --data" in call("evaluate", run_dir, "--events", annotated, "--data", annotated, error=UsageError)
+    assert "without --data" in call("evaluate", run_dir, "--events", annotated, "--data", annotated, error=UsageError)
     assert "is not a folder" in call("calibrate", "audio_resnet_small_strided", "--events", annotated, error=UsageError)
     for path in annotated.glob("*.txt"):
         path.write_text("0.5\t1.0\tcrow\n")

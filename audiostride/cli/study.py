@@ -7,7 +7,7 @@ import typer
 
 from ..errors import UsageError
 from .arguments import Json, Overlap, RunDir
-from .events import evaluate_events
+from .events import evaluate_background, evaluate_events
 from .output import print_json, print_table
 
 MAX_MATRIX = 40
@@ -29,9 +29,13 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Score the events found in these recordings against their label files."),
     ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Count false alarms per hour in recordings that hold none of the classes."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a trained model on whole clips, or by its events in annotated recordings.
+    """Score a trained model on whole clips, or by its events in recordings.
 
     [bold]Examples[/bold]
 
@@ -43,9 +47,12 @@ def evaluate(
 
       audiostride evaluate runs/mine --overlap 0.5
     """
-    if events is not None:
-        if data is not None or by_class or overlap:
-            raise UsageError("--events scores recordings by their frames; omit --data, --by-class and --overlap")
+    if events is not None or background is not None:
+        if data is not None or by_class or overlap or (events and background):
+            raise UsageError("--events and --background go by frames; give one, without --data, --by-class, --overlap")
+        if background is not None:
+            return evaluate_background(str(run_dir), background, task, as_json)
+        assert events is not None
         return evaluate_events(str(run_dir), events, task, as_json)
     from ..analysis.mistakes import class_scores, confusion
     from ..models.classifier import load

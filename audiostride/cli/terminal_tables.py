@@ -80,6 +80,21 @@ def events_table(report: Mapping[str, Any], title: str) -> Table:
     return table
 
 
+def false_alarms_table(found: Mapping[str, Any], title: str) -> Table:
+    """Events of each task that cannot be there, per hour, with their 95 % interval and the classes of most of them."""
+    table = _table(title)
+    table.add_column("task")
+    for heading in ("per hour", "95 % interval", "events", "hours"):
+        table.add_column(heading, justify="right")
+    table.add_column("most often")
+    for task, counts in found["tasks"].items():
+        low, high = counts["interval"]
+        most = ", ".join(f"{label} {rate:.3g}" for label, rate in list(counts["classes"].items())[:3])
+        shown = [f"{counts['per_hour']:.3g}", f"{low:.3g} to {high:.3g}", str(counts["events"])]
+        table.add_row(task, *shown, f"{found['hours']:.3g}", Text(most))
+    return table
+
+
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
