@@ -210,6 +210,18 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
         ) from error
 
 
+def file_status(path: str | os.PathLike[str]) -> os.stat_result:
+    """Size and times of a file that is about to be opened.
+
+    Raises:
+        OSError: if there is no file, or something else: opening a FIFO would wait for ever, a device may never end.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("is not a file" + (" but a directory" if stat.S_ISDIR(found.st_mode) else ""))
+    return found
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """Content of a file that came from anywhere: of no more than `limit` bytes, and a file indeed.
 
@@ -223,11 +235,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
         audiostride.errors.ModelFileError: /dev/zero: is not a file
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ModelFileError(f"{path}: is not a file" + (" but a directory" if path.is_dir() else ""))
-        if found.st_size > limit:
-            raise ModelFileError(f"{path}: has {found.st_size:,} bytes, more than the limit of {limit:,}")
+        size = file_status(path).st_size
+        if size > limit:
+            raise ModelFileError(f"{path}: has {size:,} bytes, more than the limit of {limit:,}")
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror or error}") from error

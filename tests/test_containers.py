@@ -1,6 +1,7 @@
 """Files that are not whole, or not one file, are refused whatever their kind; standard input is judged as a file is."""
 
 import io
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiostride.data.annotations import read_labels
 from audiostride.data.containers import ogg_checksum
 from audiostride.data.decoding import audio_blocks, audio_info, read_audio
+from audiostride.data.manifest import read_manifest
 from audiostride.errors import DataError, UsageError
 from audiostride.inference.streams import pipe_blocks
 
@@ -256,3 +259,10 @@ def test_channels_that_cancel_each_other_are_warned_about_and_no_others(tmp_path
     for sound in (0 * STEREO, STEREO, np.stack([NOISE, NOISE[::-1]], 1), one_of_many):
         soundfile.write(path, sound, 16000, subtype="FLOAT")
         read_audio(path, 16000)  # a warning is an error here
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.tsv", "a.txt"])
+def test_a_pipe_in_the_place_of_a_table_is_no_file(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="is not a file"):
+        (read_labels if name == "a.txt" else read_manifest)(tmp_path / name)

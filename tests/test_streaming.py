@@ -60,6 +60,17 @@ class Server(SimpleHTTPRequestHandler):
     ranges: list[tuple[str, int, int]] = []  # noqa: RUF012
     whole: list[str] = []  # noqa: RUF012
     failures: list[int] = []  # noqa: RUF012
+    version = ""  # "": as the modules of the standard library do, the time of change
+    obeys = True
+
+    def end_headers(self) -> None:
+        if type(self).version and type(self).version != "none":
+            self.send_header("ETag", type(self).version)
+        super().end_headers()
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Last-Modified" or not type(self).version:
+            super().send_header(keyword, value)
 
     def do_GET(self) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
@@ -68,6 +79,8 @@ class Server(SimpleHTTPRequestHandler):
             return super().do_GET()
         if type(self).failures:
             return self.send_error(type(self).failures.pop(0))
+        if type(self).obeys and self.headers.get("If-Match", type(self).version) != type(self).version:
+            return self.send_error(412)
         first, last = int(wanted[1]), int(wanted[2]) + 1
         type(self).ranges.append((self.path, first, last))
         content = Path(self.translate_path(self.path)).read_bytes()[first:last]
@@ -98,7 +111,7 @@ def server(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(folder))) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
-        Server.ranges, Server.whole, Server.failures = [], [], []
+        Server.ranges, Server.whole, Server.failures, Server.version, Server.obeys = [], [], [], "", True
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
         thread.join()
@@ -140,6 +153,71 @@ def test_the_headers_of_a_shard_are_read_once_until_it_changes(server: str, fold
         assert len(read_shards(f"{server}/train-009.tar")) == 5
     finally:
         (folder / "train-009.tar").unlink()
+
+
+@pytest.mark.parametrize("version", ['"1"', 'W/"1"', "none"])
+@pytest.mark.parametrize("obeys", [True, False])
+def test_a_shard_that_is_replaced_while_it_is_streamed_is_noticed(
+    server: str, folder: Path, version: str, obeys: bool
+) -> None:
+    """By another with clips of the same sizes at the same places, which only the server or the headers tell."""
+    Server.version, Server.obeys = version, obeys
+    write_shard(folder / "train-009.tar", range(20, 40))
+    try:
+        clips = read_shards(f"{server}/train-009.tar")
+        clips.read(0, RATE)
+        write_shard(folder / "train-009.tar", range(60, 80))
+        Server.version = version.replace("1", "2")
+        with pytest.raises(DataError, match=r"train-009\.tar: was replaced"):
+            clips.read(19, RATE)
+        again = read_shards(f"{server}/train-009.tar")
+        assert again.names[0] == "train-009/60.wav"  # an index without a version is not kept
+        again.read(19, RATE)
+    finally:
+        (folder / "train-009.tar").unlink()
+
+
+def test_a_shard_on_the_disk_that_is_replaced_is_noticed(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-000.tar", range(20, 40))
+    clips = read_shards(tmp_path)
+    write_shard(tmp_path / "train-000.tar", range(60, 80))
+    with pytest.raises(DataError, match=r"train-000\.tar: was replaced"):
+        clips.read(3, RATE)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize(
+    "name", ["d/" * 60 + "a.wav", "x" * 120 + ".wav", "\xe9/\u4e2d.wav", "./a.wav", "a" * 95 + ".wav"]
+)
+def test_members_of_any_name_are_recognised_by_their_header(tmp_path: Path, format: int, name: str) -> None:
+    try:
+        with tarfile.open(tmp_path / "train-000.tar", "w", format=format) as tar:
+            info = tarfile.TarInfo(name)
+            info.size = len(sound(1))
+            tar.addfile(info, io.BytesIO(sound(1)))
+    except ValueError:  # this format cannot hold it
+        return
+    assert len(read_shards(tmp_path).read(0, RATE)) == 4000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("5", "null", "{}", '[["a"]]', "[" * 10_000, '[["a.wav", {}, 512, 100000000000]]', '[["a.wav", 5, 512, 8]]'),
+        *('[["a.wav", {"label": 3}, 512, 8]]', '[["a.wav", {}, -512, 8]]', "[[3, {}, 512, 8]]"),
+    ],
+)
+def test_a_kept_index_of_another_kind_is_read_anew(server: str, tmp_path: Path, content: str) -> None:
+    expected = read_shards(f"{server}/test-000.tar")
+    (kept,) = (tmp_path / "index").rglob("*.json")
+    kept.write_text(content)
+    assert read_shards(f"{server}/test-000.tar").names == expected.names
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train-000.tar")
+    with pytest.raises(DataError, match=r"train-000\.tar: is not a file"):
+        read_shards(tmp_path)
 
 
 def labelled(clips: Clips) -> list[LabelledClips]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import exclusive, expand_user
+from ..files import exclusive, expand_user, file_status
 from .clips import FileClips, Progress
 from .decoding import EXTENSIONS, is_audio
 from .download import extract, fetch, parse_link
@@ -262,6 +262,7 @@ def _find(folder: Path, name: str) -> Path:
 
 def _text(path: Path) -> str:
     try:
+        file_status(path)
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error

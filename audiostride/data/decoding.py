@@ -5,7 +5,6 @@
 
 import io
 import os
-import stat
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import soundfile
 import soxr
 
 from ..errors import DataError, DataWarning, printable
+from ..files import file_status
 from ..waveforms import MAX_CHANNELS, MAX_PEAK, RATES_HZ
 from .containers import content_problem, find_wav_samples, header_problem
 
@@ -369,11 +369,7 @@ def _name(path: str | os.PathLike[str] | io.BytesIO) -> str:
 
 
 def _status(path: str | os.PathLike[str]) -> os.stat_result:
-    shown = printable(path)
     try:
-        found = os.stat(path)
+        return file_status(path)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise DataError(f"{shown}: {getattr(error, 'strerror', None) or error}") from error
-    if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait forever
-        raise DataError(f"{shown}: is not a file" + (" but a directory" if stat.S_ISDIR(found.st_mode) else ""))
-    return found
+        raise DataError(f"{printable(path)}: {getattr(error, 'strerror', None) or error}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import DataError, DataWarning
+from ..files import file_status
 
 Block = tuple[list[int], dict[str, list[str]]]
 """Some rows of a table: their line numbers and their columns."""
@@ -76,6 +77,7 @@ def delimited_blocks(
 
 def open_text(path: Path) -> IO[str]:
     """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one."""
+    file_status(path)
     with path.open("rb") as file:
         utf_16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
     return path.open(newline="", encoding="utf-16" if utf_16 else "utf-8-sig")

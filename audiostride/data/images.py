@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, UsageError
-from ..files import expand_user
+from ..files import expand_user, file_status
 from .clips import PER_CLIP, Clips, Progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -56,6 +56,8 @@ class ImageClips(Clips):
 
         content = self.files[index]
         try:
+            if not isinstance(content, bytes):
+                file_status(content)
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")

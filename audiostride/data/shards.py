@@ -16,8 +16,9 @@ import re
 import tarfile
 import urllib.error
 import urllib.parse
+import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,12 +27,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import DataError
-from ..files import expand_user, replace_file
+from ..errors import DataError, ModelFileError
+from ..files import expand_user, file_status, read_bounded, replace_file
 from .bounded_tar import BoundedTar
 from .clips import PER_CLIP, EncodedClips, Progress
 from .decoding import EXTENSIONS
-from .download import UNSOUND
+from .download import UNSOUND, version_of
 from .streaming import Blocks, StreamedClips, open_url, read_range
 from .table import TableBuilder, label_text, split_names
 from .text_column import Texts
@@ -41,7 +42,8 @@ BLOCK_BYTES = 8 << 20
 
 _MAX_LABEL_BYTES = 1 << 20
 _MAX_SHARDS = 100_000
-_INDEX_FORMAT = 1
+_INDEX_FORMAT = 2
+_MAX_INDEX_BYTES = 2**30
 
 
 class Member(NamedTuple):
@@ -77,10 +79,11 @@ class ShardClips(EncodedClips):
         shard = self.shards[index]
         try:
             with open(shard, "rb") as file:
-                file.seek(offset)
-                content = io.BytesIO(file.read(size))
+                file.seek(offset - tarfile.BLOCKSIZE)
+                header, content = file.read(tarfile.BLOCKSIZE), io.BytesIO(file.read(size))
         except OSError as error:
             raise DataError(f"{shard}: {error.strerror or error}") from error
+        _check_header(shard, header, size, self.names[index].endswith)
         content.name = self.names[index]
         return content
 
@@ -206,10 +209,30 @@ def _shards_at(root: Path) -> list[Path]:
 
 def _members(shard: Path) -> Iterator[Member]:
     try:
+        size = file_status(shard).st_size
         with shard.open("rb") as file:
-            yield from _clips_of(str(shard), BoundedTar(file), shard.stat().st_size)
+            yield from _clips_of(str(shard), BoundedTar(file), size)
+    except OSError as error:
+        raise DataError(f"{shard}: {error.strerror or error}") from error
     except UNSOUND as error:
         raise DataError(f"{shard}: is not a plain tar file ({error})") from error
+
+
+def _check_header(shard: str, header: bytes, size: int, is_name: Callable[[str], bool]) -> None:
+    """Refuse a member whose header, which is just before it, is not that of the index.
+
+    Args:
+        shard: its name or address.
+        header: the block of the shard before the member.
+        size: of the member, as indexed.
+        is_name: whether a name is that of the member.
+    """
+    with contextlib.suppress(tarfile.HeaderError):
+        found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        plain = found.name.isascii() and "?" not in found.name and len(found.name) < 100  # others have a header before
+        if found.size == size and (is_name(found.name) or not plain):
+            return
+    raise DataError(f"{shard}: was replaced or damaged since its headers were read; start again, with --resume")
 
 
 def _clips_of(shard: str, tar: BoundedTar, length: int) -> Iterator[Member]:
@@ -254,7 +277,7 @@ def _stream(urls: Sequence[str], progress: Progress | None) -> StreamedClips:
         for done, (url, (version, members)) in enumerate(zip(urls, pool.map(_index, urls), strict=True), 1):
             path = urllib.parse.unquote(urllib.parse.urlparse(url).path)
             for block in _blocks(members):
-                ranges.add(url, block)
+                ranges.add(url, version, block)
                 versions.append(f"{url} {version} {block[0].offset}-{block[-1].offset + block[-1].size}")
                 for row, member in enumerate(block):
                     table.add_member(path, member)
@@ -271,19 +294,29 @@ class _Ranges:
     """Where each block is: an address and the places of its clips."""
 
     def __init__(self) -> None:
-        self.urls, self.places, self.ends = Texts(), array("q"), array("q", [0])
+        self.urls, self.versions = Texts(), Texts()
+        self.places, self.ends = array("q"), array("q", [0])
 
-    def add(self, url: str, block: Sequence[Member]) -> None:
+    def add(self, url: str, version: str, block: Sequence[Member]) -> None:
         self.urls.append(url)
+        self.versions.append(version)
         for member in block:
-            self.places.extend((member.offset, member.size))
+            self.places.extend((member.offset, member.size, _checksum(member.name)))
         self.ends.append(len(self.places))
 
     def __call__(self, number: int) -> list[bytes]:
-        places = np.array(self.places[self.ends[number] : self.ends[number + 1]]).reshape(-1, 2).tolist()
-        first = places[0][0]
-        content = read_range(self.urls[number], first, sum(places[-1]))
-        return [content[offset - first : offset - first + size] for offset, size in places]
+        places = np.array(self.places[self.ends[number] : self.ends[number + 1]]).reshape(-1, 3).tolist()
+        first, last = places[0][0] - tarfile.BLOCKSIZE, places[-1][0] + places[-1][1]
+        url = self.urls[number]
+        content = read_range(url, first, last, self.versions[number])
+        for offset, size, name in places:
+            header = content[offset - first - tarfile.BLOCKSIZE : offset - first]
+            _check_header(url, header, size, lambda found, name=name: _checksum(found) == name)  # type: ignore[misc]
+        return [content[offset - first : offset - first + size] for offset, size, _ in places]
+
+
+def _checksum(name: str) -> int:
+    return zlib.crc32(name.encode("utf-8", "surrogateescape"))
 
 
 def _blocks(members: Sequence[Member]) -> Iterator[list[Member]]:
@@ -302,10 +335,10 @@ def _index(url: str) -> tuple[str, list[Member]]:
     try:
         with open_url(url) as response:
             length = int(response.headers.get("Content-Length") or 0)
-            version = f"{length} {response.headers.get('ETag') or response.headers.get('Last-Modified') or ''}"
-            kept = _index_file(url, version)
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                return version, [Member(*member) for member in json.loads(kept.read_text(encoding="utf-8"))]
+            version = version_of(response.headers)
+            kept = _index_file(url, f"{length} {version}")
+            if version and (known := _kept_members(kept, length)) is not None:
+                return version, known
             members = list(_clips_of(url, BoundedTar(response), length or 1 << 62))
     except urllib.error.HTTPError as error:
         raise DataError(f"{url}: HTTP {error.code} {error.reason}") from error
@@ -317,10 +350,25 @@ def _index(url: str) -> tuple[str, list[Member]]:
         ) from error
     except UNSOUND as error:
         raise DataError(f"{url}: is not a plain tar file, or the connection was lost ({error})") from error
+    if not version:  # the next run could not know whether the file is still the same
+        return version, members
     with contextlib.suppress(OSError):  # without a place to keep it the next run reads the headers again
         kept.parent.mkdir(parents=True, exist_ok=True)
         replace_file(kept, json.dumps(members))
     return version, members
+
+
+def _kept_members(path: Path, length: int) -> list[Member] | None:
+    """The kept index of a shard of `length` bytes; None if there is none, or it is not one."""
+    try:
+        found = json.loads(read_bounded(path, _MAX_INDEX_BYTES))
+        members = [Member(*values) for values in found]
+        places = [(member.offset, member.size, member.offset + member.size) for member in members]
+        texts = [text for member in members for text in (member.name, *member.labels, *member.labels.values())]
+        sound = all(type(number) is int and 0 <= number <= length for place in places for number in place)
+        return members if isinstance(found, list) and sound and all(isinstance(text, str) for text in texts) else None
+    except (ModelFileError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _index_file(url: str, version: str) -> Path:

@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import DataError
 from ..files import exclusive
 from .clips import PER_CLIP, EncodedClips
-from .download import TIMEOUT_S
+from .download import TIMEOUT_S, version_of
 from .epoch_plan import BLOCKS_AT_ONCE
 
 _PREFIX, _OWNER = "audiostride-blocks-", "owner.lock"
@@ -129,30 +129,48 @@ class StreamedClips(EncodedClips):
         return self.places[:, 0]
 
 
-def read_range(url: str, first: int, last: int) -> bytes:
+def read_range(url: str, first: int, last: int, version: str = "") -> bytes:
     """Bytes `first` to `last` (exclusive) of a file on a web server, in one request.
 
     Tried three times where the connection fails or the server is in trouble.
 
+    Args:
+        url: address of the file.
+        first: number of the first byte.
+        last: number of the byte behind the last.
+        version: what `download.version_of` said of the file before; "" if nothing.
+
     Raises:
-        DataError: names the address and what is wrong.
+        DataError: names the address and what is wrong, as that the file was replaced.
     """
+    headers = {"Range": f"bytes={first}-{last - 1}"}
+    if version and not version.startswith("W/"):
+        headers["If-Match" if version.startswith('"') else "If-Unmodified-Since"] = version
+    replaced = DataError(f"{url}: was replaced since its headers were read; start again, with --resume")
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(2.0 ** (attempt - 1))
         try:
-            with open_url(url, {"Range": f"bytes={first}-{last - 1}"}) as response:
+            with open_url(url, headers) as response:
                 if response.status != 206:
                     raise DataError(
                         f"{url}: this server does not serve parts of a file (HTTP Range), so it cannot be streamed; "
                         "download the files and give their folder"
                     )
+                place = response.headers.get("Content-Range")
+                if version and version_of(response.headers) not in ("", version):
+                    raise replaced
+                if place and not place.startswith(f"bytes {first}-{last - 1}/"):
+                    raise DataError(f"{url}: sent {place}, not the {headers['Range']} that was asked for")
                 content = response.read(last - first + 1)  # no more, whatever the server sends
             if len(content) == last - first:
                 return content
             reason = f"{len(content)} of {last - first} bytes arrived"
         except urllib.error.HTTPError as error:
+            error.close()
             reason = f"HTTP {error.code} {error.reason}"
+            if error.code == 412:
+                raise replaced from error
             if error.code < 500:
                 break
         except (OSError, http.client.HTTPException, ValueError) as error:
