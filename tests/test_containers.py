@@ -14,6 +14,7 @@ from audiostride.data.annotations import read_labels
 from audiostride.data.containers import ogg_checksum
 from audiostride.data.decoding import audio_blocks, audio_info, read_audio
 from audiostride.data.manifest import read_manifest
+from audiostride.data.sounds import find_sounds
 from audiostride.errors import DataError, UsageError
 from audiostride.inference.streams import pipe_blocks
 
@@ -266,3 +267,10 @@ def test_a_pipe_in_the_place_of_a_table_is_no_file(tmp_path: Path, name: str) ->
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match="is not a file"):
         (read_labels if name == "a.txt" else read_manifest)(tmp_path / name)
+
+
+def test_a_pattern_names_each_file_once_whatever_links_there_are(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.wav").write_bytes(wav())
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
+    assert find_sounds([f"{tmp_path}/**/*.wav"]) == [str(tmp_path / "a" / "1.wav")]

@@ -30,7 +30,10 @@ def find_sounds(inputs: Sequence[str]) -> list[str]:
             found = [os.path.join(folder, name) for folder, _, files in os.walk(given) for name in files]
             found = sorted(name for name in found if is_audio(name))
         elif glob.has_magic(given) and not os.path.lexists(given):
-            found = sorted(name for name in glob.glob(given, recursive=True) if is_audio(name))
+            names_of: dict[str, str] = {}  # "**" follows links, also one to a folder above
+            for name in sorted(glob.glob(given, recursive=True), key=lambda name: (name.count(os.sep), name)):
+                names_of.setdefault(os.path.realpath(name), name)
+            found = sorted(name for name in names_of.values() if is_audio(name))
         else:
             names.append(given)
             continue
