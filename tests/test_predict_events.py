@@ -212,3 +212,9 @@ def test_what_cannot_be_scored_is_named(run_dir: Path, annotated: Path, tmp_path
     for path in annotated.glob("*.txt"):
         path.write_text("0.5\t1.0\tcrow\n")
     assert "(crow) is a class" in call("evaluate", run_dir, "--events", annotated, error=DataError)
+
+
+def test_the_weights_of_the_package_carry_settings_for_words() -> None:
+    model = load("audio_resnet_small_strided")
+    assert model.event_settings.keys() == {"word"}
+    assert min(model.events_by("word").thresholds) > 4
