@@ -9,6 +9,7 @@ stdout carries data, stderr progress and errors. Modules are imported where they
 `--help` is fast.
 """
 
+import codecs
 import errno
 import os
 import sys
@@ -75,8 +76,12 @@ def _options(
 
 def main() -> None:
     """Entry point: run the command and turn errors into one message and an exit code."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="replace")  # a class may be called what they cannot write
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed; the next file that is opened would take its place
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    codecs.register_error("audiostride", _as_bytes)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="audiostride")  # type: ignore[union-attr]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         app()
@@ -110,6 +115,13 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any) 
 
 
 _show_any_warning = warnings.showwarning
+
+
+def _as_bytes(error: UnicodeError) -> tuple[bytes, int]:
+    """What a stream cannot encode: a byte of a name as it was, for any other character a question mark."""
+    assert isinstance(error, UnicodeEncodeError)
+    first = error.object[error.start]
+    return first.encode("ascii", "surrogateescape" if "\udc80" <= first <= "\udcff" else "replace"), error.start + 1
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from ..errors import DataError, PartialError, UsageError
 from .arguments import Json
-from .output import print_json, print_table
+from .output import print_json, print_rows, print_table
 
 if TYPE_CHECKING:
     from ..inference.embedding import Sound
@@ -69,7 +69,7 @@ def write_frames(model: "AudioClassifier", sounds: "list[Sound]", out: Path | No
     with ProgressDisplay() as display:
         if out is None:
             for line in frame_lines(model, sounds, errors):
-                typer.echo(line, nl=False)
+                print_rows(line)
         elif out.suffix == ".csv":
             from ..files import replacing
 

@@ -1,9 +1,12 @@
 """How a command prints its result: a table, or JSON, to stdout."""
 
 import json
+import sys
 from typing import Any
 
 import typer
+
+from ..errors import printable
 
 
 def print_table(renderable: Any) -> None:
@@ -18,6 +21,12 @@ def print_table(renderable: Any) -> None:
     needed = Measurement.get(console, console.options.update(max_width=1000), renderable).minimum
     console.width = max(console.width, needed)
     console.print(renderable)
+
+
+def print_rows(text: str) -> None:
+    """Print lines of data: on a pipe exactly as they are, on a terminal with what is not printable escaped."""
+    sys.stdout.write(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:

@@ -1,6 +1,5 @@
 """A trained model at work: `predict`, `embed`, `export`."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from enum import StrEnum
@@ -12,7 +11,7 @@ import typer
 from ..inference.export_formats import FORMATS, SOURCES, find_format
 from .arguments import BatchSize, Inputs, Json, Model, Overlap, Workers
 from .events import Events, Frames, JoinMs, MinMs, Threshold, check_event_options, describe_events, write_frames
-from .output import print_json, print_table
+from .output import print_json, print_rows, print_table
 
 if TYPE_CHECKING:
     from ..inference.embedding import Sound
@@ -41,7 +40,7 @@ def predict(
     label_format: Annotated[
         LabelFormat | None, typer.Option("--format", help="Write a label file for each sound into the folder --out.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the file of an interrupted batch.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted batch.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Classify each window of stdin as soon as its last sample has arrived.")
     ] = False,
@@ -87,15 +86,13 @@ def predict(
     changed = Changes(*changes)
     if STDIN in names:
         workers = 0
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr] # a file's name may be no UTF-8
     if frames:
         return write_frames(model, list(open_sounds(names, model.sample_rate, pcm_rate)), out)
     if label_format and out:
         sounds = list(open_sounds(names, model.sample_rate, pcm_rate))
         by_events = changed if events or model.event_settings or changed != Changes() else None
-        return _write_label_files(model, sounds, out, label_format, batch_size, workers, by_events)
-    made_by: dict[str, object] = {"top_k": top_k, "windows": windows}
-    made_by |= {"overlap": overlap} if overlap else {}  # earlier versions did not write it down
+        return _write_label_files(model, sounds, out, label_format, batch_size, workers, by_events, resume)
+    made_by: dict[str, object] = {"top_k": top_k, "windows": windows, "overlap": overlap}
     made_by |= {"events": list(changed)} if events else {}
 
     def predicted(remaining: list[str]) -> "Iterator[SoundRows]":
@@ -146,14 +143,14 @@ def _print_rows(
         if what:
             display.print(what)
         if lines == "csv" and not file:
-            typer.echo(CSV_HEADER, nl=False)
+            print_rows(CSV_HEADER)
         for part in predicted([name for name in names if name not in done]):
             if file:
                 file.write(part)
             elif lines in ("csv", "json"):
-                typer.echo(format_rows(part.rows, lines == "csv"), nl=False)
+                print_rows(format_rows(part.rows, lines == "csv"))
             elif lines:
-                typer.echo("".join(stream_line(row) for row in part.rows), nl=False)
+                print_rows("".join(stream_line(row) for row in part.rows))
             else:
                 rows += part.rows
             if part.last:
@@ -181,14 +178,14 @@ def _check_options(
 
     if as_csv and as_json:
         raise UsageError("--csv and --json: choose one")
-    if label_format and (out is None or as_csv or as_json or resume or stream or top_k > 1):
+    if label_format and (out is None or as_csv or as_json or stream or top_k > 1):
         raise UsageError(
             "--format writes label files into a folder: it needs --out DIR and allows no other output options"
         )
     if label_format and overlap:
         raise UsageError("--overlap: label files join consecutive windows; omit it with --format")
     if resume and out is None:
-        raise UsageError("--resume continues a file; name it with --out")
+        raise UsageError("--resume continues a file or a folder of label files; name it with --out")
     if pcm_rate and "-" not in inputs:
         raise UsageError("--pcm-rate is the rate of samples on stdin; give - as input")
     if stream and (inputs != ["-"] or out):
@@ -203,13 +200,14 @@ def _write_label_files(
     batch_size: int,
     workers: int,
     events: "Changes | None",
+    resume: bool,
 ) -> None:
     from ..inference.label_files import write_label_files
     from .progress import ProgressDisplay
 
     with ProgressDisplay() as display:
         failed = write_label_files(
-            model, sounds, out, label_format, batch_size, workers, display.progress, display.print, events
+            model, sounds, out, label_format, batch_size, workers, display.progress, display.print, events, resume
         )
     _report_failed(failed, len(sounds))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from ..data.annotations import Segment, write_audacity, write_raven
 from ..data.clips import Progress
 from ..data.sounds import STDIN
-from ..errors import UsageError
-from ..files import check_absent
+from ..errors import UsageError, printable
+from ..files import check_absent, check_writable
 from ..models.classifier import AudioClassifier
 from .embedding import Sound
 from .events import Changes, sound_events
@@ -32,6 +32,7 @@ def write_label_files(
     progress: Progress | None = None,
     on_error: Callable[[str], None] = warnings.warn,
     events: Changes | None = None,
+    resume: bool = False,
 ) -> int:
     """Write a label file for each of many sounds: its events, or its windows with neighbours of one label joined.
 
@@ -45,15 +46,20 @@ def write_label_files(
         progress: called after each sound.
         on_error: called with a line for each sound that cannot be read, which gets no file.
         events: what is to differ from the model's settings for events; None: windows.
+        resume: keep label files that exist, and classify the other sounds.
 
     Returns:
         How many of the sounds failed.
 
     Raises:
         UsageError: before anything is classified, if a label file is there already.
+        WriteError: before anything is classified, if nothing can be written there.
     """
     ending, write = FORMATS[label_format]
-    paths = label_paths([sound.name for sound in sounds], folder, ending)
+    paths = label_paths([sound.name for sound in sounds], folder, ending, resume)
+    sounds = [sound for sound in sounds if not paths[sound.name].exists()]
+    for path in list(paths.values())[:1]:
+        check_writable(path.with_name(f"{path.name}.partial"))
     kinds = dict(model.kinds)
     if events is None:
         top_k = max(len(model.labels[task]) if kind == "multilabel" else 1 for task, kind in kinds.items())
@@ -72,7 +78,6 @@ def write_label_files(
             failed += 1
             on_error(rows[-1].error or part.name)
         else:
-            paths[part.name].parent.mkdir(parents=True, exist_ok=True)
             write(paths[part.name], segments(rows, kinds, model.labels, model.thresholds))
         rows = []
         if progress:
@@ -80,13 +85,14 @@ def write_label_files(
     return failed
 
 
-def label_paths(names: Sequence[str], folder: Path, ending: str) -> dict[str, Path]:
+def label_paths(names: Sequence[str], folder: Path, ending: str, resume: bool = False) -> dict[str, Path]:
     """Where the label file of each sound goes: into `folder`, in the sub-folders that the sounds lie in.
 
     Args:
         names: paths of the sounds, as `sounds.find_sounds` gives them.
         folder: where to.
         ending: of the label files.
+        resume: whether label files may exist already.
 
     Raises:
         UsageError: if a label file is there already, or two sounds differ in their ending only.
@@ -100,13 +106,17 @@ def label_paths(names: Sequence[str], folder: Path, ending: str) -> dict[str, Pa
     folders = [os.path.dirname(place) for name, place in places.items() if name != STDIN]
     common = os.path.commonpath(folders) if folders else ""
     paths: dict[str, Path] = {}
+    taken: dict[Path, str] = {}
     for name, place in places.items():
         path = folder / ((place if name == STDIN else os.path.relpath(place, common)) + ending)
-        check_absent(path)
-        if path in paths.values():
-            other = next(name for name, taken in paths.items() if taken == path)
-            raise UsageError(f"{name} and {other} would share the label file {path}; give them one at a time")
-        paths[name] = path
+        if not resume:
+            check_absent(path)
+        if path in taken:
+            raise UsageError(
+                f"{printable(name)} and {printable(taken[path])} would share the label file {printable(path)}; give "
+                "them one at a time"
+            )
+        paths[name], taken[path] = path, name
     return paths
 
 

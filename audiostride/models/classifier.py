@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from huggingface_hub import ModelCard, ModelHubMixin
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from ..errors import ModelFileError
@@ -55,6 +56,10 @@ TRUNKS: dict[str, type[Trunk]] = {
     "custom": CustomTrunk,
 }
 """Trunk classes by their name in recipes and in `config.json`."""
+
+
+MAX_SETTING = 10**9
+"""Numbers beyond it stand for no frequency, length, stride or number of channels."""
 
 
 class AudioClassifier(AudioNetwork, ModelHubMixin):
@@ -131,12 +136,12 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
             and the id of a model on the Hugging Face hub, with "@REVISION" where it matters; or one of
             `pretrained_names()`, unless there is a folder of that name.
 
-    A folder whose trunk or frontend is a class of the user's own has that class imported and called; see that it
-    comes from somebody you trust. From the hub no such model is taken.
+    A folder whose trunk or frontend is a custom class has that class imported and called; load it only if you trust
+    its author. From the hub no such model is taken.
 
     Raises:
-        ModelFileError: if a file is missing, damaged, of another format, or they do not fit together; or if a class
-            of the user's own cannot be imported.
+        ModelFileError: if a file is missing, damaged, of another format, or they do not fit together; or if a custom
+            class cannot be imported.
 
     Example:
         >>> import tempfile
@@ -172,14 +177,14 @@ def _load(folder: Path, own_classes: bool) -> AudioClassifier:
                 "fetch its files into a folder and load that"
             )
         # What is described must not be larger than what is there; some room is left for the error that says more,
-        # and for what a class of the user's own computes on its way.
+        # and for what a custom class computes on its way.
         room = 100_000_000 if custom else 10_000
         with WeightBudget(2 * sum(tensor.numel() for tensor in tensors.values()) + room):
             model = AudioClassifier(
                 _make(FRONTENDS, {"name": "log_mel"} | config["frontend"]),
                 _make(TRUNKS, config["model"]),
                 {task: settings["labels"] for task, settings in tasks.items()},
-                config["window_s"],
+                _checked(float, "window_s", config["window_s"]),
                 {task: settings["kind"] for task, settings in tasks.items()},
             )
         model.thresholds = {task: s["thresholds"] for task, s in tasks.items() if "thresholds" in s}
@@ -199,6 +204,8 @@ def _check_task(task: str, settings: Mapping[str, Any]) -> None:
     labels, kind, thresholds = settings["labels"], settings["kind"], settings.get("thresholds", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"the labels of task {task!r} are not a list of strings")
+    if len(set(labels)) < len(labels) or "" in labels:
+        raise ValueError(f"a label of task {task!r} is empty or stands there twice")
     if kind not in KINDS:
         raise ValueError(f"task {task!r} has the unknown kind {kind!r}; known are {', '.join(KINDS)}")
     if not isinstance(thresholds, list) or not all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds):
@@ -212,7 +219,28 @@ def _make(kinds: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     name = settings.pop("name")
     if name not in kinds:
         raise ValueError(f"unknown name {name!r}, this version knows {', '.join(kinds)}")
-    return kinds[name](**settings)
+    hints = get_type_hints(kinds[name].__init__)
+    return kinds[name](**{key: _checked(hints.get(key, Any), key, value) for key, value in settings.items()})
+
+
+def _checked(kind: Any, key: str, value: Any) -> Any:
+    """A setting, if it is what a constructor expects: neither true for 1 nor text for a number, NaN or infinity."""
+    try:
+        TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise ValueError(f"{key} is {value!r}: {error.errors()[0]['msg']}") from error
+    if any(abs(number) > MAX_SETTING for number in _numbers(value)):
+        raise ValueError(f"{key} is {value!r}, which is beyond {MAX_SETTING:,}")
+    return value
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in a list of lists, or the one that it is."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _numbers(part)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def _name_of(module: nn.Module, kinds: Mapping[str, type]) -> str:

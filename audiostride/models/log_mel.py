@@ -41,6 +41,8 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: 
             f"f_max={f_max} Hz lies above the Nyquist frequency {sample_rate / 2} Hz of sample_rate={sample_rate}; "
             f"lower f_max or raise sample_rate"
         )
+    if n_mels < 1:
+        raise ValueError(f"n_mels must be at least 1, got {n_mels}")
     if n_mels * n_fft > MAX_FILTERS:
         raise ValueError(
             f"n_mels={n_mels} bands of n_fft={n_fft} are too many: their product may be at most {MAX_FILTERS:,}"

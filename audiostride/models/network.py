@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
+from ..layers.downsampling import DiffStride, SpectralPool
 from ..waveforms import to_mono
 from ..windows import window_parts
 from .adaptive_log_mel import AdaptiveLogMel
@@ -34,6 +35,9 @@ Trunk = SpectrogramTrunk | ResNet | WaveCNN | CustomTrunk
 
 MAX_WINDOW = 2**26
 """Most samples in a window: 70 minutes at 16 kHz."""
+
+MAX_POOLING = 2**29
+"""Most numbers in the matrix that pools a window's frames: 2 GB, 5 minutes at 100 frames a second and stride 2."""
 
 _WINDOWS_AT_ONCE = 64
 
@@ -96,6 +100,7 @@ class AudioNetwork(nn.Module):
             raise ValueError(
                 f"window_s={window_s} at {self.resolution} Hz must be a window of 1 to {MAX_WINDOW:,} samples"
             )
+        _check_pooling(frontend, trunk, self.window_length)
         self.reset_classifier(heads, kinds)
 
     def reset_classifier(
@@ -397,6 +402,20 @@ def _check_fit(frontend: Frontend, trunk: Trunk) -> None:
     wanted, channels = 3 if frontend.takes_images else 1, trunk.settings.get("in_channels", 1)
     if channels != wanted:
         raise ValueError(f"a trunk with {wanted} input channels is needed after {kind}, got one with {channels}")
+
+
+def _check_pooling(frontend: Frontend, trunk: Trunk, length: int) -> None:
+    """Refuse a window whose frames are pooled by a matrix that no memory holds: it grows by their square."""
+    if not any(isinstance(module, SpectralPool | DiffStride) for module in trunk.modules()):
+        return
+    frames = length // (frontend.hop_length or 1)
+    first = next(iter(trunk.strides()), 1.0)
+    stride = first if isinstance(first, int | float) else first[0]
+    if frames**2 / max(1.0, stride) > MAX_POOLING:
+        raise ValueError(
+            f"a window of {frames:,} frames is too long to be pooled in its spectrum, which takes a matrix of "
+            f"{frames:,} times {round(frames / max(1.0, stride)):,} numbers; choose a shorter window or a longer hop"
+        )
 
 
 def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, SpectrogramTrunk]:
