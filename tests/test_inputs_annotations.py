@@ -153,6 +153,7 @@ def test_few_recordings_are_split_whole_or_the_message_says_why_not(tmp_path: Pa
         prepare_data({"x": section}, sample_rate=8000)
 
 
+@pytest.mark.filterwarnings("ignore")  # crowsetta's, about pandas
 def test_crowsetta_reads_the_same_segments(tmp_path: Path) -> None:
     crowsetta = pytest.importorskip("crowsetta")
     header = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tSpecies\n"
