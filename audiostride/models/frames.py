@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SLIDING_FRAMES = 10
 """Frames a window of a trunk that does not end in a mean over time: its windows slide by a tenth of their length."""
 
-_SAMPLES_AT_ONCE = 2**19  # 33 s at 16 kHz: fastest on a CPU (benchmarks/one_hour.py)
+_SAMPLES_AT_ONCE = 2**19  # 33 s at 16 kHz; pieces of twice that took longer on a CPU
 _ALONG_TIME = (nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d)
 
 
