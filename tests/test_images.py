@@ -110,6 +110,7 @@ def test_a_run_learns_and_leaves_what_a_run_on_sounds_does(parquet_folder, tmp_p
     assert results["n_train"] == {"label": 64}
     assert results["environment"]["torch"] == torch.__version__
     assert {path.name for path in out.iterdir()} == {
+        ".lock",
         "checkpoints",
         "config.json",
         "metrics.jsonl",
