@@ -247,6 +247,8 @@ def attack_writing(
         return Counter(unusable=1), [Finding("unusable", writing.command, "", "untouched", ended.stderr[-300:])]
     written = {path for pattern in writing.files for path in work.glob(pattern) if path.is_file()}
     whole, names = _tree(work), _names(work)
+    shutil.rmtree(_made(scratch), ignore_errors=True)
+    shutil.copytree(work / "out", _made(scratch))
     sizes = sorted({0, 1, *(size for path in written for size in (path.stat().st_size - 1, path.stat().st_size // 2))})
     for size in sizes if limit is None or limit >= len(sizes) else rng.sample(sizes, limit):
         counts["full disk"] += 1
@@ -262,7 +264,7 @@ def attack_writing(
 def _full(
     ground: Path, scratch: Path, writing: Writing, size: int, whole: dict[str, str], names: set[str]
 ) -> Iterator[Finding]:
-    work, old = _with_old_files(ground, scratch, writing, whole)
+    work, old = _with_old_files(ground, scratch, writing)
     before = _names(work)
 
     def limit_size() -> None:
@@ -283,7 +285,7 @@ def _killed(
     ground: Path, scratch: Path, writing: Writing, change: int, whole: dict[str, str], names: set[str]
 ) -> list[Finding] | None:
     """None where the command ended before that change."""
-    work, old = _with_old_files(ground, scratch, writing, whole)
+    work, old = _with_old_files(ground, scratch, writing)
     before = _names(work)
 
     def kill(number: int) -> None:
@@ -325,32 +327,31 @@ def _what_is_left(
             yield Finding("left", writing.command, ", ".join(sorted(more))[:200], f"{what}, then run again", "")
 
 
-def _with_old_files(
-    ground: Path, scratch: Path, writing: Writing, whole: dict[str, str]
-) -> tuple[Path, dict[str, str]]:
-    """A fresh folder in which an earlier call left its files, with other content, if the command replaces them."""
+def _with_old_files(ground: Path, scratch: Path, writing: Writing) -> tuple[Path, dict[str, str]]:
+    """A fresh folder in which an earlier call left its files, if the command replaces them, and their digests."""
     work = _fresh(ground, scratch)
-    if writing.again or not _replaces(ground, scratch, writing, whole):
+    if writing.again or not _replaces(ground, scratch, writing):
         return _fresh(ground, scratch), {}
-    work = _fresh(ground, scratch)
-    for name in whole.keys() - _tree(work).keys():
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        (work / name).write_bytes(b"old" * 1000)
-    return work, {name: digest for name, digest in _tree(work).items() if name.startswith("out/")}
+    shutil.copytree(_made(scratch), work / "out", dirs_exist_ok=True)
+    return work, _tree(work)
 
 
 _REPLACES: dict[str, bool] = {}
 
 
-def _replaces(ground: Path, scratch: Path, writing: Writing, whole: dict[str, str]) -> bool:
-    """Whether a command writes over a file that is there, which some refuse."""
+def _replaces(ground: Path, scratch: Path, writing: Writing) -> bool:
+    """Whether a command replaces its own files, which some refuse."""
     if writing.command not in _REPLACES:
         work = _fresh(ground, scratch)
-        for name in whole.keys() - _tree(work).keys():
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            (work / name).write_bytes(b"old" * 1000)
+        shutil.copytree(_made(scratch), work / "out", dirs_exist_ok=True)
         _REPLACES[writing.command] = run_command(writing.command, work).code == 0
+        _fresh(ground, scratch)
     return _REPLACES[writing.command]
+
+
+def _made(scratch: Path) -> Path:
+    """Where the files of a whole call are kept."""
+    return scratch.with_name("made")
 
 
 def _tree(work: Path) -> dict[str, str]:

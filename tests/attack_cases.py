@@ -118,7 +118,7 @@ WRITINGS = (
     Writing("export run --format onnx -o out/model.onnx", ("out/model.onnx",)),
     Writing("export run --format c -o out/model.c", ("out/model.c",)),
     Writing("export run --format web -o out/model.html", ("out/model.html",)),
-    Writing("predict run sounds --events --out out/events.csv --workers 0", ("out/events.csv",)),
+    Writing("predict run sounds --events --out out/events.csv --workers 0", ("out/events.csv",), "--resume"),
     Writing("predict run sounds --frames --out out/frames.npz --workers 0", ("out/frames.npz",)),
     Writing("train recipe.yaml --out out/run", ("out/run/*",), "--resume"),
     Writing("sweep recipe.yaml --seeds 0,1 --out out/runs", ("out/runs/*",), " "),

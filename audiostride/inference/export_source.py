@@ -109,8 +109,8 @@ def _run_c(
     """Logits of each task from the compiled C file, and its sizes and time."""
     with TemporaryDirectory() as folder:
         for file, text in contents.items():
-            Path(folder, file).write_text(text, encoding="utf-8")
-        Path(folder, "windows").write_bytes(windows.astype("<f4").tobytes())
+            replace_file(Path(folder, file), text)  # which says where there is no room
+        replace_file(Path(folder, "windows"), windows.astype("<f4").tobytes())
 
         def call(*command: str) -> str:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
