@@ -225,3 +225,9 @@ def test_the_script_of_the_documentation_labels_a_sound_without_torch(model, win
     assert done.returncode == 0, done.stderr
     expected = model.predict(read_audio(tmp_path / "sound.wav", 16000), 16000)
     assert done.stdout.split() == [word for task in expected for word in (task, expected[task].label)]
+
+
+def test_the_page_names_every_format():
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    for format in FORMATS.values():
+        assert re.search(rf"\| `{format.name}` \| `{re.escape(format.ending)}`", page), format.name
