@@ -45,7 +45,7 @@ def read_archives(
         DataError: if it is missing and cannot be downloaded, or its layout is another one.
     """
     folder = expand_user(path)
-    if folder.exists() and not (folder / _STATE).exists():
+    if is_unpacked(folder, archives):
         return LAYOUTS[layout](folder)
     if not archives:
         what = "is not complete" if folder.exists() else "no such folder"
@@ -55,7 +55,7 @@ def read_archives(
     with exclusive(state / "lock"):
         for text in archives:
             link = parse_link(text)
-            stamp = state / f"{link.name}.unpacked"
+            stamp = _stamp(folder, text)
             if stamp.exists():
                 continue
             try:
@@ -79,6 +79,17 @@ def read_archives(
                 shutil.copyfile(archive, folder / link.name)
             stamp.touch()
     return LAYOUTS[layout](folder)
+
+
+def is_unpacked(folder: Path, archives: Sequence[str]) -> bool:
+    """Whether a data set is all there: unpacked by `read_archives`, or a folder that it did not make."""
+    if not (folder / _STATE).exists():
+        return folder.exists()
+    return bool(archives) and all(_stamp(folder, text).exists() for text in archives)
+
+
+def _stamp(folder: Path, archive: str) -> Path:
+    return folder / _STATE / f"{parse_link(archive).name}.unpacked"
 
 
 def read_speech_commands(folder: Path) -> FileClips:

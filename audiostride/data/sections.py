@@ -52,6 +52,10 @@ class DataSection(Section):
 
     test_fold: FoldSection | None = None
 
+    def to_fetch(self) -> str:
+        """What opening this data would download, or write where it says, since it is not here; "" for nothing."""
+        return ""
+
 
 class EncodedData(DataSection):
     """What all data sets of audio files have in common.
@@ -138,6 +142,12 @@ class ArchiveData(EncodedData):
 
         return read_archives(self.layout, self.path, self.archives, progress, key)
 
+    def to_fetch(self) -> str:
+        from .archives import is_unpacked
+
+        here = not self.archives or is_unpacked(Path(self.path).expanduser(), self.archives)
+        return "" if here else f"{', '.join(self.archives)} into {self.path}"
+
 
 class HubData(EncodedData):
     """A data set of the Hugging Face hub or a local parquet tree, see `audiostride.data.hub`."""
@@ -153,6 +163,9 @@ class HubData(EncodedData):
         from .hub import read_hub
 
         return read_hub(self.path, self.config, self.revision, self.audio, self.streaming, progress, key)
+
+    def to_fetch(self) -> str:
+        return "" if Path(self.path).expanduser().is_dir() else f"{self.path} of the Hugging Face hub"
 
 
 class ShardData(EncodedData):
@@ -173,6 +186,10 @@ class ShardData(EncodedData):
         from .shards import read_shards
 
         return read_shards(self.path, progress)
+
+    def to_fetch(self) -> str:
+        paths = [self.path] if isinstance(self.path, str) else self.path
+        return ", ".join(path for path in paths if path.startswith(("http://", "https://")))
 
 
 class RipplesData(DataSection):

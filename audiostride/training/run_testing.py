@@ -15,15 +15,15 @@ from ..data.clips import Clips, Progress
 from ..data.decoding import read_audio
 from ..data.images import read_images
 from ..data.labels import label_numbers, one_column
-from ..data.sections import ImagesData
+from ..data.sections import EncodedData
 from ..data.sounds import find_sounds
-from ..errors import DataError, UsageError
+from ..errors import DataError, ModelFileError, UsageError
 from ..models.adaptive_log_mel import learned_resolution
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..windows import split_windows
 from .build import read_data
-from .directory import PREDICTIONS_FILE
+from .directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
 from .evaluation import Score, best_thresholds, clip_logits, evaluate
 from .predictions_file import TaskPredictions, make_predictions, read_predictions
 from .recipe import Recipe
@@ -31,48 +31,52 @@ from .run_files import recipe_of
 
 
 def evaluate_run(
-    run_dir: Path,
+    run_dir: str | Path,
     data: str | None = None,
     task: str | None = None,
     progress: Progress | None = None,
     overlap: float = 0.0,
+    fetch: bool = False,
 ) -> dict[str, Score]:
-    """Test a trained run on its own test set, or on another folder.
+    """Test a trained model on the test set of its run, or on other data.
 
     Args:
-        run_dir: the run directory.
+        run_dir: the run directory; with `data` any model that `load` takes.
         data: a folder or table of audio, or a folder of images, laid out as for training; its test
             split is used if it has one, else all of it. None: the data of the run's recipe.
-        task: the task to score; None: all, with `data` those whose columns it has.
+        task: the task to score; None: all, with `data` those whose columns it has. The columns are those of the
+            recipe; without one a task is in the column of its name, or else in "label".
         progress: called while data is read and evaluated.
         overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        fetch: let the recipe of the run download its data and write where it says; see that it comes from somebody
+            you trust.
 
     Raises:
         ModelFileError, DataError, UsageError: each names the file or task.
     """
-    return evaluate_with_predictions(run_dir, data, task, progress, overlap)[0]
+    return evaluate_with_predictions(run_dir, data, task, progress, overlap, fetch)[0]
 
 
 def evaluate_with_predictions(
-    run_dir: Path,
+    run_dir: str | Path,
     data: str | None = None,
     task: str | None = None,
     progress: Progress | None = None,
     overlap: float = 0.0,
+    fetch: bool = False,
 ) -> tuple[dict[str, Score], dict[str, TaskPredictions]]:
     """`evaluate_run`, and the predictions that were scored, for each task."""
     model = load(run_dir)
-    recipe = recipe_of(run_dir)
     if task is not None and task not in model.labels:
         raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
     if overlap and model.frontend.takes_images:
         raise UsageError(f"{run_dir}: classifies images, each of which is one window; omit the overlap")
     asked = list(model.labels) if task is None else [task]
     if data is None:
-        read, _, _ = read_data(recipe, progress, model.labels)
-        sets = [(s.clips, s.labels, rows) for s, rows in zip(read, _tested(run_dir, read), strict=True)]
+        own = _own_data(Path(run_dir), model, progress, fetch, "test on other clips with --data")
+        sets = [(part.clips, part.labels, rows) for part, rows in own]
     else:
-        clips, labels = _other_data(data, model, recipe, asked, progress)
+        clips, labels = _other_data(data, model, Path(run_dir), asked, progress)
         sets = [(clips, labels, np.arange(len(clips)))]
     scores: dict[str, Score] = {}
     predictions: dict[str, TaskPredictions] = {}
@@ -110,10 +114,9 @@ def check_windows(
     """
     sample_rate = model.sample_rate
     if clips is None:
-        sets, _, _ = read_data(recipe_of(Path(run_dir)), progress, model.labels)
         sources: list[Callable[[], np.ndarray]] = [
             partial(data.clips.read, index, sample_rate)
-            for data, rows in zip(sets, _tested(Path(run_dir), sets), strict=True)
+            for data, rows in _own_data(Path(run_dir), model, progress, False, "give some with --clips")
             for index in rows
         ]
     else:
@@ -156,48 +159,93 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
     }
 
 
-def _other_data(
-    data: str, model: AudioClassifier, recipe: Recipe, asked: Sequence[str], progress: Progress | None
-) -> tuple[Clips, dict[str, np.ndarray]]:
-    """The test clips of data that is not the run's, and their class numbers for the tasks that can be tested there."""
-    section = recipe.tasks[asked[0]].data
-    clips: Clips = read_images(data, section.crop) if isinstance(section, ImagesData) else read_path(data)
-    if "test" in clips.splits:
-        clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
-    clips = clips.loaded(model.resolution, progress)
-    for name in asked:
-        task = recipe.tasks[name]
-        if task.column in clips.columns or task.label_columns:
-            clips = one_column(clips, task.column, task.kind, task.label_separator, task.label_columns)
-    columns = {name: recipe.tasks[name].column for name in asked}
-    if len(asked) > 1:  # those that can be tested there; a single one says itself what it misses
-        columns = {name: column for name, column in columns.items() if column in clips.columns}
-    if not columns:
-        wanted = ", ".join(f"{recipe.tasks[name].column} (task {name})" for name in asked)
-        raise UsageError(f"{data}: has none of the columns {wanted}, only {', '.join(clips.columns)}")
-    return clips, {
-        name: label_numbers(clips, column, model.labels[name], model.kinds[name]) for name, column in columns.items()
-    }
+def check_here(recipe: Recipe, advice: str) -> None:
+    """Refuse a recipe whose data is not here: a run directory from somebody else downloads and writes nothing.
 
-
-def _tested(run_dir: Path, sets: Sequence[LabelledClips]) -> list[np.ndarray]:
-    """Where the run's test clips are in each set: a split drawn anew, of data that has changed, may hold clips it was
-    trained on.
+    Args:
+        recipe: of the run.
+        advice: what to do instead.
 
     Raises:
-        DataError: if some of them are not there any more.
+        DataError: names what would be fetched.
     """
-    if not (run_dir / PREDICTIONS_FILE).is_file():
-        return [data.indexes("test") for data in sets]
-    predictions = read_predictions(run_dir)
-    rows = []
+    for name, task in recipe.tasks.items():
+        if what := task.data.to_fetch():
+            raise DataError(
+                f"tasks.{name}.data: is not on this machine, and the recipe of a run is not followed to fetch {what}; "
+                f"if you trust it, allow that with --fetch; or {advice}"
+            )
+
+
+def _own_data(
+    run_dir: Path, model: AudioClassifier, progress: Progress | None, fetch: bool, advice: str
+) -> list[tuple[LabelledClips, np.ndarray]]:
+    """The data of a run's recipe, and where its test clips are in each set.
+
+    A split drawn anew, of data that has changed, may hold clips it was trained on, so clips are looked up by name.
+
+    Raises:
+        DataError: if the data or some of the test clips are not there any more, or are not told apart by their names.
+    """
+    if not (run_dir / RECIPE_FILE).is_file():
+        raise ModelFileError(f"{run_dir / RECIPE_FILE}: no such file, so the model's own data is not known; {advice}")
+    recipe = recipe_of(run_dir)
+    if not fetch:
+        check_here(recipe, advice)
+        recipe = recipe.model_copy(update={"cache": None})  # it would be written where the recipe says
+    tested = (run_dir / PREDICTIONS_FILE).exists() and (run_dir / RESULTS_FILE).exists()
+    for task in recipe.tasks.values() if tested else ():
+        if isinstance(task.data, EncodedData):
+            task.data.check = "none"  # which clips were used is known; the others need not be decoded
+    sets, _, _ = read_data(recipe, progress, model.labels)
+    if not tested:
+        return [(data, data.indexes("test")) for data in sets]
+    predictions = read_predictions(run_dir, model)
+    found = []
     for data in sets:
-        names = {file for task in data.labels.keys() & predictions.keys() for file in predictions[task].files}
+        files = next((predictions[task].files for task in data.labels if task in predictions), [])
+        names = set(files)
         titles = [data.clips.title(i) for i in range(len(data.clips))]
         if missing := sorted(names - set(titles)):
             raise DataError(
                 f"{run_dir}: {len(missing)} of its {len(names)} test clips are missing, such as {missing[0]}; "
-                "put them back, or test on other clips with --data"
+                f"put them back, or {advice}"
             )
-        rows.append(np.array([i for i, title in enumerate(titles) if title in names]))
-    return rows
+        rows = [i for i, title in enumerate(titles) if title in names]
+        if len(rows) != len(files):
+            raise DataError(
+                f"{run_dir}: it was tested on {len(files)} clips, and {len(rows)} have their names now; restore the "
+                f"data, or {advice}"
+            )
+        found.append((data, np.array(rows, int)))
+    return found
+
+
+def _other_data(
+    data: str, model: AudioClassifier, run_dir: Path, asked: Sequence[str], progress: Progress | None
+) -> tuple[Clips, dict[str, np.ndarray]]:
+    """The test clips of data that is not the run's, and their class numbers for the tasks that can be tested there."""
+    tasks = recipe_of(run_dir).tasks if (run_dir / RECIPE_FILE).is_file() else {}
+    if model.frontend.takes_images:
+        clips: Clips = read_images(data, getattr(tasks[asked[0]].data, "crop", "padded") if tasks else "padded")
+    else:
+        clips = read_path(data)
+    if "test" in clips.splits:
+        clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
+    clips = clips.loaded(model.resolution, progress)
+    columns = {}
+    for name in asked:
+        kind, section = model.kinds[name], tasks.get(name)
+        columns[name] = section.column if section else name if name in clips.columns else "label"
+        if section and (section.column in clips.columns or section.label_columns):
+            clips = one_column(clips, section.column, kind, section.label_separator, section.label_columns)
+        elif columns[name] in clips.columns:
+            clips = one_column(clips, columns[name], kind)
+    if len(asked) > 1:  # those that can be tested there; a single one says itself what it misses
+        wanted = ", ".join(f"{column} (task {name})" for name, column in columns.items())
+        columns = {name: column for name, column in columns.items() if column in clips.columns}
+        if not columns:
+            raise UsageError(f"{data}: has none of the columns {wanted}, only {', '.join(clips.columns)}")
+    return clips, {
+        name: label_numbers(clips, column, model.labels[name], model.kinds[name]) for name, column in columns.items()
+    }
