@@ -166,10 +166,17 @@ def check_absent(path: Path) -> None:
         >>> check_absent(Path("/dev/null"))
         Traceback (most recent call last):
             ...
-        audiostride.errors.UsageError: /dev/null: already exists; choose another --out, or remove it first
+        audiostride.errors.UsageError: /dev/null: already exists; choose another name, or remove it first
     """
     if path.exists():
-        raise UsageError(f"{printable(path)}: already exists; choose another --out, or remove it first")
+        raise UsageError(f"{printable(path)}: already exists; choose another name, or remove it first")
+
+
+def check_new(*paths: Path | None) -> None:
+    """`check_absent` for each path that is given, and that it can be written: a result never replaces a file."""
+    for path in filter(None, paths):
+        check_absent(path)
+        check_writable(path)
 
 
 def write_new(path: Path, text: str) -> None:

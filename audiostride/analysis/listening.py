@@ -5,7 +5,6 @@ linear spectrogram and, with phases found by Griffin & Lim's algorithm (1984), i
 past its first non-linearity is no filter, so this is the resolution of its features, not what it hears.
 """
 
-import errno
 import inspect
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..files import replacing
 from ..layers.downsampling import DiffStride, SpectralDownsampling
 from ..layers.spectrum import diffstride_mask
 from ..mel_scale import LOG_OFFSET
@@ -24,6 +24,8 @@ from ..models.log_mel import LogMel
 from ..models.network import SpectrogramTrunk, spectrogram_cnn
 
 ENDINGS = (".wav", ".flac", ".ogg")
+MAX_SECONDS = 300
+"""Of a sound to listen to: the inversion takes about 120 MB a minute."""
 
 
 def trunk_gain(
@@ -88,7 +90,7 @@ def keep(model: AudioClassifier, waveform: np.ndarray, layers: int | None = None
         Float32 of the same length.
 
     Raises:
-        UsageError: if the trunk has no cut-offs or the sound is shorter than a hop.
+        UsageError: if the trunk has no cut-offs, or the sound is shorter than a hop or longer than `MAX_SECONDS`.
 
     Example:
         >>> from audiostride.models.audio_cnn import AudioCNN
@@ -165,18 +167,18 @@ def write_sound(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     """Write a sound; the ending decides the format.
 
     Raises:
-        OSError: if the file cannot be written.
+        WriteError: names the path and the bytes that are free there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        soundfile.write(path, waveform, sample_rate)
-    except soundfile.SoundFileError as error:
-        raise OSError(errno.EIO, str(error), str(path)) from error
+    with replacing(path) as partial:
+        soundfile.write(partial, waveform, sample_rate, format=path.suffix[1:].upper())
 
 
 def _log_mel(frontend: LogMel, waveform: np.ndarray) -> Tensor:
     if len(waveform) < frontend.hop_length:
         raise UsageError(f"the sound has {len(waveform)} samples, fewer than one hop of {frontend.hop_length}")
+    if len(waveform) > MAX_SECONDS * frontend.sample_rate:
+        length = len(waveform) / frontend.sample_rate
+        raise UsageError(f"the sound is {length:.0f} s long, more than {MAX_SECONDS} s; cut out the part to listen to")
     return frontend(torch.from_numpy(np.ascontiguousarray(waveform)).to(frontend.window))[0]
 
 

@@ -5,6 +5,7 @@ Colours are mid-tones that read on light and on dark ground, so that the report 
 
 import functools
 import io
+import os
 import re
 import warnings
 import zlib
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import UsageError, printable
+from ..files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,14 +52,25 @@ _STYLE: Any = {
 }
 
 
+@functools.cache
+def load_matplotlib() -> Any:
+    """Matplotlib, whatever MPLBACKEND names: figures are drawn without a backend."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+
+        return matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
 def styled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Run a function under this module's style, leaving the caller's matplotlib settings alone."""
 
     @functools.wraps(function)
     def styled(*args: Any, **kwargs: Any) -> Any:
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
+        with load_matplotlib().rc_context(_STYLE):
             return function(*args, **kwargs)
 
     return styled
@@ -65,6 +78,7 @@ def styled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure of a size in inches, drawn without pyplot and so without a display."""
+    load_matplotlib()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -77,6 +91,7 @@ def ramp(n: int) -> list[tuple[float, float, float, float]]:
         >>> len(ramp(6))
         6
     """
+    load_matplotlib()
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = LinearSegmentedColormap.from_list("layers", _RAMP)
@@ -100,8 +115,8 @@ def shared_legend(figure: "Figure") -> None:
 @styled
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure on white; the file's ending decides the format, see `check_ending`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, facecolor="white")
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, facecolor="white", format=path.suffix[1:].lower())
 
 
 def check_ending(path: Path) -> None:
@@ -145,4 +160,4 @@ def svg(figure: "Figure", description: str) -> str:
     unique = f"f{zlib.crc32(text.encode()):08x}-"
     text = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{unique}", text)
     text = text.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(printable(description))}"', 1)

@@ -11,7 +11,8 @@ import soundfile
 import torch
 
 from ..data.clips import Clips, Progress
-from ..errors import DataError
+from ..errors import DataError, printable
+from ..files import check_new, read_bounded, replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.network import spectrogram_cnn
@@ -32,31 +33,35 @@ from .wording import folding_sentence, reference_cells, ripple_sentence
 MAX_BYTES = 3_000_000
 """A report is never larger: it goes by mail."""
 
+_TITLE = b"audiostride report</title>"
 _MISTAKES = 12  # all tasks together
 _SOUND_BYTES = 96_000  # of one mistake: 3 s at 16 kHz
 
 
-def write_report(run_dir: Path, out: Path, progress: Progress | None = None) -> None:
+def write_report(run_dir: Path, out: Path, progress: Progress | None = None, fetch: bool = False) -> None:
     """Write the report of a finished run.
 
     Args:
         run_dir: its directory.
-        out: the HTML file.
+        out: the HTML file; an older report there is replaced.
         progress: called while data is made and the network measured.
+        fetch: let the recipe of the run download its data and write where it says, so that sounds can be shown.
 
     Raises:
         ModelFileError: if a file of the run is missing or damaged.
+        UsageError: if there is something else at `out`.
     """
-    page = gather(run_dir, progress)
+    if not (out.is_file() and _TITLE in read_bounded(out, 2 * MAX_BYTES)[:5000]):
+        check_new(out)
+    page = gather(run_dir, progress, fetch)
     html = _render(page)
     while len(html.encode()) > MAX_BYTES and any(task["mistakes"] for task in page["tasks"]):
         max(page["tasks"], key=lambda task: len(task["mistakes"]))["mistakes"].pop()
         html = _render(page)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html, encoding="utf-8")
+    replace_file(out, html)
 
 
-def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
+def gather(run_dir: Path, progress: Progress | None = None, fetch: bool = False) -> dict[str, Any]:
     """Everything the page shows: figures as SVG, tables as rows, sounds as data URIs."""
     model = load(run_dir)
     frontend, _ = spectrogram_cnn(model, "the report")
@@ -94,7 +99,7 @@ def gather(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
             plane_figure(plane, cutoffs["layers"]),
             "Responses to ripples over rate and scale, with the pass-bands of the first and last layer",
         ),
-        "tasks": [_task(run_dir, model, task, found, each, progress) for task, found in predictions.items()],
+        "tasks": [_task(run_dir, model, task, found, each, progress, fetch) for task, found in predictions.items()],
         "recipe": (run_dir / RECIPE_FILE).read_text(encoding="utf-8"),
         "environment": results.get("environment", {}),
     }
@@ -171,12 +176,13 @@ def _task(
     predictions: TaskPredictions,
     n_mistakes: int,
     progress: Progress | None,
+    fetch: bool,
 ) -> dict[str, Any]:
     labels, kind = model.labels[task], model.kinds[task]
     mistakes, worst = worst_predictions(predictions, labels, n_mistakes, kind)
     missing = ""
     try:
-        clips = task_clips(run_dir, task, progress)
+        clips = task_clips(run_dir, task, progress, fetch)
         number = {clips.title(i): i for i in range(len(clips))}
         for entry in worst:
             if entry["file"] in number:
@@ -212,11 +218,16 @@ def _show_clip(clips: Clips, index: int, model: AudioClassifier, entry: dict[str
     }
 
 
+def _shown(value: Any) -> Any:
+    """A label or name as it can be shown on a page; what the page is made of stays as it is."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 def _render(page: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("audiostride.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     return environment.get_template("report.html").render(page)

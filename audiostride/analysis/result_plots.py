@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import printable
 from .plot_style import FAINT, INK, PALETTE, new_figure, shared_legend, styled
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
     """
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
-    n = len(labels)
+    n, labels = len(labels), [printable(label) for label in labels]
     size = min(3.2 + 0.3 * n, 9.6)
     figure = new_figure(size, size * 0.85)
     figure.set_layout_engine("compressed")  # square cells: the labels would be cut without it
@@ -70,11 +71,11 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
                     point["macs_per_second"] / 1e6, 100 * point["mean"],
                     yerr=None if point["sd"] is None else 100 * point["sd"],
                     marker="osD^vP"[(number + number // 6) % 6], color=PALETTE[number % len(PALETTE)], capsize=3,
-                    ls="none", label=point["method"],
+                    ls="none", label=printable(point["method"]),
                 )  # fmt: skip
         for curve in _curves(point for point in points if point["task"] == task):
             ax.plot(*zip(*curve, strict=True), color=FAINT, lw=1.2, zorder=0)
-        ax.set_title(task)
+        ax.set_title(printable(task))
         ax.set_xlabel("million MACs per second of audio")
         ax.set_ylabel("test accuracy in %")
         ax.margins(0.15)

@@ -17,7 +17,11 @@ from ..models.network import SpectrogramTrunk
 from ..models.reference_ranges import reference_ranges
 from ..training.directory import RECIPE_FILE
 from ..training.run_files import recipe_of
+from ..training.run_testing import check_here
 from .measured_response import LayerResponse, layer_responses, noise_log_mel
+
+MAX_SECONDS = 60
+"""Of an input on which layers are measured, where the model's own window is not longer."""
 
 
 def describe_cutoffs(
@@ -38,6 +42,8 @@ def describe_cutoffs(
     """
     models = [load(run_dir) for run_dir in run_dirs]
     length = models[0].window_s if seconds is None else seconds
+    if not length <= max(MAX_SECONDS, models[0].window_s):
+        raise UsageError(f"an input of {length:g} s cannot be measured; choose {MAX_SECONDS} s at most")
     for run_dir, model in zip(run_dirs, models, strict=True):
         if reason := why_no_cutoffs(model):
             raise UsageError(f"{run_dir}: {reason}")
@@ -55,11 +61,14 @@ def describe_cutoffs(
     if len({json.dumps(model.frontend.settings) for model in models}) > 1:
         raise UsageError("the runs have different frontends, so their cut-offs are not comparable")
     frontend = models[0].frontend
+    n_noises = 4 if length <= 10 else 1
     responses = [
         response
         for model in models
         if isinstance(model.trunk, SpectrogramTrunk) and isinstance(model.frontend, LogMel)
-        for response in layer_responses(model.trunk, noise_log_mel(model.frontend, length), model.frontend.frame_rate)
+        for response in layer_responses(
+            model.trunk, noise_log_mel(model.frontend, length, n_noises), model.frontend.frame_rate
+        )
     ]
     ripples = ripple_limits(run_dirs[0]) if (run_dirs[0] / RECIPE_FILE).is_file() else {}
     found = {
@@ -74,13 +83,22 @@ def describe_cutoffs(
     return found, responses
 
 
-def task_clips(run_dir: Path, task: str, progress: Progress | None = None) -> Clips:
+def task_clips(run_dir: Path, task: str, progress: Progress | None = None, fetch: bool = False) -> Clips:
     """All clips of the data a task was trained on, to look its test clips up by name.
 
+    Args:
+        run_dir: the run directory.
+        task: one of its tasks.
+        progress: called while the data is opened.
+        fetch: let the recipe download the data and write where it says.
+
     Raises:
-        DataError: if the data is no longer there.
+        DataError: if the data is no longer there, or would have to be fetched.
     """
-    return recipe_of(run_dir).tasks[task].data.open(progress)
+    recipe = recipe_of(run_dir)
+    if not fetch:
+        check_here(recipe, "see the clips where they are")
+    return recipe.tasks[task].data.open(progress)
 
 
 def ripple_limits(run_dir: Path) -> dict[str, float]:

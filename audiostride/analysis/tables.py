@@ -1,12 +1,15 @@
 """Comparisons as tables for print: Markdown, LaTeX, CSV. Figures are rounded here and nowhere else."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import UsageError, printable
+from ..files import check_new, replace_file
 from ..sections import flatten
 from ..training.evaluation import METRICS
 from .significance import is_significant
@@ -16,6 +19,10 @@ _TEX = {character: "\\" + character for character in "_%&#{}$"} | {
     "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": "$<$", ">": "$>$",
     "|": "$|$", "±": r"$\pm$",
 }  # fmt: skip
+
+
+_TEXTS = ("comparison.json", "tables.md", "tables.tex")
+_KINDS = ("accuracy", "differences", "cutoffs", "shared_strides")
 
 
 class Cell(NamedTuple):
@@ -155,27 +162,32 @@ def to_latex(made: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for `write_comparison` in which a file of somebody else would be replaced.
+
+    Raises:
+        UsageError: if it is no folder, or holds tables but no `comparison.json`, which is written with them.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{printable(folder)}: is not a folder; choose another --out")
+    if not (folder / "comparison.json").exists():
+        check_new(*(folder / name for name in (*_TEXTS, *(f"{kind}.csv" for kind in _KINDS))))
+
+
 def write_comparison(folder: Path, found: Mapping[str, Any]) -> list[Path]:
     """Write `tables.md`, `tables.tex`, `comparison.json` and a CSV for each kind of comparison.
 
     Returns:
         The files written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     made = tables(found)
-    texts = {
-        "tables.md": to_markdown(made),
-        "tables.tex": to_latex(made),
-        "comparison.json": json.dumps(found, indent=1) + "\n",
+    contents = (json.dumps(found, indent=1) + "\n", to_markdown(made), to_latex(made))
+    texts = dict(zip(_TEXTS, contents, strict=True)) | {
+        f"{kind}.csv": _csv(found[kind]) for kind in _KINDS if found[kind]
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    written = [folder / name for name in texts]
-    for name in ("accuracy", "differences", "cutoffs", "shared_strides"):
-        if found[name]:
-            written.append(folder / f"{name}.csv")
-            _write_csv(written[-1], found[name])
-    return written
+        replace_file(folder / name, text)
+    return [folder / name for name in texts]
 
 
 def points(difference: float) -> str:
@@ -232,7 +244,7 @@ def _shared_cells(row: Mapping[str, Any], most: int) -> list[Cell]:
 
 
 def _bar(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _is_numeric(table: Table, column: int) -> bool:
@@ -242,16 +254,17 @@ def _is_numeric(table: Table, column: int) -> bool:
 
 
 def _tex(text: str) -> str:
-    text = "".join(_TEX.get(character, character) for character in text)
+    text = "".join(_TEX.get(character, character) for character in printable(text))
     return re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     flat = [
         {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in flatten(row).items()}
         for row in rows
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(dict.fromkeys(key for row in flat for key in row)))
-        table.writeheader()
-        table.writerows(flat)
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)))
+    table.writeheader()
+    table.writerows(flat)
+    return text.getvalue()

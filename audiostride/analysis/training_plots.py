@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..errors import printable
 from ..models.cutoffs import AXES
 from .learning_dynamics import watched_split
 from .plot_style import PALETTE, new_figure, ramp, shared_legend, styled
@@ -30,7 +31,15 @@ def curves_figure(metrics: Sequence[Mapping[str, Any]]) -> "Figure":
                 ]
                 if points:
                     x, y = zip(*points, strict=True)
-                    ax.plot(x, y, style, marker="o", ms=3, color=PALETTE[i % len(PALETTE)], label=f"{task}, {split}")
+                    ax.plot(
+                        x,
+                        y,
+                        style,
+                        marker="o",
+                        ms=3,
+                        color=PALETTE[i % len(PALETTE)],
+                        label=printable(f"{task}, {split}"),
+                    )
         ax.set_xlabel("epoch")
         ax.set_title(f"{what} in {'nats' if what == 'loss' else '%'}")
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -102,7 +111,7 @@ def striding_figure(runs: Sequence[Mapping[str, Any]]) -> "Figure":
         for i in range(2):
             axes[i].plot(epochs, [point["total_stride"][i] for point in run["points"]], **style)
         known = [(p["epoch"], 100 * p["accuracy"]) for p in run["points"] if p["accuracy"] is not None]
-        axes[2].plot(*zip(*known, strict=True), **style, label=run["method"])
+        axes[2].plot(*zip(*known, strict=True), **style, label=printable(run["method"]))
     for title, axes in zip(titles, grid, strict=True):
         for ax, axis in zip(axes, AXES, strict=False):
             ax.set_title(f"product of all strides, {axis}")
@@ -112,7 +121,7 @@ def striding_figure(runs: Sequence[Mapping[str, Any]]) -> "Figure":
                 ax.yaxis.set_major_formatter("{x:g}")
         axes[2].set_title("validation accuracy in %")
         if len(titles) > 1:
-            axes[0].set_ylabel(title)
+            axes[0].set_ylabel(printable(title))
         for ax in axes:
             ax.set_xlabel("epoch")
             ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

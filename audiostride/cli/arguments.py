@@ -31,4 +31,7 @@ Overlap = Annotated[
         metavar="SHARE", callback=_share, help="Share of each window that the next one repeats; at least 0, below 1."
     ),
 ]
+Fetch = Annotated[
+    bool, typer.Option("--fetch", help="Let the run's recipe download its data, and write where it says.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

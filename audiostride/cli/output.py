@@ -25,7 +25,13 @@ def print_table(renderable: Any) -> None:
 
 def print_rows(text: str) -> None:
     """Print lines of data: on a pipe exactly as they are, on a terminal with what is not printable escaped."""
-    sys.stdout.write(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+    if sys.stdout is None:
+        return
+    if sys.stdout.isatty():
+        sys.stdout.write(printable(text.replace("\r\n", "\n"), keep="\n\t"))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
 
 

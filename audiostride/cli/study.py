@@ -6,19 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
-from .arguments import Json, Overlap, RunDir
+from .arguments import Fetch, Json, Model, Overlap, RunDir
 from .events import evaluate_background, evaluate_events
-from .output import print_json, print_table
+from .output import print_json, print_rows, print_table
 
 MAX_MATRIX = 40
 """Confusion matrices of more classes are not printed: no terminal is that wide."""
 
 
 def evaluate(
-    run_dir: RunDir,
+    run_dir: Model,
     data: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Another folder of audio; default: the run's own test set."),
+        typer.Option(metavar="PATH", help="Another folder of audio, or a table; default: the run's own test set."),
     ] = None,
     task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
     by_class: Annotated[
@@ -33,15 +33,18 @@ def evaluate(
         str | None,
         typer.Option(metavar="PATH", help="Count false alarms per hour in recordings that hold none of the classes."),
     ] = None,
+    fetch: Fetch = False,
     as_json: Json = False,
 ) -> None:
-    """Score a trained model on whole clips, or by its events in recordings.
+    """Score a trained model on whole clips, or by its events in recordings: its run's test set, or your own data.
 
     [bold]Examples[/bold]
 
       audiostride evaluate runs/mine
 
       audiostride evaluate runs/mine --data other_sounds --task label --json
+
+      audiostride evaluate hf-hub:USER/NAME --data my_sounds
 
       audiostride evaluate runs/mine --by-class
 
@@ -61,7 +64,7 @@ def evaluate(
     from .terminal_tables import class_table, confusion_table, scores_table
 
     with ProgressDisplay() as display:
-        scores, predictions = evaluate_with_predictions(run_dir, data, task, display.progress, overlap)
+        scores, predictions = evaluate_with_predictions(run_dir, data, task, display.progress, overlap, fetch)
     details: dict[str, dict[str, Any]] = {}
     if by_class:
         model = load(run_dir)
@@ -106,11 +109,13 @@ def cutoffs(
     from ..analysis.cutoff_plots import cutoff_figure
     from ..analysis.plot_style import check_ending, save
     from ..analysis.run_directory import describe_cutoffs
+    from ..files import check_new
     from ..models.cutoffs import write_cutoffs
     from .terminal_tables import cutoff_tables
 
     if plot:
         check_ending(plot)
+    check_new(csv_file, plot)
     found, responses = describe_cutoffs(run_dirs, seconds)
     if csv_file:
         write_cutoffs(csv_file, found["layers"])
@@ -149,18 +154,23 @@ def compare(
     from ..analysis.finished_runs import find_runs
     from ..analysis.plot_style import check_ending, save
     from ..analysis.result_plots import cost_figure
-    from ..analysis.tables import tables, to_markdown, write_comparison
+    from ..analysis.tables import check_folder, tables, to_markdown, write_comparison
     from ..analysis.training_plots import striding_figure
+    from ..errors import printable
+    from ..files import check_new
 
     for file in filter(None, (plot, strides)):
         check_ending(file)
+    check_new(plot, strides)
+    if out:
+        check_folder(out)
     runs, unfinished = find_runs(run_dirs)
     for path in unfinished:
-        typer.echo(f"left out: {path} is not finished", err=True)
+        typer.echo(f"left out: {printable(path)} is not finished", err=True)
     found = compare_runs(runs)
     if out:
         for file in write_comparison(out, found):
-            typer.echo(f"wrote {file}", err=True)
+            typer.echo(f"wrote {printable(file)}", err=True)
     if plot:
         save(cost_figure(found["accuracy"]), plot)
     if strides:
@@ -168,7 +178,7 @@ def compare(
     if as_json:
         print_json(found)
     else:
-        typer.echo(to_markdown(tables(found)))
+        print_rows(f"{to_markdown(tables(found))}\n")
 
 
 def report(
@@ -176,6 +186,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the run directory.")
     ] = None,
+    fetch: Fetch = False,
 ) -> None:
     """Write one self-contained HTML page about a run: scores, curves, strides, cut-offs, mistakes with sound.
 
@@ -190,8 +201,8 @@ def report(
 
     file = out or run_dir / "report.html"
     with ProgressDisplay() as display:
-        write_report(run_dir, file, display.progress)
-    typer.echo(file)
+        write_report(run_dir, file, display.progress, fetch)
+    print_rows(f"{file}\n")
 
 
 def listen(
@@ -219,6 +230,7 @@ def listen(
     from ..analysis.wording import folding_sentence
     from ..data.decoding import read_audio
     from ..errors import UsageError
+    from ..files import check_new
     from ..models.classifier import load
     from ..models.cutoffs import model_cutoffs, summarise
 
@@ -227,6 +239,7 @@ def listen(
         raise UsageError("the sound, --out and --plain must be different files")
     for file in files[1:]:
         check_sound_file(file)
+    check_new(out, compare_with)
     model = load(run_dir)
     rate = model.sample_rate
     waveform = read_audio(sound, rate)
@@ -236,4 +249,4 @@ def listen(
             typer.echo(f"not in the sound: {sentence}", err=True)
     if compare_with:
         write_sound(compare_with, through_mel(model, waveform), rate)
-    typer.echo(out)
+    print_rows(f"{out}\n")

@@ -3,17 +3,33 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
+from rich import box, table
 from rich.text import Text
 
 from ..analysis.wording import folding_sentence, mean_and_sd, percent, reference_cells, ripple_sentence
+from ..errors import printable
 
 if TYPE_CHECKING:
     from ..data.inspection import Findings
     from ..inference.export import Check
     from ..inference.predict import Row
     from ..training.evaluation import Score
+
+
+class Table(table.Table):
+    """A table in which what is not printable, of labels and names, is shown as escapes."""
+
+    def add_column(self, header: str = "", **options: Any) -> None:  # type: ignore[override]
+        super().add_column(printable(header, keep="\n"), **options)
+
+    def add_row(self, *cells: str | Text, **options: Any) -> None:  # type: ignore[override]
+        super().add_row(*map(_shown, cells), **options)
+
+
+def _shown(cell: str | Text) -> str | Text:
+    if isinstance(cell, Text):
+        return Text(printable(cell.plain, keep="\n"), cell.style)
+    return printable(cell, keep="\n")
 
 
 def _image_strides(strides: str | Sequence[float | Sequence[float] | None]) -> str:
@@ -258,7 +274,7 @@ def _kilobytes(n_bytes: int | None) -> str:
 
 
 def _table(title: str | None, pad_edge: bool = True) -> Table:
-    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=pad_edge)
+    return Table(title=title and printable(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=pad_edge)
 
 
 def _span(row: "Row") -> str:

@@ -145,7 +145,7 @@ class ArchiveData(EncodedData):
     def to_fetch(self) -> str:
         from .archives import is_unpacked
 
-        here = not self.archives or is_unpacked(Path(self.path).expanduser(), self.archives)
+        here = not self.archives or is_unpacked(expand_user(self.path), self.archives)
         return "" if here else f"{', '.join(self.archives)} into {self.path}"
 
 
@@ -165,7 +165,7 @@ class HubData(EncodedData):
         return read_hub(self.path, self.config, self.revision, self.audio, self.streaming, progress, key)
 
     def to_fetch(self) -> str:
-        return "" if Path(self.path).expanduser().is_dir() else f"{self.path} of the Hugging Face hub"
+        return "" if expand_user(self.path).is_dir() else f"{self.path} of the Hugging Face hub"
 
 
 class ShardData(EncodedData):

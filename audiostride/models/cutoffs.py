@@ -8,6 +8,7 @@ first ReLU this is the resolution of the features, not a filter on the input.
 """
 
 import csv
+import io
 import math
 import os
 import statistics
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..files import replace_file
 from ..layers.choice import Downsampling
 from ..layers.downsampling import Alpha, DiffStride
 from .adaptive_log_mel import AdaptiveLogMel
@@ -253,16 +255,15 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
 
 def write_cutoffs(path: str | os.PathLike[str], layers: Sequence[dict[str, Any]]) -> None:
     """Write `summarise`'s rows as CSV, a row a layer and axis, with the unit of its cut-offs."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        sides = [f"{group}_{name}" for group in ("own", "cumulative") for name in Cutoff._fields]
-        table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper", "paper_sd", "folded_share"])
-        for row in layers:
-            values = [*row["own"].values(), *row["cumulative"].values(), row["paper"], row["paper_sd"]]
-            values.append(row["folding"]["share"] if row["folding"] else None)
-            table.writerow([row["layer"], row["axis"], UNITS[row["axis"]], row["stride"], row["stride_sd"], *values])
+    text = io.StringIO()
+    table = csv.writer(text)
+    sides = [f"{group}_{name}" for group in ("own", "cumulative") for name in Cutoff._fields]
+    table.writerow(["layer", "axis", "unit", "stride", "stride_sd", *sides, "paper", "paper_sd", "folded_share"])
+    for row in layers:
+        values = [*row["own"].values(), *row["cumulative"].values(), row["paper"], row["paper_sd"]]
+        values.append(row["folding"]["share"] if row["folding"] else None)
+        table.writerow([row["layer"], row["axis"], UNITS[row["axis"]], row["stride"], row["stride_sd"], *values])
+    replace_file(Path(path), text.getvalue())
 
 
 def _combine(cutoffs: Sequence[Cutoff], combine: Callable[[list[float]], float]) -> Cutoff:

@@ -2,6 +2,7 @@
 
 import json
 
+from ..errors import printable
 from .cost import cost_per_second
 from .cutoffs import model_cutoffs, why_no_cutoffs
 from .image_frontend import ImageFrontend
@@ -144,4 +145,4 @@ def _plural(n: int, what: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return printable(text.replace("\n", " ")).replace("|", "\\|")

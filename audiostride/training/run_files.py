@@ -236,8 +236,10 @@ def _check_digest(path: Path, content: bytes, found: Mapping[str, Any]) -> None:
 
 
 def _json_lines(path: Path, schema: type[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(read_own(path).split(b"\n")[:-1], start=1):
+    for number, line in enumerate(read_own(path).splitlines(keepends=True), start=1):
         where = f"{printable(path)}: line {number}"
+        if not line.endswith(b"\n"):
+            raise ModelFileError(f"{where}: is cut short; restore the file, or train anew")
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
