@@ -65,8 +65,9 @@ def test_the_command_writes_a_sound_of_the_same_length_the_same_every_time(tmp_p
     model_that_keeps(4.0, 4.0).save(tmp_path / "run")
     soundfile.write(tmp_path / "clip.wav", modulated_noise(4.0, 0.7), 16000)
     arguments = ["listen", str(tmp_path / "run"), str(tmp_path / "clip.wav"), "-o"]
-    for name in ("a.wav", "b.wav"):
-        done = CliRunner().invoke(app, [*arguments, str(tmp_path / name), "--plain", str(tmp_path / "plain/a.flac")])
+    for name in ("a", "b"):
+        files = [str(tmp_path / f"{name}.wav"), "--plain", str(tmp_path / f"plain/{name}.flac")]
+        done = CliRunner().invoke(app, [*arguments, *files])
         assert done.exit_code == 0, done.output
     sound, rate = soundfile.read(tmp_path / "a.wav")
     assert (len(sound), rate) == (11200, 16000)
