@@ -89,7 +89,7 @@ def test_what_fails_before_it_begins_leaves_no_directory(tmp_path: Path, monkeyp
     for _ in range(2):
         with pytest.raises(DataError):
             run(recipe, run_directory(recipe, None), QUIET)
-        assert not list(Path("runs").iterdir())
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:

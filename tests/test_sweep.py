@@ -111,7 +111,7 @@ def test_a_stopped_sweep_ends_there_and_says_how_it_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_failing_run_does_not_stop_the_others_and_exits_6(tmp_path):
-    arguments = sweep_arguments(tmp_path / "out", "--set", "train.learning_rate=1e30,1e-3", "--json")
+    arguments = sweep_arguments(tmp_path / "out", "--set", "train.learning_rate=1e15,1e-3", "--json")
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 6, done.output
     failed, finished = json.loads(done.stdout)

@@ -63,6 +63,8 @@ def claimed(folder: Path) -> Iterator[None]:
             if [path.name for path in folder.iterdir()] == [LOCK_FILE]:
                 (folder / LOCK_FILE).unlink()
                 folder.rmdir()
+                if folder.parent == Path("runs"):  # made for it, if nothing else is there
+                    folder.parent.rmdir()
         lock.release()
 
 
