@@ -172,12 +172,12 @@ def _saved(folder: Path, **changes: object) -> Path:
         ),
         (
             {"model": {"name": "wave_cnn", "channels": [4], "kernel_sizes": [10**12 + 1], "strides": [2]}},
-            "more than the .* weights",
+            r"kernel_sizes is \[1000000000001\], which is beyond",
         ),
         ({"frontend": {"n_fft": 10**9}}, "n_mels=64 bands of n_fft=1000000000 are too many"),
         ({"frontend": {"n_mels": 10**9}}, "n_mels=1000000000 bands of n_fft=512 are too many"),
         ({"window_s": 1e9}, "must be a window of 1 to"),
-        ({"window_s": float("nan")}, "must be a window of 1 to"),
+        ({"window_s": float("nan")}, "window_s is nan: Input should be a finite number"),
         (
             {"tasks": {"word": {"kind": "multiclass", "labels": 10**9}}},
             "labels of task 'word' are not a list of strings",

@@ -116,5 +116,5 @@ def test_a_failing_run_does_not_stop_the_others_and_exits_6(tmp_path):
     assert done.exit_code == 6, done.output
     failed, finished = json.loads(done.stdout)
     assert failed["state"] == "failed"
-    assert "the loss became" in failed["error"]
+    assert "before the update; lower train.learning_rate" in failed["error"]
     assert finished["state"] == "finished"

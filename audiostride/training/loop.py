@@ -31,7 +31,7 @@ from .report import Report
 from .resuming import RunState
 from .saving import RunFiles
 from .schedules import schedule_factor
-from .steps import Objective, check_finite, exchange, mean_scores, update_average_
+from .steps import Objective, check_finite, exchange, mean_scores, stride_gradient_norm, update_average_
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ def train(
 
                 # Exchange: one loss, one decision to stop, and no update by a non-finite gradient.
                 loss, signal_number = exchange(own_loss, stop.number, model, run.step)
-                norm = 0.0
+                norm = stride_gradient_norm(optimizer)
                 if settings.gradient_clip is not None:
                     norm = float(nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip))
                 check_finite(loss, norm, run.step, group)

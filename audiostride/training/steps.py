@@ -118,12 +118,28 @@ def exchange(own_loss: float, own_signal: int, model: AudioClassifier, step: int
     return sum(numbers[0] for numbers in everyone) / len(everyone), int(max(numbers[1] for numbers in everyone))
 
 
+def stride_gradient_norm(optimizer: torch.optim.Optimizer) -> float:
+    """Norm of the gradients of what is learned besides the weights: a stride that is NaN fits no map.
+
+    Example:
+        >>> from audiostride import DiffStride, parameter_groups
+        >>> pool = DiffStride(2.0, smoothness=1)
+        >>> optimizer = torch.optim.Adam(parameter_groups(pool, lr=1e-3, stride_lr=0.06))
+        >>> pool(torch.full((1, 1, 20), float("inf"))).sum().backward()
+        >>> stride_gradient_norm(optimizer)
+        nan
+    """
+    groups = [group for group in optimizer.param_groups if group["name"] != "weights"]
+    norms = [p.grad.norm() for group in groups for p in group["params"] if p.grad is not None]
+    return float(torch.stack(norms).sum()) if norms else 0.0
+
+
 def check_finite(loss: float, norm: float, step: int, group: Sequence[TrainingBatch]) -> None:
     """Stop before an update by a non-finite gradient.
 
     Args:
         loss: mean over all processes.
-        norm: of the gradient of all parameters, 0 where it is not clipped.
+        norm: of the gradient of all parameters, or where it is not clipped of the strides.
         step: that is about to be made.
         group: its batches in this process.
 
