@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import AudiostrideError, DataWarning, printable, resource_error
+from .arguments import spread
 from .events import calibrate
 from .prepare import init, recipes, validate
 from .study import compare, cutoffs, evaluate, listen, report
@@ -54,7 +55,7 @@ COMMANDS = (
 """Every command, in the order of `--help`."""
 
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(spread(command))
 
 
 def _version(wanted: bool) -> None:

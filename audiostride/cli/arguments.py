@@ -1,7 +1,11 @@
-"""Arguments and options that several commands take."""
+"""Arguments and options that several commands take, and options that travel together as one value."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -23,8 +27,6 @@ Model = Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run directory, 
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Files, folders, patterns; - reads a sound from stdin.")
 ]
-Workers = Annotated[int, typer.Option(min=0, help="Threads that decode audio.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Windows the model sees at once.")]
 Overlap = Annotated[
     float,
     typer.Option(
@@ -35,3 +37,46 @@ Fetch = Annotated[
     bool, typer.Option("--fetch", help="Let the run's recipe download its data, and write where it says.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How much of the machine a model takes."""
+
+    workers: Annotated[int, typer.Option(min=0, help="Threads that decode audio.")] = 2
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows the model sees at once.")] = 64
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer is to see it: a parameter that is a dataclass becomes one option for each of its fields.
+
+    Example:
+        >>> def embed(run_dir: str, machine: Machine) -> None:
+        ...     print(run_dir, machine)
+        >>> list(inspect.signature(spread(embed)).parameters)
+        ['run_dir', 'workers', 'batch_size']
+        >>> spread(embed)(run_dir="runs/mine", workers=0, batch_size=8)
+        runs/mine Machine(workers=0, batch_size=8)
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if group := groups.get(name):
+            types = get_type_hints(group, include_extras=True)
+            parameters += [
+                inspect.Parameter(field.name, parameter.kind, default=field.default, annotation=types[field.name])
+                for field in fields(group)
+            ]
+        else:
+            parameters.append(parameter)
+
+    @functools.wraps(command)
+    def spread_command(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    spread_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return spread_command

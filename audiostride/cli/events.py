@@ -1,5 +1,6 @@
 """What `predict` and `evaluate` say of frames and events, and `calibrate`, which finds the settings for events."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,36 +15,45 @@ if TYPE_CHECKING:
     from ..inference.events import Changes
     from ..models.classifier import AudioClassifier
 
-Events = Annotated[bool, typer.Option("--events", help="A row for each event: what is heard from when to when.")]
-Frames = Annotated[bool, typer.Option("--frames", help="Logits of every frame, as CSV or to --out FILE.npz.")]
-Threshold = Annotated[
-    float | None, typer.Option(metavar="LOGIT", help="Score that an event of any class must reach; see docs/events.md.")
-]
-MinMs = Annotated[float | None, typer.Option(min=0, metavar="MS", help="Leave out shorter events.")]
-JoinMs = Annotated[float | None, typer.Option(min=0, metavar="MS", help="Ignore shorter gaps within an event.")]
 
+@dataclass(frozen=True)
+class EventOptions:
+    """Whether `predict` looks for events or scores frames, and how it finds them."""
 
-def check_event_options(
-    events: bool,
-    frames: bool,
-    label_files: bool,
-    changes: tuple[float | None, ...],
-    top_k: int,
-    windows: bool,
-    overlap: float,
-    resume: bool,
-    as_json: bool,
-) -> None:
-    """Refuse options of `predict` that do not go together with events or frames."""
-    if any(value is not None for value in changes) and not (events or label_files):
-        raise UsageError("--threshold, --min-ms and --join-ms change how events are found; add --events")
-    if events and frames:
-        raise UsageError("--events and --frames: choose one")
-    if (events or frames) and (top_k > 1 or windows or overlap):
-        name = "--events" if events else "--frames"
-        raise UsageError(f"{name} goes by frames, not by windows; omit --top-k, --windows and --overlap")
-    if frames and (label_files or resume or as_json):
-        raise UsageError("--frames writes CSV, or to --out FILE.npz; omit --format, --resume and --json")
+    events: Annotated[bool, typer.Option("--events", help="A row for each event: what is heard from when to when.")] = (
+        False
+    )
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="LOGIT", help="Score that an event of any class must reach; see docs/events.md."),
+    ] = None
+    min_ms: Annotated[float | None, typer.Option(min=0, metavar="MS", help="Leave out shorter events.")] = None
+    join_ms: Annotated[float | None, typer.Option(min=0, metavar="MS", help="Ignore shorter gaps within an event.")] = (
+        None
+    )
+    frames: Annotated[bool, typer.Option("--frames", help="Logits of every frame, as CSV or to --out FILE.npz.")] = (
+        False
+    )
+
+    def check(self, by_windows: bool, label_files: bool, no_csv: bool) -> None:
+        """Refuse these together with options about windows, with label files, or with output that is not CSV."""
+        if any(value is not None for value in (self.threshold, self.min_ms, self.join_ms)) and not (
+            self.events or label_files
+        ):
+            raise UsageError("--threshold, --min-ms and --join-ms change how events are found; add --events")
+        if self.events and self.frames:
+            raise UsageError("--events and --frames: choose one")
+        if (self.events or self.frames) and by_windows:
+            name = "--events" if self.events else "--frames"
+            raise UsageError(f"{name} goes by frames, not by windows; omit --top-k, --windows and --overlap")
+        if self.frames and (label_files or no_csv):
+            raise UsageError("--frames writes CSV, or to --out FILE.npz; omit --format, --resume and --json")
+
+    def changes(self) -> "Changes":
+        """What differs from the settings that the model's events are found by."""
+        from ..inference.events import Changes
+
+        return Changes(self.threshold, self.min_ms, self.join_ms)
 
 
 def describe_events(model: "AudioClassifier", changes: "Changes", stream: bool) -> str:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import DataError, PartialError, UsageError
 from ..inference.export_formats import FORMATS, SOURCES, find_format
-from .arguments import BatchSize, Inputs, Json, Model, Overlap, Workers
-from .events import Events, Frames, JoinMs, MinMs, Threshold, check_event_options, describe_events, write_frames
+from .arguments import Inputs, Json, Machine, Model, Overlap
+from .events import EventOptions, describe_events, write_frames
 from .output import print_json, print_rows, print_table
 
 if TYPE_CHECKING:
@@ -27,20 +29,28 @@ class LabelFormat(StrEnum):
     raven = "raven"
 
 
+@dataclass(frozen=True)
+class RowOptions:
+    """Where `predict` writes its rows, and as what."""
+
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")] = False
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE.csv or FILE.jsonl instead.")
+    ] = None
+    label_format: Annotated[
+        LabelFormat | None, typer.Option("--format", help="Write a label file for each sound into the folder --out.")
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted batch.")] = False
+
+
 def predict(
     run_dir: Model,
     inputs: Inputs,
+    *,
     top_k: Annotated[int, typer.Option(min=1, help="Show this many of the likeliest classes.")] = 1,
     windows: Annotated[bool, typer.Option("--windows", help="A row for each window: a timeline.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to FILE.csv or FILE.jsonl instead.")
-    ] = None,
-    label_format: Annotated[
-        LabelFormat | None, typer.Option("--format", help="Write a label file for each sound into the folder --out.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted batch.")] = False,
+    rows: RowOptions,
     stream: Annotated[
         bool, typer.Option("--stream", help="Classify each window of stdin as soon as its last sample has arrived.")
     ] = False,
@@ -48,13 +58,8 @@ def predict(
         int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, not WAV.")
     ] = None,
     overlap: Overlap = 0.0,
-    events: Events = False,
-    threshold: Threshold = None,
-    min_ms: MinMs = None,
-    join_ms: JoinMs = None,
-    frames: Frames = False,
-    workers: Workers = 2,
-    batch_size: BatchSize = 64,
+    finding: EventOptions,
+    machine: Machine,
 ) -> None:
     """Classify sounds of any length.
 
@@ -72,45 +77,48 @@ def predict(
 
       arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
     """
-    changes = (threshold, min_ms, join_ms)
-    _check_options(inputs, top_k, as_csv, as_json, out, label_format, resume, stream, pcm_rate, overlap)
-    check_event_options(events, frames, label_format is not None, changes, top_k, windows, overlap, resume, as_json)
+    _check_options(inputs, rows, stream, pcm_rate, many_rows=top_k > 1 or stream, overlap=overlap)
+    finding.check(top_k > 1 or windows or overlap > 0, rows.label_format is not None, rows.resume or rows.as_json)
     from ..data.sounds import STDIN, find_sounds
     from ..inference.embedding import open_sounds
-    from ..inference.events import Changes, sound_events
+    from ..inference.events import NO_CHANGES, sound_events
     from ..inference.predict import predict_sounds
     from ..models.classifier import load
 
     names = find_sounds(inputs)
     model = load(run_dir)
-    changed = Changes(*changes)
+    changes = finding.changes()
     if STDIN in names:
-        workers = 0
-    if frames:
-        return write_frames(model, list(open_sounds(names, model.sample_rate, pcm_rate)), out)
-    if label_format and out:
+        machine = replace(machine, workers=0)
+    if finding.frames:
+        return write_frames(model, list(open_sounds(names, model.sample_rate, pcm_rate)), rows.out)
+    if rows.label_format:
         sounds = list(open_sounds(names, model.sample_rate, pcm_rate))
-        by_events = changed if events or model.event_settings or changed != Changes() else None
-        return _write_label_files(model, sounds, out, label_format, batch_size, workers, by_events, resume)
+        by_events = finding.events or model.event_settings or changes != NO_CHANGES
+        return _write_label_files(model, sounds, rows, machine, changes if by_events else None)
     made_by: dict[str, object] = {"top_k": top_k, "windows": windows, "overlap": overlap}
-    made_by |= {"events": list(changed)} if events else {}
+    made_by |= {"events": list(changes)} if finding.events else {}
 
     def predicted(remaining: list[str]) -> "Iterator[SoundRows]":
         sounds = open_sounds(remaining, model.sample_rate, pcm_rate)
-        if events:
-            return sound_events(model, sounds, changed, stream)
+        if finding.events:
+            return sound_events(model, sounds, changes, stream)
         return predict_sounds(
             model,
             sounds,
             top_k=top_k,
             per_window=windows or stream,
-            batch_size=1 if stream else batch_size,
-            workers=workers,
+            batch_size=1 if stream else machine.batch_size,
+            workers=machine.workers,
             overlap=overlap,
         )
 
-    what = describe_events(model, changed, stream) if events else _describe_stream(model, overlap) if stream else ""
-    _print_rows(model, names, predicted, made_by, what, out, resume, "csv" if as_csv else "json" if as_json else stream)
+    what = ""
+    if finding.events:
+        what = describe_events(model, changes, stream)
+    elif stream:
+        what = _describe_stream(model, overlap)
+    _print_rows(model, names, predicted, made_by, what, rows, stream)
 
 
 def _describe_stream(model: "AudioClassifier", overlap: float) -> str:
@@ -127,9 +135,8 @@ def _print_rows(
     predicted: "Callable[[list[str]], Iterator[SoundRows]]",
     made_by: dict[str, object],
     what: str,
-    out: Path | None,
-    resume: bool,
-    lines: str | bool,
+    to: RowOptions,
+    stream: bool,
 ) -> None:
     """Rows of sounds to a file, as lines of CSV, JSON or a stream, or as one table; what they are goes to stderr."""
     from ..inference.row_file import CSV_HEADER, RowFile, fingerprint, format_rows
@@ -138,18 +145,18 @@ def _print_rows(
 
     rows = []
     made_by = {"model": fingerprint(model)} | made_by
-    with ProgressDisplay() as display, RowFile(out, made_by, resume) if out else nullcontext() as file:
+    with ProgressDisplay() as display, RowFile(to.out, made_by, to.resume) if to.out else nullcontext() as file:
         done = file.done if file else {}
         if what:
             display.print(what)
-        if lines == "csv" and not file:
+        if to.as_csv and not file:
             print_rows(CSV_HEADER)
         for part in predicted([name for name in names if name not in done]):
             if file:
                 file.write(part)
-            elif lines in ("csv", "json"):
-                print_rows(format_rows(part.rows, lines == "csv"))
-            elif lines:
+            elif to.as_csv or to.as_json:
+                print_rows(format_rows(part.rows, to.as_csv))
+            elif stream:
                 print_rows("".join(stream_line(row) for row in part.rows))
             else:
                 rows += part.rows
@@ -162,52 +169,45 @@ def _print_rows(
 
 
 def _check_options(
-    inputs: list[str],
-    top_k: int,
-    as_csv: bool,
-    as_json: bool,
-    out: Path | None,
-    label_format: LabelFormat | None,
-    resume: bool,
-    stream: bool,
-    pcm_rate: int | None,
-    overlap: float,
+    inputs: list[str], rows: RowOptions, stream: bool, pcm_rate: int | None, *, many_rows: bool, overlap: float
 ) -> None:
     """Refuse options of `predict` that do not go together."""
-    from ..errors import UsageError
-
-    if as_csv and as_json:
+    if rows.as_csv and rows.as_json:
         raise UsageError("--csv and --json: choose one")
-    if label_format and (out is None or as_csv or as_json or stream or top_k > 1):
+    if rows.label_format and (rows.out is None or rows.as_csv or rows.as_json or many_rows):
         raise UsageError(
             "--format writes label files into a folder: it needs --out DIR and allows no other output options"
         )
-    if label_format and overlap:
+    if rows.label_format and overlap:
         raise UsageError("--overlap: label files join consecutive windows; omit it with --format")
-    if resume and out is None:
+    if rows.resume and rows.out is None:
         raise UsageError("--resume continues a file or a folder of label files; name it with --out")
     if pcm_rate and "-" not in inputs:
         raise UsageError("--pcm-rate is the rate of samples on stdin; give - as input")
-    if stream and (inputs != ["-"] or out):
+    if stream and (inputs != ["-"] or rows.out):
         raise UsageError("--stream reads stdin and prints: give - as its only input, and no --out")
 
 
 def _write_label_files(
-    model: "AudioClassifier",
-    sounds: "list[Sound]",
-    out: Path,
-    label_format: LabelFormat,
-    batch_size: int,
-    workers: int,
-    events: "Changes | None",
-    resume: bool,
+    model: "AudioClassifier", sounds: "list[Sound]", rows: RowOptions, machine: Machine, events: "Changes | None"
 ) -> None:
     from ..inference.label_files import write_label_files
     from .progress import ProgressDisplay
 
+    assert rows.out is not None
+    assert rows.label_format is not None
     with ProgressDisplay() as display:
         failed = write_label_files(
-            model, sounds, out, label_format, batch_size, workers, display.progress, display.print, events, resume
+            model,
+            sounds,
+            rows.out,
+            rows.label_format,
+            machine.batch_size,
+            machine.workers,
+            display.progress,
+            display.print,
+            events,
+            rows.resume,
         )
     _report_failed(failed, len(sounds))
 
@@ -216,8 +216,7 @@ def embed(
     run_dir: Model,
     inputs: Inputs,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.npz or FILE.parquet.")],
-    workers: Workers = 2,
-    batch_size: BatchSize = 64,
+    machine: Machine,
 ) -> None:
     """Write the embedding of every sound to a table: path, seconds, embedding, error.
 
@@ -235,13 +234,12 @@ def embed(
     model = load(run_dir)
     sounds = list(open_sounds(names, model.sample_rate))
     with ProgressDisplay() as display:
-        failed = write_embeddings(model, sounds, out, batch_size, 0 if STDIN in names else workers, display.progress)
+        workers = 0 if STDIN in names else machine.workers
+        failed = write_embeddings(model, sounds, out, machine.batch_size, workers, display.progress)
     _report_failed(failed, len(sounds))
 
 
 def _report_failed(failed: int, n_sounds: int) -> None:
-    from ..errors import DataError, PartialError
-
     if failed:
         kind = PartialError if failed < n_sounds else DataError
         raise kind(f"{failed} of {n_sounds} sounds could not be used; see the error for each")
@@ -284,7 +282,6 @@ def export(
 
       audiostride export runs/mine --format c --quantize int8 --out words.c
     """
-    from ..errors import UsageError
     from ..inference.export import export_model
     from ..inference.export_source import export_source
     from ..models.classifier import load
