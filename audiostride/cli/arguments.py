@@ -59,7 +59,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         runs/mine Machine(workers=0, batch_size=8)
     """
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         if group := groups.get(name):
