@@ -10,6 +10,7 @@ from ..data.clips import Progress
 from ..data.sounds import STDIN
 from ..errors import UsageError, printable
 from ..files import check_absent, check_writable
+from ..models.calibration import NONE
 from ..models.classifier import AudioClassifier
 from .embedding import Sound
 from .events import Changes, sound_events
@@ -33,6 +34,7 @@ def write_label_files(
     on_error: Callable[[str], None] = warnings.warn,
     events: Changes | None = None,
     resume: bool = False,
+    always: bool = False,
 ) -> int:
     """Write a label file for each of many sounds: its events, or its windows with neighbours of one label joined.
 
@@ -47,6 +49,7 @@ def write_label_files(
         on_error: called with a line for each sound that cannot be read, which gets no file.
         events: what is to differ from the model's settings for events; None: windows.
         resume: keep label files that exist, and classify the other sounds.
+        always: write a class where the answer would be "none"; else such windows are left out.
 
     Returns:
         How many of the sounds failed.
@@ -63,7 +66,9 @@ def write_label_files(
     kinds = dict(model.kinds)
     if events is None:
         top_k = max(len(model.labels[task]) if kind == "multilabel" else 1 for task, kind in kinds.items())
-        parts = predict_sounds(model, sounds, top_k=top_k, per_window=True, batch_size=batch_size, workers=workers)
+        parts = predict_sounds(
+            model, sounds, top_k=top_k, per_window=True, batch_size=batch_size, workers=workers, always=always
+        )
     else:
         kinds = dict.fromkeys(kinds, "multiclass")  # a threshold has decided already
         parts = sound_events(model, sounds, events)
@@ -129,7 +134,7 @@ def segments(
     """What a timeline says, windows of the same label joined, in order of time.
 
     A window has its likeliest label; for a multilabel task every label whose probability reaches its
-    threshold. Where there are several tasks, a label reads `task: label`.
+    threshold. What is none of the classes is left out. Where there are several tasks, a label reads `task: label`.
 
     Args:
         rows: of one sound, window by window; with all ranks where a task is multilabel.
@@ -148,6 +153,8 @@ def segments(
             continue
         assert row.task is not None
         assert row.label is not None
+        if row.label == NONE and NONE not in labels[row.task]:
+            continue
         assert row.score is not None
         assert row.start_s is not None
         assert row.end_s is not None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..models.calibration import NONE
 from ..models.classifier import AudioClassifier
 from ..windows import window_hop
 from .embedding import Sound, embed_sounds
@@ -22,8 +23,8 @@ class Row(NamedTuple):
         start_s: begin of what was classified, in seconds.
         end_s: its end, in seconds.
         rank: 1 for the likeliest class, 2 for the next, ...
-        label: the class.
-        score: its probability, 0 to 1.
+        label: the class; at rank 1 "none" if the sound is none of the classes, see `models.calibration`.
+        score: its probability, 0 to 1; beside "none" that of the likeliest class.
         error: why there is no prediction, all else but `file` is None then; None where there is one.
     """
 
@@ -62,6 +63,7 @@ def predict_sounds(
     batch_size: int = 64,
     workers: int = 2,
     overlap: float = 0.0,
+    always: bool = False,
 ) -> Iterator[SoundRows]:
     """Classify many sounds, in their order.
 
@@ -73,6 +75,7 @@ def predict_sounds(
         batch_size: see `embedding.embed_sounds`.
         workers: see `embedding.embed_sounds`.
         overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        always: name a class where the answer would be "none".
 
     Raises:
         ValueError: if `top_k` is below 1 or the overlap out of range.
@@ -96,7 +99,7 @@ def predict_sounds(
             starts = [min((n_windows + i) * hop, latest) for i in range(len(piece.embeddings))]
             ends = [min(start + model.window_length, piece.samples) for start in starts]
             times = [(start / rate, end / rate) for start, end in zip(starts, ends, strict=True)]
-            rows = _rows(model, piece.name, piece.embeddings, times, top_k)
+            rows = _rows(model, piece.name, piece.embeddings, times, top_k, always)
         total += piece.embeddings.double().sum(0)
         n_windows += len(piece.embeddings)
         if piece.last:
@@ -104,7 +107,7 @@ def predict_sounds(
                 rows.append(Row(piece.name, error=piece.error))
             elif not per_window:
                 mean = (total / n_windows)[None].to(piece.embeddings)
-                rows = _rows(model, piece.name, mean, [(0.0, piece.samples / rate)], top_k)
+                rows = _rows(model, piece.name, mean, [(0.0, piece.samples / rate)], top_k, always)
             total, n_windows = torch.zeros_like(total), 0
         if rows or piece.last:
             yield SoundRows(piece.name, rows, piece.last, piece.error is not None)
@@ -123,15 +126,26 @@ def stream_latency_ms(model: AudioClassifier) -> float:
 
 @torch.inference_mode()
 def _rows(
-    model: AudioClassifier, name: str, embeddings: Tensor, times: Sequence[tuple[float, float]], top_k: int
+    model: AudioClassifier,
+    name: str,
+    embeddings: Tensor,
+    times: Sequence[tuple[float, float]],
+    top_k: int,
+    always: bool = False,
 ) -> list[Row]:
-    best = {
-        task: model.probabilities(task, head(model.take(embeddings))).topk(min(top_k, len(model.labels[task])))
-        for task, head in model.heads.items()
-    }
-    return [
-        Row(name, task, round(start, 3), round(end, 3), rank + 1, model.labels[task][index], round(score, 6))
-        for i, (start, end) in enumerate(times)
-        for task, (scores, indexes) in best.items()
-        for rank, (score, index) in enumerate(zip(scores[i].tolist(), indexes[i].tolist(), strict=True))
-    ]
+    found = {}
+    for task, head in model.heads.items():
+        logits, n = head(model.take(embeddings)), min(top_k, len(model.labels[task]))
+        best = model.probabilities(task, logits).topk(n)
+        found[task] = (*(part.tolist() for part in best), model.is_none(task, logits).tolist())
+    rows = []
+    for i, (start, end) in enumerate(times):
+        for task, (scores, indexes, none) in found.items():
+            likeliest = [(model.labels[task][k], score) for k, score in zip(indexes[i], scores[i], strict=True)]
+            if none[i] and not always:
+                likeliest = [(NONE, scores[i][0]), *likeliest[: top_k - 1]]
+            rows += [
+                Row(name, task, round(start, 3), round(end, 3), rank, label, round(score, 6))
+                for rank, (label, score) in enumerate(likeliest, 1)
+            ]
+    return rows

@@ -15,6 +15,7 @@ from ..errors import ModelFileError
 from .adaptive_log_mel import AdaptiveLogMel
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
+from .calibration import check_calibration
 from .custom import CustomFrontend, CustomTrunk
 from .events import check_settings
 from .files import (
@@ -88,6 +89,7 @@ class AudioClassifier(AudioNetwork, ModelHubMixin):
             "tasks": {
                 task: {"kind": self.kinds[task], "labels": labels}
                 | ({"thresholds": self.thresholds[task]} if task in self.thresholds else {})
+                | ({"calibration": self.calibrations[task].as_dict()} if task in self.calibrations else {})
                 | ({"events": self.event_settings[task].as_dict()} if task in self.event_settings else {})
                 for task, labels in self.labels.items()
             },
@@ -188,6 +190,7 @@ def _load(folder: Path, own_classes: bool) -> AudioClassifier:
                 {task: settings["kind"] for task, settings in tasks.items()},
             )
         model.thresholds = {task: s["thresholds"] for task, s in tasks.items() if "thresholds" in s}
+        model.calibrations = {t: check_calibration(s["calibration"]) for t, s in tasks.items() if "calibration" in s}
         model.event_settings = {
             task: check_settings(s["events"], len(s["labels"])) for task, s in tasks.items() if "events" in s
         }

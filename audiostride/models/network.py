@@ -20,12 +20,13 @@ from ..windows import window_parts
 from .adaptive_log_mel import AdaptiveLogMel
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
+from .calibration import NONE, Calibration, calibrated, is_none
 from .custom import CustomFrontend, CustomTrunk
 from .events import EventSettings, default_settings
 from .frames import frame_blocks, frame_grid
 from .image_frontend import ImageFrontend
 from .log_mel import LogMel
-from .prediction import KINDS, Prediction, probabilities
+from .prediction import KINDS, Prediction
 from .resnet import ResNet
 from .wave_cnn import RawWaveform, WaveCNN
 
@@ -61,7 +62,9 @@ class AudioNetwork(nn.Module):
         labels: the class labels of each task.
         kinds: the kind of each task.
         thresholds: for binary and multilabel tasks the probability from which on a class counts as
-            present, found on validation clips, see `evaluation.best_thresholds`.
+            present, found on validation clips, see `evaluation.best_thresholds`; for multiclass ones the probability
+            that each class must reach, if a precision was asked for.
+        calibrations: of each task for which one was found, see `models.calibration`.
         event_settings: of each task for which they were found, see `events_by`.
         frozen: whether the trunk is frozen, see `freeze`.
         results: what `results.json` says of a loaded model (scores, cost, strides), else None.
@@ -141,6 +144,7 @@ class AudioNetwork(nn.Module):
                 raise ValueError(f"kinds: {task!r} as {kind!r}: tasks are {', '.join(names)}, kinds {', '.join(KINDS)}")
         self.labels, self.kinds = names, {task: (kinds or {}).get(task, "multiclass") for task in names}
         self.thresholds: dict[str, list[float]] = {}
+        self.calibrations: dict[str, Calibration] = {}
         self.event_settings: dict[str, EventSettings] = {}
         linear = {task: nn.Linear(self.trunk.num_features, len(labels)) for task, labels in self.labels.items()}
         self.heads = nn.ModuleDict(linear).to(self.device)
@@ -341,13 +345,16 @@ class AudioNetwork(nn.Module):
         return grid.times_ms(0, len(next(iter(logits.values())))), logits
 
     @torch.inference_mode()
-    def predict(self, waveform: Tensor | np.ndarray, sample_rate: int, overlap: float = 0.0) -> dict[str, Prediction]:
+    def predict(
+        self, waveform: Tensor | np.ndarray, sample_rate: int, overlap: float = 0.0, always: bool = False
+    ) -> dict[str, Prediction]:
         """Classify a clip of any length: the logits of its windows are averaged.
 
         Args:
             waveform: see `waveforms.to_mono`.
             sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
             overlap: as in `embed`.
+            always: name a class where the answer would be "none", see `models.calibration`.
 
         Returns:
             A `Prediction` for each task.
@@ -358,10 +365,11 @@ class AudioNetwork(nn.Module):
         embedding = self.embed(waveform, sample_rate, overlap)
         predictions = {}
         for task, head in self.heads.items():
-            scores = self.probabilities(task, head(embedding)).tolist()
-            by_label = dict(zip(self.labels[task], scores, strict=True))
-            label = max(by_label, key=by_label.__getitem__)
-            predictions[task] = Prediction(label, by_label[label], by_label)
+            logits = head(embedding)
+            by_label = dict(zip(self.labels[task], self.probabilities(task, logits).tolist(), strict=True))
+            likeliest = max(by_label, key=by_label.__getitem__)
+            label = NONE if self.is_none(task, logits) and not always else likeliest
+            predictions[task] = Prediction(label, by_label[likeliest], by_label)
         return predictions
 
     def events_by(self, task: str) -> EventSettings:
@@ -369,8 +377,16 @@ class AudioNetwork(nn.Module):
         return self.event_settings.get(task) or default_settings(self.kinds[task], len(self.labels[task]))
 
     def probabilities(self, task: str, logits: Tensor) -> Tensor:
-        """Probability of each class of a task from its logits ``(..., n_classes)``; multilabel ones are independent."""
-        return probabilities(logits, self.kinds[task])
+        """Calibrated probability of each class of a task from its logits ``(..., n_classes)``."""
+        return calibrated(logits, self.kinds[task], self.calibration(task).temperature)
+
+    def is_none(self, task: str, logits: Tensor) -> Tensor:
+        """Whether logits ``(..., n_classes)`` are of none of a task's classes, bool ``(...)``."""
+        return is_none(logits, self.kinds[task], self.calibration(task), self.thresholds.get(task))
+
+    def calibration(self, task: str) -> Calibration:
+        """Of a task; one that changes nothing until it is found."""
+        return self.calibrations.get(task, Calibration())
 
 
 @contextmanager

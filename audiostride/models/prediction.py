@@ -12,8 +12,8 @@ class Prediction(NamedTuple):
     """What the classifier says of one clip for one task.
 
     Attributes:
-        label: the likeliest class.
-        score: its probability, 0 to 1.
+        label: the likeliest class, or "none", see `calibration`.
+        score: probability of the likeliest class, 0 to 1.
         probabilities: probability of every class, in the order of the classifier's labels; those of
             a multilabel task do not sum to 1.
     """
