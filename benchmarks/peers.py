@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from audiostride import AudioResNet
 from audiostride.analysis.plot_style import FAINT, PALETTE, new_figure, save, shared_legend, styled
 from audiostride.data.batches import LabelledClips
 from audiostride.layers.strides import freeze_strides
 from audiostride.models.log_mel import LogMel
-from audiostride.models.registry import RESNET_SIZES
 from audiostride.training.build import make_network, read_data
 from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.report import Report
@@ -46,8 +46,8 @@ KINDS = {
     " aliasing": "downsampling: diffstride, aliasing: 0.1",
 }
 RESNETS = {
-    f"{size}{kind}": f"{{name: audio_resnet, {downsampling}, {json.dumps(widths)[1:-1]}}}"
-    for size, widths in RESNET_SIZES.items()
+    f"{size.removeprefix('audio_resnet_')}{kind}": f"{{name: audio_resnet, {downsampling}, {json.dumps(widths)[1:-1]}}}"
+    for size, widths in AudioResNet.sizes.items()
     for kind, downsampling in KINDS.items()
 }
 NARROW = "channels: [16, 32, 64, 64, 128, 128], smoothness: 1"

@@ -8,15 +8,16 @@ Sources: Riad et al., ICLR 2022 (strides); Leiber et al. 2022 (window length).
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride
 from ..layers.learned_window import LearnedWindow
-from .log_mel import LogMel, log_mel
-from .parts import SoundFrontend
+from .log_mel import LogMel, LogMelSection, log_mel
+from .parts import Frontend, Pair, plain
 
 if TYPE_CHECKING:
     from .network import AudioNetwork
@@ -66,7 +67,19 @@ class FineLogMel(nn.Module):
             return log_mel(waveform, self.window, self.filters, self.hop_length).unsqueeze(-3)
 
 
-class AdaptiveLogMel(SoundFrontend):
+class AdaptiveLogMelSection(LogMelSection):
+    """Settings of `AdaptiveLogMel` in a recipe; window and strides are the initial ones."""
+
+    name: Literal["adaptive_log_mel"]  # type: ignore[assignment]
+    hop_ms: float = Field(5.0, gt=0)
+    n_fft: int = Field(1024, ge=2, le=2**20)
+    n_mels: int = Field(128, ge=1, le=2**14)
+    strides: Pair = [2, 2]
+    smoothness: float = Field(1.0, ge=1)
+    hold_product: bool = True
+
+
+class AdaptiveLogMel(Frontend):
     """Waveform to a log-mel spectrogram of learned resolution.
 
     Window length and strides are learned at `train.stride_learning_rate` and held in their range by `clamp_strides_`;
@@ -103,6 +116,12 @@ class AdaptiveLogMel(SoundFrontend):
         (25.0, 101.0)
     """
 
+    name = "adaptive_log_mel"
+    section = AdaptiveLogMelSection
+    hop_length: int
+    n_mels: int
+    frame_rate: float
+
     def __init__(
         self,
         sample_rate: int = 16000,
@@ -117,20 +136,11 @@ class AdaptiveLogMel(SoundFrontend):
         hold_product: bool = True,
     ):
         super().__init__()
+        self.settings = plain(locals())
         if len(strides) != 2:
             raise ValueError(f"strides are a (time, mel) pair, got {list(strides)}")
-        log_mel_settings: dict[str, Any] = {
-            "sample_rate": sample_rate,
-            "window_ms": window_ms,
-            "hop_ms": hop_ms,
-            "n_fft": n_fft,
-            "n_mels": n_mels,
-            "f_min": f_min,
-            "f_max": f_max,
-        }
-        pooling = {"strides": list(strides), "smoothness": smoothness, "hold_product": hold_product}
-        self.settings: dict[str, Any] = log_mel_settings | pooling
-        self.spectrogram = FineLogMel(**log_mel_settings)
+        pooling = ("strides", "smoothness", "hold_product")
+        self.spectrogram = FineLogMel(**{key: value for key, value in self.settings.items() if key not in pooling})
         self.pool = DiffStride(strides, smoothness, hold_product=hold_product)
         self.sample_rate, self.hop_length, self.n_mels = sample_rate, self.spectrogram.hop_length, n_mels
         self.frame_rate = sample_rate / self.hop_length
@@ -139,6 +149,13 @@ class AdaptiveLogMel(SoundFrontend):
     def window(self) -> Tensor:
         """The window as it is now, ``(samples,)``."""
         return self.spectrogram.window
+
+    @property
+    def first_pool(self) -> DiffStride:
+        return self.pool
+
+    def before_pool(self, waveform: Tensor) -> Tensor:
+        return self.spectrogram(waveform)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Turn ``(batch, samples)`` into ``(batch, 1, time, mel)`` of the learned resolution."""

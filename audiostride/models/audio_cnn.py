@@ -1,9 +1,10 @@
 """`AudioCNN`: the separable time/frequency CNN on log-mel spectrograms, with its three kinds of downsampling."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
@@ -11,7 +12,7 @@ from ..layers.downsampling import Aliasing, Alpha, DiffStride
 from ..layers.recomputation import norm_recomputably, save_remake
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing, read_strides
-from .parts import Part
+from .parts import GroupedAliasing, Pair, Trunk, TrunkSection, Width, plain
 
 CHANNELS = (64, 128, 256, 256, 512, 512)
 STRIDES = ((2, 2), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2))
@@ -74,7 +75,20 @@ class SeparableBlock(nn.Module):
         return -(-time // s_time), -(-mel // s_mel)
 
 
-class AudioCNN(Part):
+class AudioCNNSection(TrunkSection):
+    """Settings of `AudioCNN` in a recipe."""
+
+    name: Literal["audio_cnn"] = "audio_cnn"
+    downsampling: Kind = "diffstride"
+    channels: list[Width] = list(CHANNELS)
+    strides: list[Pair] = [list(pair) for pair in STRIDES]
+    smoothness: float = Field(4.0, ge=1)
+    shared_stride: bool = False
+    aliasing: GroupedAliasing = None
+    pool_after_relu: bool = False
+
+
+class AudioCNN(Trunk):
     """Separable CNN over log-mel spectrograms whose downsampling is strided, spectral or learned.
 
     Six blocks of ``conv 3x1 over time -> downsample -> ReLU -> BN -> conv 1x3 over frequency ->
@@ -108,6 +122,13 @@ class AudioCNN(Part):
         torch.Size([4, 32, 9, 7])
     """
 
+    name = "audio_cnn"
+    section = AudioCNNSection
+    sizes = {
+        "audio_cnn": {},
+        "audio_cnn_small": {"channels": (16, 32, 64, 64, 128, 128), "smoothness": 1.0},
+    }
+
     def __init__(
         self,
         downsampling: Kind = "diffstride",
@@ -119,21 +140,13 @@ class AudioCNN(Part):
         pool_after_relu: bool = False,
     ):
         super().__init__()
+        self.settings = plain(locals())
         down = Downsampling(downsampling, smoothness, shared_stride, aliasing, pool_after_relu)
         down.check_groups(channels)
         if not channels or len(channels) != len(strides):
             raise ValueError(f"channels and strides need one entry per block, got {len(channels)} and {len(strides)}")
         if any(len(stride) != 2 for stride in strides):
             raise ValueError(f"each block takes a (time, mel) pair of strides, got {strides}")
-        self.settings: dict[str, Any] = {
-            "downsampling": downsampling,
-            "channels": list(channels),
-            "strides": [list(stride) for stride in strides],
-            "smoothness": smoothness,
-            "shared_stride": shared_stride,
-            "aliasing": list(aliasing) if isinstance(aliasing, Sequence) else aliasing,
-            "pool_after_relu": pool_after_relu,
-        }
         self.num_features = channels[-1]
         inputs = (1, *channels[:-1])
         self.blocks = nn.ModuleList(
@@ -145,7 +158,7 @@ class AudioCNN(Part):
     @property
     def separable_blocks(self) -> list[SeparableBlock]:
         """The blocks, with their type."""
-        return list(self.blocks)  # type: ignore[arg-type]
+        return list(self.blocks)
 
     def forward_features(self, log_mel: Tensor) -> Tensor:
         """Map ``(batch, 1, time, mel)`` to the feature map ``(batch, channel, time', mel')``."""

@@ -13,17 +13,35 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..layers.choice import Downsampling, Kind
+from ..layers.downsampling import Alpha
 from ..layers.strided_conv import StridedConv
-from .parts import Part
+from .parts import OneAliasing, Pair, Trunk, TrunkSection, Width, plain
 
 Pooling = Literal["mean", "max", "mean_max"]
 
 
-class AudioResNet(Part):
+class AudioResNetSection(TrunkSection):
+    """Settings of `AudioResNet` in a recipe."""
+
+    name: Literal["audio_resnet"]
+    downsampling: Kind = "diffstride"
+    channels: list[Width] = [16, 24, 32]
+    time_channels: list[Width] = [64, 64, 64]
+    strides: list[Pair] = [[1, 2], [2, 2], [2, 2], [1, 1], [2, 1], [1, 1]]
+    mel_regions: int = Field(8, ge=1, le=1024)
+    kernel_size: Width = 9
+    pooling: Pooling = "mean"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    smoothness: float = Field(1.0, ge=1)
+    aliasing: OneAliasing = None
+
+
+class AudioResNet(Trunk):
     """Residual CNN whose last blocks convolve over time, with downsampling that is strided, spectral or learned.
 
     Args:
@@ -59,6 +77,19 @@ class AudioResNet(Part):
         [(100, 64), (100, 33), (51, 19), (27, 8), (27, 8), (15, 8), (15, 8)]
     """
 
+    name = "audio_resnet"
+    section = AudioResNetSection
+    sizes = {
+        "audio_resnet_pico": {
+            "channels": (16, 24),
+            "time_channels": (48, 48, 48),
+            "strides": ((2, 2), (2, 4), (1, 1), (1, 1), (1, 1)),
+        },
+        "audio_resnet_nano": {"channels": (16, 24, 32), "time_channels": (64, 64, 64)},
+        "audio_resnet_small": {"channels": (24, 48, 64), "time_channels": (128, 128, 128)},
+        "audio_resnet_base": {"channels": (32, 64, 96), "time_channels": (192, 192, 192)},
+    }
+
     def __init__(
         self,
         downsampling: Kind = "diffstride",
@@ -73,21 +104,10 @@ class AudioResNet(Part):
         aliasing: float | None = None,
     ):
         super().__init__()
+        self.settings = plain(locals())
         down = Downsampling(downsampling, smoothness, aliasing=aliasing)
         down.check_groups()
         _check(channels, time_channels, strides, mel_regions, kernel_size, pooling)
-        self.settings: dict[str, Any] = {
-            "downsampling": downsampling,
-            "channels": list(channels),
-            "time_channels": list(time_channels),
-            "strides": [list(stride) for stride in strides],
-            "mel_regions": mel_regions,
-            "kernel_size": kernel_size,
-            "pooling": pooling,
-            "dropout": dropout,
-            "smoothness": smoothness,
-            "aliasing": aliasing,
-        }
         inner, outer = strides[1 : len(channels)], strides[len(channels) :]
         self.input_norm = nn.BatchNorm2d(1)
         self.stem = Stem(channels[0], strides[0], down)
@@ -104,6 +124,10 @@ class AudioResNet(Part):
         self.dropout = nn.Dropout(dropout)
         # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def ends_in_mean(self) -> bool:
+        return self.settings["pooling"] == "mean"
 
     @property
     def blocks(self) -> list[Any]:
@@ -135,7 +159,7 @@ class AudioResNet(Part):
         """Current (time, mel) stride of each block, learned or fixed."""
         return [block.strides() for block in self.blocks]
 
-    def aliasing(self) -> list[list[float]] | None:
+    def aliasing(self) -> list[list[Alpha]] | None:
         """Current (time, mel) aliasing of each block, in [0, 1]; None if none is learned."""
         return None if self.settings["aliasing"] is None else [block.aliasing() for block in self.blocks]
 

@@ -9,14 +9,9 @@ from typing import Any, get_type_hints
 
 from huggingface_hub import ModelCard, ModelHubMixin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import nn
 
 from ..errors import ModelFileError
-from .adaptive_log_mel import AdaptiveLogMel
-from .audio_cnn import AudioCNN
-from .audio_resnet import AudioResNet
 from .calibration import check_calibration
-from .custom import CustomFrontend, CustomTrunk
 from .events import check_settings
 from .files import (
     CONFIG_FILE,
@@ -29,35 +24,14 @@ from .files import (
     save_model,
 )
 from .hub import HUB_PREFIX, download
-from .image_frontend import ImageFrontend
-from .log_mel import LogMel
 from .model_card import model_card
-from .network import AudioNetwork, Frontend, Trunk
+from .network import AudioNetwork
+from .parts import Part
 from .prediction import KINDS
 from .pretrained import FOLDER, pretrained_names
-from .resnet import ResNet
 from .results import read_results
-from .wave_cnn import RawWaveform, WaveCNN
+from .trunks import FRONTENDS, TRUNKS
 from .weight_budget import WeightBudget
-
-FRONTENDS: dict[str, type[Frontend]] = {
-    "log_mel": LogMel,
-    "adaptive_log_mel": AdaptiveLogMel,
-    "waveform": RawWaveform,
-    "images": ImageFrontend,
-    "custom": CustomFrontend,
-}
-"""Frontend classes by their name in recipes and in `config.json`."""
-
-TRUNKS: dict[str, type[Trunk]] = {
-    "audio_cnn": AudioCNN,
-    "audio_resnet": AudioResNet,
-    "resnet": ResNet,
-    "wave_cnn": WaveCNN,
-    "custom": CustomTrunk,
-}
-"""Trunk classes by their name in recipes and in `config.json`."""
-
 
 MAX_SETTING = 10**9
 """Numbers beyond it stand for no frequency, length, stride or number of channels."""
@@ -71,6 +45,7 @@ class AudioClassifier(AudioNetwork, ModelHubMixin):
 
     Example:
         >>> import torch
+        >>> from audiostride import AudioCNN, LogMel
         >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
         >>> model = AudioClassifier(LogMel(), trunk, {"word": ["no", "yes"]})
         >>> model(torch.zeros(4, 16000))["word"].shape
@@ -147,6 +122,7 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
 
     Example:
         >>> import tempfile
+        >>> from audiostride import AudioCNN, LogMel
         >>> trunk = AudioCNN(channels=(8, 8), strides=((2, 2), (2, 2)))
         >>> model = AudioClassifier(LogMel(), trunk, {"word": ["no", "yes"]})
         >>> folder = tempfile.mkdtemp()
@@ -246,8 +222,8 @@ def _numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-def _name_of(module: nn.Module, kinds: Mapping[str, type]) -> str:
-    for name, kind in kinds.items():
-        if type(module) is kind:
-            return name
-    raise ValueError(f"a {type(module).__name__} cannot be saved by name; known are {', '.join(kinds)}")
+def _name_of(part: Part, kinds: Mapping[str, type]) -> str:
+    name = getattr(part, "name", None)
+    if kinds.get(str(name)) is not type(part):
+        raise ValueError(f"a {type(part).__name__} cannot be saved by name; known are {', '.join(kinds)}")
+    return part.name

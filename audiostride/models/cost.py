@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ..layers.strides import diffstride_layers, freeze_strides
-from .adaptive_log_mel import AdaptiveLogMel
 from .network import AudioNetwork
 
 
@@ -130,7 +129,7 @@ def cost_per_second(model: AudioNetwork, trunk: nn.Module | None = None) -> Cost
     """
     frontend = model.frontend
     cost = model_cost(model.trunk if trunk is None else trunk, frontend(model.silence()))
-    if isinstance(frontend, AdaptiveLogMel):
-        pooling = model_cost(frontend.pool, frontend.spectrogram(model.silence()))
+    if frontend.first_pool:
+        pooling = model_cost(frontend.first_pool, frontend.before_pool(model.silence()))
         cost = Cost(*(one + other for one, other in zip(cost, pooling, strict=True)))
     return cost._replace(macs=round(cost.macs / model.window_s), activations=round(cost.activations / model.window_s))

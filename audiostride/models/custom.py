@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,22 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..layers.downsampling import Alpha
 from ..layers.strides import diffstride_layers, model_aliasing
-from .parts import Part, SoundFrontend
+from .parts import Frontend, FrontendSection, Part, Trunk, TrunkSection
 
 
-class CustomTrunk(Part):
+class CustomTrunkSection(TrunkSection):
+    """A custom trunk in a recipe, see `CustomTrunk`."""
+
+    name: Literal["custom"]
+    trunk: str
+    settings: dict[str, Any] = {}
+
+    @property
+    def source(self) -> str:
+        return self.trunk
+
+
+class CustomTrunk(Trunk):
     """A trunk of the user's own: any `torch.nn.Module` that turns a frontend's output into embeddings.
 
     All it needs is `num_features`, the length of an embedding, and a `forward` that maps the frontend's output,
@@ -57,9 +69,13 @@ class CustomTrunk(Part):
         ValueError: os:system: is not a subclass of torch.nn.Module but a builtin_function_or_method; it was not called
     """
 
+    name = "custom"
+    section = CustomTrunkSection
+    takes = None
+
     def __init__(self, trunk: str, settings: Mapping[str, Any] | None = None):
         super().__init__()
-        self.settings: dict[str, Any] = {"trunk": trunk, "settings": dict(settings or {})}
+        self.settings = {"trunk": trunk, "settings": dict(settings or {})}
         self.source = trunk
         self.why_no_cutoffs = (
             f"cut-offs are known for this package's trunks only; what the layers of {trunk} see is unknown"
@@ -117,7 +133,19 @@ class CustomTrunk(Part):
         return model_aliasing(self.net)
 
 
-class CustomFrontend(SoundFrontend):
+class CustomFrontendSection(FrontendSection):
+    """A custom frontend in a recipe, see `CustomFrontend`."""
+
+    name: Literal["custom"]
+    frontend: str
+    settings: dict[str, Any] = {}
+
+    @property
+    def source(self) -> str:
+        return self.frontend
+
+
+class CustomFrontend(Frontend):
     """A frontend of the user's own: any `torch.nn.Module` that turns waveforms into what its trunk takes.
 
     All it needs is a `forward` that maps waveforms ``(batch, samples)`` to ``(batch, 1, time, mel)``, or to whatever
@@ -146,13 +174,13 @@ class CustomFrontend(SoundFrontend):
         (torch.Size([2, 1, 100, 40]), 100.0)
     """
 
+    name = "custom"
+    section = CustomFrontendSection
+    gives = None
+
     def __init__(self, frontend: str, sample_rate: int = 16000, settings: Mapping[str, Any] | None = None):
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "frontend": frontend,
-            "sample_rate": sample_rate,
-            "settings": dict(settings or {}),
-        }
+        self.settings = {"frontend": frontend, "sample_rate": sample_rate, "settings": dict(settings or {})}
         self.source = frontend
         self.net = _make(frontend, self.settings["settings"])
         own: Any = getattr(self.net, "sample_rate", sample_rate)

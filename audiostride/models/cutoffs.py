@@ -19,12 +19,9 @@ from typing import Any, NamedTuple
 from ..files import replace_file
 from ..layers.choice import Downsampling
 from ..layers.downsampling import Alpha, DiffStride
-from .adaptive_log_mel import AdaptiveLogMel
-from .custom import CustomTrunk
 from .folding import Folding, axis_folding, mean_folding
-from .network import AudioNetwork, SpectrogramTrunk
-from .resnet import ResNet
-from .wave_cnn import WaveCNN
+from .network import AudioNetwork
+from .parts import Trunk
 
 PAPER_LENGTHS = {"time": 160, "mel": 64}
 """DFT lengths behind the cut-offs of Table 2 in Riad et al. 2022, recovered from its numbers."""
@@ -109,7 +106,7 @@ def paper_cutoff(stride: float, length: int, rate: float = 1.0) -> float:
 
 
 def trunk_cutoffs(
-    trunk: SpectrogramTrunk | ResNet | WaveCNN,
+    trunk: Trunk,
     n_frames: int,
     n_mels: int | None,
     frame_rate: float,
@@ -152,7 +149,7 @@ def trunk_cutoffs(
             rows.append(
                 LayerCutoff(0, axis, stride, own, own, paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]))
             )
-    sizes: Sequence[tuple[int, ...]] = trunk.map_sizes(*size)
+    sizes = trunk.map_sizes(*size)
     full: list[list[Alpha]] = [[float(not down.pools)] * len(per_bin)] * len(trunk.strides())
     aliasing: Sequence[Sequence[Alpha]] = trunk.aliasing() or full
     layers = zip(trunk.strides(), aliasing, sizes, sizes[1:], strict=False)
@@ -184,15 +181,13 @@ def model_cutoffs(model: AudioNetwork, seconds: float | None = None) -> list[Lay
     frontend, trunk = model.frontend, model.trunk
     if reason := why_no_cutoffs(model):
         raise ValueError(reason)
-    assert not isinstance(trunk, CustomTrunk)
     assert frontend.hop_length
     assert frontend.frame_rate
     n_samples = round((model.window_s if seconds is None else seconds) * model.sample_rate)
     n_frames = n_samples // frontend.hop_length
     if n_frames < 1:
         raise ValueError(f"an input of {seconds} s is shorter than one frame")
-    first = frontend.pool if isinstance(frontend, AdaptiveLogMel) else None
-    return trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate, first)
+    return trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate, frontend.first_pool)
 
 
 def why_no_cutoffs(model: AudioNetwork) -> str:
@@ -204,7 +199,7 @@ def why_no_cutoffs(model: AudioNetwork) -> str:
         ''
     """
     frontend, trunk = model.frontend, model.trunk
-    if frontend.hop_length and isinstance(trunk, WaveCNN):  # which has no mel axis
+    if frontend.hop_length and trunk.takes == "waveform":  # which has no mel axis
         return ""
     return frontend.why_no_cutoffs or trunk.why_no_cutoffs
 

@@ -1,15 +1,28 @@
 """`ImageFrontend`: the frontend before a trunk that sees colour images."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from .parts import NOT_SOUND, Part
+from .parts import NOT_SOUND, Frontend, PartSection
 
 
-class ImageFrontend(Part):
+class ImageFrontendSection(PartSection):
+    """Settings of `ImageFrontend` in a recipe: pixels on a side of a view."""
+
+    name: Literal["images"]
+    size: int = Field(32, ge=8, le=1024)
+
+    @property
+    def resolution(self) -> int:
+        """What a clip is read at: pixels on a side."""
+        return self.size
+
+
+class ImageFrontend(Frontend):
     """Normalises the colours of images; a clip is an image, its one window a view of it.
 
     Args:
@@ -18,7 +31,6 @@ class ImageFrontend(Part):
     Attributes:
         mean: mean of each colour, 0 to 1, float32 ``(3, 1, 1)``; set by `normalise_by`, saved with the weights.
         std: standard deviation of each colour.
-        resolution: the same, as in all frontends.
         hop_length: None, there are no frames; so are `frame_rate` and `n_mels`.
         settings: the arguments it was made with.
 
@@ -30,7 +42,9 @@ class ImageFrontend(Part):
         torch.Size([4, 3, 32, 32])
     """
 
-    takes_images = True
+    name = "images"
+    section = ImageFrontendSection
+    gives = "images"
     why_no_cutoffs = NOT_SOUND
     hop_length = frame_rate = n_mels = None
     mean: Tensor
@@ -40,13 +54,16 @@ class ImageFrontend(Part):
         super().__init__()
         if size < 1:
             raise ValueError(f"the size must be positive, got {size} pixels")
-        self.settings: dict[str, Any] = {"size": size}
-        self.size = self.resolution = size
+        self.settings = {"size": size}
+        self.size = size
         self.register_buffer("mean", torch.full((3, 1, 1), 0.5))
         self.register_buffer("std", torch.full((3, 1, 1), 0.25))
 
+    @property
+    def resolution(self) -> int:
+        return self.size
+
     def silence(self, length: int) -> Tensor:
-        """A black image, uint8 ``(1, length, length, 3)``."""
         return torch.zeros(1, length, length, 3, dtype=torch.uint8)
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -5,14 +5,15 @@ the end, so that n samples give n // hop frames: one second at 16 kHz is exactly
 HTK mel bands without norm, natural logarithm of power + 1e-5.
 """
 
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..mel_scale import LOG_OFFSET, mel_band_edges_hz
-from .parts import SoundFrontend
+from .parts import Frontend, FrontendSection, plain
 
 MAX_FILTERS = 2**24
 """Most bands times FFT length: 256 bands of an FFT of 65,536 samples."""
@@ -98,7 +99,19 @@ def _log_mel(waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int)
     return (squares @ filters.repeat_interleave(2, dim=1).T + LOG_OFFSET).log()
 
 
-class LogMel(SoundFrontend):
+class LogMelSection(FrontendSection):
+    """Settings of `LogMel` in a recipe; frequencies in Hz, times in ms."""
+
+    name: Literal["log_mel"] = "log_mel"
+    window_ms: float = Field(25.0, gt=0)
+    hop_ms: float = Field(10.0, gt=0)
+    n_fft: int = Field(512, ge=2, le=2**20)
+    n_mels: int = Field(64, ge=1, le=2**14)
+    f_min: float = Field(60.0, ge=0)
+    f_max: float = Field(7800.0, gt=0)
+
+
+class LogMel(Frontend):
     """Waveform to log-mel spectrogram, on the waveform's device, batched.
 
     Args:
@@ -129,8 +142,13 @@ class LogMel(SoundFrontend):
         100.0
     """
 
+    name = "log_mel"
+    section = LogMelSection
     window: Tensor
     filters: Tensor
+    hop_length: int
+    n_mels: int
+    frame_rate: float
 
     def __init__(
         self,
@@ -143,15 +161,7 @@ class LogMel(SoundFrontend):
         f_max: float = 7800.0,
     ):
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "sample_rate": sample_rate,
-            "window_ms": window_ms,
-            "hop_ms": hop_ms,
-            "n_fft": n_fft,
-            "n_mels": n_mels,
-            "f_min": f_min,
-            "f_max": f_max,
-        }
+        self.settings = plain(locals())
         window_length, hop_length = round(sample_rate * window_ms / 1000), round(sample_rate * hop_ms / 1000)
         if hop_length < 1:
             raise ValueError(f"hop_ms={hop_ms} is shorter than one sample at sample_rate={sample_rate}")

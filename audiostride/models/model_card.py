@@ -5,8 +5,8 @@ import json
 from ..errors import printable
 from .cost import cost_per_second
 from .cutoffs import model_cutoffs, why_no_cutoffs
-from .image_frontend import ImageFrontend
-from .network import AudioNetwork, Frontend
+from .network import AudioNetwork
+from .parts import Frontend
 
 
 def model_card(
@@ -116,8 +116,8 @@ def _cutoffs(model: AudioNetwork) -> list[str]:
 
 def _using(frontend: Frontend) -> list[str]:
     """Lines of Python that put a question to the model."""
-    if isinstance(frontend, ImageFrontend):
-        shape = f"({frontend.size}, {frontend.size}, 3)"
+    if frontend.takes_images:
+        shape = f"({frontend.resolution}, {frontend.resolution}, 3)"
         return [
             f"image = torch.zeros{shape}.byte()  # yours, values from 0 to 255",
             "print(model(image[None]))  # logits",

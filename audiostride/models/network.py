@@ -14,25 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from ..layers.downsampling import DiffStride, SpectralPool
+from ..layers.strides import pooling_layers
 from ..waveforms import to_mono
 from ..windows import window_parts
-from .adaptive_log_mel import AdaptiveLogMel
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
 from .calibration import NONE, Calibration, calibrated, is_none
-from .custom import CustomFrontend, CustomTrunk
 from .events import EventSettings, default_settings
 from .frames import frame_blocks, frame_grid
-from .image_frontend import ImageFrontend
 from .log_mel import LogMel
+from .parts import Frontend, Trunk
 from .prediction import KINDS, Prediction
-from .resnet import ResNet
-from .wave_cnn import RawWaveform, WaveCNN
 
-Frontend = LogMel | AdaptiveLogMel | RawWaveform | ImageFrontend | CustomFrontend
 SpectrogramTrunk = AudioCNN | AudioResNet
-Trunk = SpectrogramTrunk | ResNet | WaveCNN | CustomTrunk
 
 MAX_WINDOW = 2**26
 """Most samples in a window: 70 minutes at 16 kHz."""
@@ -190,7 +184,7 @@ class AudioNetwork(nn.Module):
         Raises:
             UsageError: if the model classifies images.
         """
-        if isinstance(self.frontend, ImageFrontend):
+        if self.frontend.takes_images:
             raise UsageError("this model classifies images and cannot be used on sound")
         return self.frontend.sample_rate
 
@@ -235,8 +229,7 @@ class AudioNetwork(nn.Module):
             [(1, 4, 50, 32), (1, 8, 25, 16)]
         """
         maps: list[Tensor] = []
-        blocks: Iterable[nn.Module] = self.trunk.blocks
-        handles = [block.register_forward_hook(lambda _, __, output: maps.append(output)) for block in blocks]
+        handles = [b.register_forward_hook(lambda _, __, output: maps.append(output)) for b in self.trunk.blocks]
         try:
             self.forward_features(waveform)
         finally:
@@ -411,26 +404,24 @@ def _check_fit(frontend: Frontend, trunk: Trunk) -> None:
     if not isinstance(frontend, Frontend) or not isinstance(trunk, Trunk):
         own = "CustomTrunk" if isinstance(frontend, Frontend) else "CustomFrontend"
         raise ValueError(f"got {kind} and {trunk_kind}; pass one of your own as {own}('PACKAGE.MODULE:CLASS')")
-    if frontend.source or trunk.source:
+    if None in (frontend.gives, trunk.takes) or frontend.gives == trunk.takes:
         return
-    if isinstance(frontend, RawWaveform) != isinstance(trunk, WaveCNN):
+    if "waveform" in (frontend.gives, trunk.takes):
         raise ValueError(f"RawWaveform and WaveCNN belong together, got {kind} and {trunk_kind}")
     wanted, channels = 3 if frontend.takes_images else 1, trunk.settings.get("in_channels", 1)
-    if channels != wanted:
-        raise ValueError(f"a trunk with {wanted} input channels is needed after {kind}, got one with {channels}")
+    raise ValueError(f"a trunk with {wanted} input channels is needed after {kind}, got one with {channels}")
 
 
 def _check_pooling(frontend: Frontend, trunk: Trunk, length: int) -> None:
     """Refuse a window whose frames are pooled by a matrix that no memory holds: it grows by their square."""
-    if not any(isinstance(module, SpectralPool | DiffStride) for module in trunk.modules()):
+    if not pooling_layers(trunk):
         return
     frames = length // (frontend.hop_length or 1)
-    first = next(iter(trunk.strides()), 1.0)
-    stride = first if isinstance(first, int | float) else first[0]
-    if frames**2 / max(1.0, stride) > MAX_POOLING:
+    stride = next(iter(trunk.strides()), [1.0])[0]
+    if frames**2 / stride > MAX_POOLING:
         raise ValueError(
             f"a window of {frames:,} frames is too long to be pooled in its spectrum, which takes a matrix of "
-            f"{frames:,} times {round(frames / max(1.0, stride)):,} numbers; choose a shorter window or a longer hop"
+            f"{frames:,} times {round(frames / stride):,} numbers; choose a shorter window or a longer hop"
         )
 
 

@@ -1,19 +1,86 @@
-"""What a frontend or a trunk says of itself, so that nobody needs to ask for its class."""
+"""`Frontend` and `Trunk`: the two parts of a network, what they say of themselves, and their settings in a recipe.
+
+A part, its settings and its registered sizes are defined in one module; `trunks` lists the parts there are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from ..layers.downsampling import Alpha, DiffStride
+from ..sections import Section
+
 NOT_SOUND = "this model classifies images, and cut-offs are for sounds"
+
+Input = Literal["spectrogram", "waveform", "images"]
+"""What goes from a frontend to a trunk."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+OneAliasing = Share | None
+"""Where the learned aliasing of every pooling layer starts; None: no aliasing."""
+
+GroupedAliasing = OneAliasing | Annotated[list[Share], Field(min_length=2, max_length=64)]
+"""The same, or where it starts in each of several equal groups of channels."""
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+"""Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
+
+Pair = Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
+"""The (time, mel) stride of a block."""
+
+
+class PartSection(Section):
+    """Settings of a frontend or a trunk in a recipe."""
+
+    name: str
+
+    @property
+    def source(self) -> str | None:
+        """The custom class that it names, if it does."""
+        return None
+
+
+class FrontendSection(PartSection):
+    """Settings of a frontend that takes waveforms."""
+
+    sample_rate: int = Field(16000, ge=100, le=1_000_000)
+
+    @property
+    def resolution(self) -> int:
+        """What a clip is read at: the sample rate in Hz."""
+        return self.sample_rate
+
+
+class TrunkSection(PartSection):
+    """What every trunk takes.
+
+    `init` is a run directory or "hf-hub:user/name": frontend, trunk and strides are taken from there,
+    in place of the frontend's and trunk's settings here, and get new heads. `linear_probe` then
+    trains nothing but the heads.
+    """
+
+    init: str | None = None
+    linear_probe: bool = False
 
 
 class Part(nn.Module):
     """A frontend or a trunk.
 
     Attributes:
+        name: what it is called in recipes and in `config.json`.
+        section: its settings in a recipe.
+        settings: the arguments it was made with, as plain data.
         source: "PACKAGE.MODULE:CLASS" if it wraps a custom class, else None.
         why_no_cutoffs: why what it learns cannot be said in Hz; "" if it can.
     """
 
+    name: ClassVar[str]
+    section: ClassVar[type[PartSection]]
+    settings: dict[str, Any]
     source: str | None = None
     why_no_cutoffs: str = ""
 
@@ -23,21 +90,95 @@ class Part(nn.Module):
         return self.source or type(self).__name__
 
 
-class SoundFrontend(Part):
-    """A frontend that takes waveforms.
+class Frontend(Part):
+    """What turns clips into what a trunk takes.
 
     Attributes:
-        sample_rate: of the waveforms, in Hz.
+        gives: what it turns them into; None: unknown.
+        sample_rate: of the waveforms it takes, in Hz.
+        hop_length: samples from frame to frame; None if there are no frames, or it is unknown.
+        n_mels: number of mel bands; None as well.
+        frame_rate: frames per second, in Hz; None as well.
     """
 
-    takes_images = False
+    gives: Input | None = "spectrogram"
     sample_rate: int
+    hop_length: int | None
+    n_mels: int | None
+    frame_rate: float | None
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its clips are images, not sounds."""
+        return self.gives == "images"
 
     @property
     def resolution(self) -> int:
-        """What a clip is read at: the sample rate in Hz."""
+        """What a clip is read at: the sample rate in Hz; of images the pixels on a side."""
         return self.sample_rate
 
+    @property
+    def first_pool(self) -> DiffStride | None:
+        """The layer that pools its spectrogram, see `AdaptiveLogMel`; None if there is none."""
+        return None
+
+    def before_pool(self, waveform: Tensor) -> Tensor:
+        """What `first_pool` pools."""
+        return self(waveform)
+
     def silence(self, length: int) -> Tensor:
-        """A waveform ``(1, samples)`` of zeros."""
+        """A waveform ``(1, length)`` of zeros; of images a black one, uint8 ``(1, length, length, 3)``."""
         return torch.zeros(1, length)
+
+
+class Trunk(Part):
+    """What turns a frontend's output into embeddings.
+
+    Attributes:
+        sizes: the settings of each of its registered sizes, by the name of the model without its downsampling.
+        blocks: its parts, from input to output.
+        num_features: length of an embedding.
+        map_sizes: from the size of an input, (time, mel) or (samples,), the size of the input of each layer that
+            downsamples and of the last one's output.
+    """
+
+    sizes: ClassVar[dict[str, dict[str, Any]]] = {}
+    blocks: Any
+    num_features: int
+    map_sizes: Callable[..., Sequence[tuple[int, ...]]]
+
+    @property
+    def takes(self) -> Input | None:
+        """What it takes; None: unknown."""
+        return "spectrogram"
+
+    @property
+    def ends_in_mean(self) -> bool:
+        """Whether an embedding is the mean of its feature map over time."""
+        return False
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map the frontend's output to the feature map before it is pooled."""
+        raise NotImplementedError
+
+    def strides(self) -> list[list[float]]:
+        """Current stride of each layer that downsamples, learned or fixed, of each axis."""
+        raise NotImplementedError
+
+    def aliasing(self) -> list[list[Alpha]] | None:
+        """Current aliasing of each layer that pools and axis; None if none is learned."""
+        raise NotImplementedError
+
+
+def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor, from its `locals()`, as plain data that JSON gives back: sequences are lists.
+
+    Example:
+        >>> plain({"self": object(), "strides": ((2, 2), (1, 1)), "pooling": "mean"})
+        {'strides': [[2, 2], [1, 1]], 'pooling': 'mean'}
+    """
+
+    def listed(value: Any) -> Any:
+        return list(map(listed, value)) if isinstance(value, list | tuple) else value
+
+    return {name: listed(value) for name, value in arguments.items() if name not in ("self", "__class__")}

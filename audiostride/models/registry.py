@@ -1,7 +1,4 @@
-"""The registry: whole classifiers by name.
-
-To add one, add a line to `MODELS`; a new kind of trunk also needs its line in `classifier.TRUNKS`.
-"""
+"""The registry: whole classifiers by name."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,45 +7,20 @@ from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from ..layers.choice import Kind
-from .classifier import TRUNKS, AudioClassifier, load
+from .classifier import AudioClassifier, load
 from .log_mel import LogMel
-from .network import Frontend
+from .parts import Frontend
 from .pretrained import pretrained_names
-from .wave_cnn import RawWaveform, WaveCNN
-
-_SMALL = {"channels": (16, 32, 64, 64, 128, 128), "smoothness": 1.0}
-RESNET_SIZES: dict[str, dict[str, Any]] = {
-    "pico": {
-        "channels": (16, 24),
-        "time_channels": (48, 48, 48),
-        "strides": ((2, 2), (2, 4), (1, 1), (1, 1), (1, 1)),
-    },
-    "nano": {"channels": (16, 24, 32), "time_channels": (64, 64, 64)},
-    "small": {"channels": (24, 48, 64), "time_channels": (128, 128, 128)},
-    "base": {"channels": (32, 64, 96), "time_channels": (192, 192, 192)},
-}
-"""Sizes of `AudioResNet`, the trunk to start from."""
+from .trunks import TRUNKS
+from .wave_cnn import RawWaveform
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "audio_cnn_strided": ("audio_cnn", {"downsampling": "strided"}),
-    "audio_cnn_spectral": ("audio_cnn", {"downsampling": "spectral"}),
-    "audio_cnn_diffstride": ("audio_cnn", {"downsampling": "diffstride"}),
-    "audio_cnn_small_strided": ("audio_cnn", {"downsampling": "strided", **_SMALL}),
-    "audio_cnn_small_spectral": ("audio_cnn", {"downsampling": "spectral", **_SMALL}),
-    "audio_cnn_small_diffstride": ("audio_cnn", {"downsampling": "diffstride", **_SMALL}),
-    **{
-        f"audio_resnet_{size}_{kind}": ("audio_resnet", {"downsampling": kind, **widths})
-        for size, widths in RESNET_SIZES.items()
-        for kind in get_args(Kind)
-    },
-    "resnet18_strided": ("resnet", {"downsampling": "strided"}),
-    "resnet18_spectral": ("resnet", {"downsampling": "spectral"}),
-    "resnet18_diffstride": ("resnet", {"downsampling": "diffstride"}),
-    "wave_cnn_strided": ("wave_cnn", {"downsampling": "strided"}),
-    "wave_cnn_spectral": ("wave_cnn", {"downsampling": "spectral"}),
-    "wave_cnn_diffstride": ("wave_cnn", {"downsampling": "diffstride"}),
+    f"{size}_{kind}": (name, {"downsampling": kind, **settings})
+    for name, trunk in TRUNKS.items()
+    for size, settings in trunk.sizes.items()
+    for kind in get_args(Kind)
 }
-"""Name of each model: the trunk's name in `classifier.TRUNKS` and the trunk's settings."""
+"""Name of each model: the trunk's name in `trunks.TRUNKS`, and its settings. To add one, name its size in its trunk."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -101,7 +73,7 @@ def create_model(
     except TypeError as error:
         raise ValueError(f"{name}: {str(error).rpartition('() ')[2]}") from error
     if pretrained is False:
-        default = RawWaveform(8000) if isinstance(trunk, WaveCNN) else LogMel()
+        default = RawWaveform(8000) if trunk.takes == "waveform" else LogMel()
         return AudioClassifier(frontend or default, trunk, heads, 1.0 if window_s is None else window_s)
     if pretrained is True and name not in pretrained_names():
         raise ValueError(

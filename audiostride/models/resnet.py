@@ -8,21 +8,44 @@ Sources: He et al. 2015 (residual nets) and 2016 (pre-activation); Riad et al., 
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
 from ..layers.downsampling import Aliasing, Alpha, DiffStride, SpectralPool
 from ..layers.strided_conv import PointwiseConv
 from ..layers.strides import model_aliasing
-from .parts import Part
+from .parts import GroupedAliasing, Input, Pair, Trunk, TrunkSection, Width, plain
 
 Stem = Literal["small", "imagenet"]
 
 
-class ResNet(Part):
+class ResNetSection(TrunkSection):
+    """Settings of `ResNet` in a recipe; it has one input channel for spectrograms, three for colour images.
+
+    A stride is one number for both axes, a pair, or null at a place that does not downsample.
+    """
+
+    name: Literal["resnet"]
+    downsampling: Kind = "diffstride"
+    channels: list[Width] = [64, 128, 256, 512]
+    blocks: list[Width] = [2, 2, 2, 2]
+    strides: list[Annotated[float, Field(ge=1)] | Pair | None] = [2.0, 1.0, 2.0, 2.0, 2.0]
+    smoothness: float = Field(4.0, ge=1)
+    shared_stride: bool = False
+    aliasing: GroupedAliasing = None
+    pool_after_relu: bool = False
+    stem: Stem = "small"
+    pre_activation: bool = False
+    activated_shortcut: bool = True
+    as_published: bool = False
+    in_channels: Literal[1, 3] = 1
+
+
+class ResNet(Trunk):
     """Residual network over log-mel spectrograms or images; ends in global average pooling.
 
     Up to five places downsample: the stem and the first block of each stage. `strides` fills the
@@ -68,6 +91,11 @@ class ResNet(Part):
         [(100, 64), (51, 33), (51, 33), (27, 19), (15, 11)]
     """
 
+    name = "resnet"
+    section = ResNetSection
+    sizes = {"resnet18": {}}
+    ends_in_mean = True
+
     def __init__(
         self,
         downsampling: Kind = "diffstride",
@@ -85,25 +113,12 @@ class ResNet(Part):
         pool_after_relu: bool = False,
     ):
         super().__init__()
+        self.settings = plain(locals())
         down = Downsampling(downsampling, smoothness, shared_stride, aliasing, pool_after_relu, as_published)
         down.check_groups(channels)
         _check(channels, blocks, strides, stem)
         pairs = [s if s is None else tuple(s) if isinstance(s, Sequence) else (s, s) for s in strides]
-        self.settings: dict[str, Any] = {
-            "downsampling": downsampling,
-            "channels": list(channels),
-            "blocks": list(blocks),
-            "strides": [pair and list(pair) for pair in pairs],
-            "smoothness": smoothness,
-            "shared_stride": shared_stride,
-            "stem": stem,
-            "pre_activation": pre_activation,
-            "activated_shortcut": activated_shortcut,
-            "as_published": as_published,
-            "in_channels": in_channels,
-            "aliasing": list(aliasing) if isinstance(aliasing, Sequence) else aliasing,
-            "pool_after_relu": pool_after_relu,
-        }
+        self.settings["strides"] = [pair and list(pair) for pair in pairs]
         self.num_features = channels[-1]
         stem_stride, *stage_strides = [None] * (1 + len(channels) - len(pairs)) + pairs
         self.stem = _Stem(in_channels, channels[0], stem, stem_stride, down, pre_activation)
@@ -122,6 +137,10 @@ class ResNet(Part):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         # Small convolutions run up to twice as fast on CPU, and on tensor cores, with channels last.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def takes(self) -> Input:
+        return "images" if self.settings["in_channels"] == 3 else "spectrogram"
 
     @property
     def blocks(self) -> list[nn.Module]:

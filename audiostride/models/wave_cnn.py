@@ -10,18 +10,25 @@ waveforms"; Riad et al., ICLR 2022, Section 2.4 (other dimensions).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
 from ..layers.downsampling import Alpha
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing
-from .parts import Part, SoundFrontend
+from .parts import Frontend, FrontendSection, OneAliasing, Trunk, TrunkSection, Width, plain
 
 
-class RawWaveform(SoundFrontend):
+class WaveformSection(FrontendSection):
+    """Settings of `RawWaveform` in a recipe."""
+
+    name: Literal["waveform"]
+
+
+class RawWaveform(Frontend):
     """The frontend that leaves the waveform as it is: frames are single samples.
 
     Args:
@@ -42,11 +49,15 @@ class RawWaveform(SoundFrontend):
         torch.Size([4, 1, 8000])
     """
 
+    name = "waveform"
+    section = WaveformSection
+    gives = "waveform"
+
     def __init__(self, sample_rate: int = 16000):
         super().__init__()
         if sample_rate < 1:
             raise ValueError(f"the sample rate must be positive, got {sample_rate} Hz")
-        self.settings: dict[str, Any] = {"sample_rate": sample_rate}
+        self.settings = {"sample_rate": sample_rate}
         self.sample_rate, self.hop_length, self.n_mels = sample_rate, 1, None
         self.frame_rate = float(sample_rate)
 
@@ -95,7 +106,19 @@ class WaveBlock(nn.Module):
         return self.pool.output_length(n, 0)
 
 
-class WaveCNN(Part):
+class WaveCNNSection(TrunkSection):
+    """Settings of `WaveCNN` in a recipe."""
+
+    name: Literal["wave_cnn"]
+    downsampling: Kind = "diffstride"
+    channels: list[Width] = [32, 64, 128, 256]
+    kernel_sizes: list[Width] = [79, 3, 3, 3]
+    strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
+    smoothness: float = Field(4.0, ge=1)
+    aliasing: OneAliasing = None
+
+
+class WaveCNN(Trunk):
     """1-D CNN over raw waveforms, ending in global average pooling.
 
     Args:
@@ -124,6 +147,12 @@ class WaveCNN(Part):
         [(8000,), (507,), (135,), (41,)]
     """
 
+    name = "wave_cnn"
+    section = WaveCNNSection
+    sizes = {"wave_cnn": {}}
+    takes = "waveform"
+    ends_in_mean = True
+
     def __init__(
         self,
         downsampling: Kind = "diffstride",
@@ -134,6 +163,7 @@ class WaveCNN(Part):
         aliasing: float | None = None,
     ):
         super().__init__()
+        self.settings = plain(locals())
         down = Downsampling(downsampling, smoothness, aliasing=aliasing)
         down.check_groups()
         if not channels or not len(channels) == len(kernel_sizes) == len(strides):
@@ -141,14 +171,6 @@ class WaveCNN(Part):
                 "each block needs its channels, kernel size and stride, "
                 f"got {len(channels)}, {len(kernel_sizes)} and {len(strides)}"
             )
-        self.settings: dict[str, Any] = {
-            "downsampling": downsampling,
-            "channels": list(channels),
-            "kernel_sizes": list(kernel_sizes),
-            "strides": list(strides),
-            "smoothness": smoothness,
-            "aliasing": aliasing,
-        }
         self.num_features = channels[-1]
         self.blocks = nn.Sequential(
             *(
@@ -181,4 +203,4 @@ class WaveCNN(Part):
         return sizes
 
     def _wave_blocks(self) -> list[WaveBlock]:
-        return list(self.blocks)  # type: ignore[arg-type]
+        return list(self.blocks)

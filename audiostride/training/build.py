@@ -13,10 +13,11 @@ from ..data.leaks import leaks, origin_leak
 from ..data.preparation import make_class_weights, prepare_data
 from ..data.sections import EncodedData
 from ..errors import DataError, DataWarning, RecipeError
-from ..models.classifier import FRONTENDS, TRUNKS, AudioClassifier, load
+from ..models.classifier import AudioClassifier, load
 from ..models.custom import try_out
-from ..models.image_frontend import ImageFrontend
-from ..models.network import MAX_WINDOW, Frontend, Trunk
+from ..models.network import MAX_WINDOW
+from ..models.parts import Frontend, Trunk
+from ..models.trunks import FRONTENDS, TRUNKS
 from ..models.weight_budget import WeightBudget
 from ..sections import explain_all
 from .distillation import Teacher
@@ -133,7 +134,7 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     teacher = Teacher(model, settings.teacher_weight, settings.teacher_temperature, settings.teacher)
     teacher.check_tasks({name: task.kind for name, task in recipe.tasks.items()})
     theirs = _what_it_hears(model.frontend.takes_images, model.resolution, model.window_s)
-    ours = _what_it_hears(recipe.frontend.name == "images", recipe.frontend.resolution, recipe.window_s)
+    ours = _what_it_hears(recipe.takes_images, recipe.frontend.resolution, recipe.window_s)
     if ours != theirs:
         raise RecipeError(
             f"train.teacher: {settings.teacher} takes {theirs}, and the recipe's model {ours}; a teacher is given the "
@@ -179,8 +180,8 @@ def _check_windows(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
 
     A custom frontend or trunk is tried out on silence of both lengths.
     """
-    if isinstance(frontend, ImageFrontend):
-        silences = [frontend.silence(frontend.size).expand(2, -1, -1, -1)]
+    if frontend.takes_images:
+        lengths = {frontend.resolution}
     else:
         window, shortest = round(recipe.window_s * frontend.sample_rate), frontend.hop_length or 1
         if not shortest <= window <= MAX_WINDOW:
@@ -195,11 +196,11 @@ def _check_windows(recipe: Recipe, frontend: Frontend, trunk: Trunk) -> None:
                 f"augment.crop_s: {crop_s:g} s is not between one frame and a whole window of {recipe.window_s:g} s "
                 "(window_s)"
             )
-        silences = [torch.zeros(2, length) for length in {window, crop}]
+        lengths = {window, crop}
     if frontend.source or trunk.source:
         try:
-            for silence in silences:
-                try_out(frontend, trunk, silence)
+            for length in lengths:
+                try_out(frontend, trunk, torch.cat([frontend.silence(length)] * 2))
         except ValueError as error:
             raise RecipeError(str(error)) from error
 

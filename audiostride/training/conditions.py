@@ -18,7 +18,6 @@ from ..models.custom import source_digest
 from ..sections import flatten
 from .checkpoints import Notify
 from .distillation import Teacher
-from .model_sections import CustomFrontendSection, CustomSection
 from .processes import process_count
 from .recipe import Recipe
 
@@ -44,11 +43,8 @@ def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher |
     }
     if teacher:
         found["teacher"] = {"sha256": teacher.digest()}
-    code = {}
-    if isinstance(recipe.frontend, CustomFrontendSection):
-        code["sha256_of_frontend"] = source_digest(recipe.frontend.frontend)
-    if isinstance(recipe.model, CustomSection):
-        code["sha256_of_trunk"] = source_digest(recipe.model.trunk)
+    sources = {"frontend": recipe.frontend.source, "trunk": recipe.model.source}
+    code = {f"sha256_of_{part}": source_digest(source) for part, source in sources.items() if source}
     return found | ({"code": code} if code else {})
 
 

@@ -4,8 +4,8 @@ A recipe is data, never code: no aliases, no duplicate keys, no implicit yes/no,
 writes them. Every problem is reported with its key, its value and the nearest name that exists.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import yaml
 from pydantic import (
@@ -21,19 +21,11 @@ from pydantic import (
 from ..data.augment import AugmentSection
 from ..data.sections import TaskSection
 from ..errors import RecipeError
+from ..models.audio_cnn import AudioCNNSection
+from ..models.log_mel import LogMelSection
+from ..models.parts import FrontendSection, PartSection, TrunkSection
+from ..models.trunks import FRONTENDS, TRUNKS
 from ..sections import Section, explain_all, one_of
-from .model_sections import (
-    AdaptiveLogMelSection,
-    AudioResNetSection,
-    CustomFrontendSection,
-    CustomSection,
-    FrontendSection,
-    ImageFrontendSection,
-    ModelSection,
-    ResNetSection,
-    WaveCNNSection,
-    WaveformSection,
-)
 from .optimizers import OPTIMIZERS
 from .schedules import SCHEDULES
 from .shipped import find_recipe, read_text
@@ -46,13 +38,22 @@ MAX_PROBLEMS = 50
 """So many problems of a recipe are shown at once."""
 
 
-def _named(default: str) -> Discriminator:
-    """Choose a section by its key `name`, which may be left out for the default one."""
+def _chosen_from(sections: Mapping[str, type[PartSection]]) -> Any:
+    """The type of a key whose section is chosen by its own key `name`, which may be left out for the first one."""
+    default = next(iter(sections))
 
     def name(value: Any) -> str:
         return value.get("name", default) if isinstance(value, dict) else getattr(value, "name", default)
 
-    return Discriminator(name)
+    return Annotated[Union[tuple(Annotated[kind, Tag(tag)] for tag, kind in sections.items())], Discriminator(name)]  # noqa: UP007
+
+
+if TYPE_CHECKING:
+    AnyFrontend = FrontendSection
+    AnyTrunk = TrunkSection
+else:
+    AnyFrontend = _chosen_from({name: kind.section for name, kind in FRONTENDS.items()})
+    AnyTrunk = _chosen_from({name: kind.section for name, kind in TRUNKS.items()})
 
 
 class TrainSection(Section):
@@ -182,39 +183,31 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**63)
     cache: str | None = None
     window_s: float = Field(1.0, gt=0)
-    frontend: Annotated[
-        Annotated[FrontendSection, Tag("log_mel")]
-        | Annotated[AdaptiveLogMelSection, Tag("adaptive_log_mel")]
-        | Annotated[WaveformSection, Tag("waveform")]
-        | Annotated[ImageFrontendSection, Tag("images")]
-        | Annotated[CustomFrontendSection, Tag("custom")],
-        _named("log_mel"),
-    ] = FrontendSection()
+    frontend: AnyFrontend = LogMelSection()
     tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
     augment: AugmentSection = AugmentSection()
-    model: Annotated[
-        Annotated[ModelSection, Tag("audio_cnn")]
-        | Annotated[AudioResNetSection, Tag("audio_resnet")]
-        | Annotated[ResNetSection, Tag("resnet")]
-        | Annotated[WaveCNNSection, Tag("wave_cnn")]
-        | Annotated[CustomSection, Tag("custom")],
-        _named("audio_cnn"),
-    ] = ModelSection()
+    model: AnyTrunk = AudioCNNSection()
     train: TrainSection = TrainSection()
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     published: dict[str, float] = {}
 
     def published_score(self) -> float | None:
         """The published accuracy of this downsampling from these initial strides, in percent, if there is one."""
-        if isinstance(self.model, CustomSection):
+        if self.model.source:
             return None
-        pairs = [v if isinstance(v, list) else [] if v is None else [v] for v in self.model.strides or []]
+        settings = self.model.model_dump()
+        pairs = [v if isinstance(v, list) else [] if v is None else [v] for v in settings["strides"]]
         strides = ("x".join(f"{s:g}" for s in pair) or "-" for pair in pairs)
-        return self.published.get(" ".join([self.model.downsampling, *strides]))
+        return self.published.get(" ".join([settings["downsampling"], *strides]))
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its clips are images, not sounds."""
+        return FRONTENDS[self.frontend.name].gives == "images"
 
     @model_validator(mode="after")
     def _images_fit(self) -> "Recipe":
-        images = self.frontend.name == "images"
+        images = self.takes_images
         for name, task in self.tasks.items():
             if (task.data.source == "images") != images:
                 raise ValueError(

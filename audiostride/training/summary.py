@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from .model_sections import CustomSection
 from .recipe import Recipe
 
 
@@ -46,9 +45,8 @@ def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, A
 
 
 def _kind(recipe: Recipe) -> str:
-    if isinstance(recipe.model, CustomSection):
-        return f"{recipe.model.trunk} {recipe.model.settings.get('downsampling', '')}".strip()
-    return recipe.model.downsampling
+    settings = getattr(recipe.model, "settings", {"downsampling": getattr(recipe.model, "downsampling", "")})
+    return f"{recipe.model.source or ''} {settings.get('downsampling', '')}".strip()
 
 
 def _initial_strides(recipe: Recipe) -> Any:

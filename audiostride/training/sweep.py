@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import AudiostrideError, Interrupted, UsageError
+from ..models.parts import TrunkSection
 from .directory import RECIPE_FILE, claimed
-from .model_sections import TrunkSection
 from .recipe import Recipe, load_recipe
 from .run_files import is_finished
 

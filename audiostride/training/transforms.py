@@ -2,7 +2,6 @@
 
 from ..data.augment import Augmentation, AugmentSection
 from ..errors import RecipeError
-from .model_sections import CustomFrontendSection, FrontendSection, ImageFrontendSection
 from .recipe import Recipe
 
 
@@ -19,9 +18,9 @@ def make_transforms(recipe: Recipe) -> Augmentation | None:
         [Gain(max_db=6.0)]
     """
     augment = recipe.augment
-    if isinstance(recipe.frontend, ImageFrontendSection):
+    if recipe.takes_images:
         return Augmentation(mixup=augment.mixup) if augment.mixup else None
-    for key in AugmentSection.SPECTROGRAM_KEYS if isinstance(recipe.frontend, CustomFrontendSection) else ():
+    for key in AugmentSection.SPECTROGRAM_KEYS if recipe.frontend.source else ():
         if getattr(augment, key) is not None:
             raise RecipeError(f"augment.{key}: is for frontend.name log_mel, whose axes are known; remove it")
     key, window_s = ("window_s", recipe.window_s) if augment.crop_s is None else ("augment.crop_s", augment.crop_s)
@@ -30,5 +29,4 @@ def make_transforms(recipe: Recipe) -> Augmentation | None:
             f"augment.time_shift_ms: {augment.time_shift_ms:g} ms would leave nothing of a window of "
             f"{1000 * window_s:g} ms ({key})"
         )
-    hop_ms = recipe.frontend.hop_ms if isinstance(recipe.frontend, FrontendSection) else None
-    return augment.make(recipe.frontend.sample_rate, hop_ms)
+    return augment.make(recipe.frontend.resolution, getattr(recipe.frontend, "hop_ms", None))
