@@ -68,9 +68,9 @@ def step_memory() -> str:
     return _forms("training", "peak MB", "memory / strided", batches=("8", "64"))
 
 
-def plain(name: str, columns: Sequence[str] = ()) -> str:
-    """A CSV file as it is, or some of its columns."""
-    rows = read(name)
+def plain(name: str, columns: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
+    """A CSV file as it is, or some of its columns, or the rows of some methods."""
+    rows = [row for row in read(name) if not methods or row["method"] in methods]
     columns = columns or [column for column in rows[0] if column != "machine"]
     return _markdown(columns, [[row[column] for column in columns] for row in rows])
 
@@ -127,10 +127,8 @@ def few_shot() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
-    "aliasing": lambda: step_aliasing("step_aliasing.csv"),
+    "aliasing": lambda: step_aliasing("step.csv"),
     "aliasing, one thread": lambda: step_aliasing("step_aliasing_one_thread.csv"),
-    "aliasing, one thread, Xeon": lambda: step_aliasing("step_aliasing_one_thread_xeon.csv"),
-    "aliasing, one thread, AVX2": lambda: step_aliasing("step_aliasing_one_thread_avx2.csv"),
     "inference": lambda: step_time("inference"),
     "memory": step_memory,
     "operators": lambda: plain("operators.csv"),
@@ -143,7 +141,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "few_shot": few_shot,
     "bfloat16": lambda: plain(
-        "step_bfloat16.csv", ["what", "method", "R", "ms", "time / strided", "peak MB", "memory / strided"]
+        "step_bfloat16.csv",
+        ["what", "method", "R", "ms", "time / strided", "peak MB", "memory / strided"],
+        ["strided", *(method for method, _ in FORMS.values())],
     ),
 }
 
