@@ -144,7 +144,7 @@ def onset_bound_ms(model: AudioClassifier) -> float:
         >>> onset_bound_ms(create_model("audio_resnet_pico_strided", heads={"word": 2}))
         20.0
     """
-    return frame_grid(model).hop_ms / 2 if ends_in_mean(model) else 500 * model.window_s
+    return frame_grid(model).hop_ms / 2 if ends_in_mean(model.trunk) else 500 * model.window_s
 
 
 def _counted(sound: Sound, samples: list[int]) -> Iterator[np.ndarray]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import ExportError, UsageError, printable
 from ..files import check_writable, replace_file
 from ..models.classifier import AudioClassifier
+from ..models.frames import FrameGrid, all_frame_logits, frame_grid
 from ..windows import split_windows
 from .export_formats import FORMATS, Runner, find_format
 from .exported_model import ExportedWindow, exported_input, exported_program
@@ -27,6 +28,9 @@ LABELS_AGREE = {"float32": 1.0, "int8": 0.95}
 
 OTHER_LENGTHS = (0.4, 2.6)
 """Lengths in windows that a file for any length is also checked on: less than one, and some with a part of another."""
+
+FRAME_LENGTHS = (1.4, 2.6)
+"""The same for a file of frames, which takes no less than a window."""
 
 
 class Check(NamedTuple):
@@ -58,8 +62,12 @@ class Check(NamedTuple):
     ram_bytes: int | None = None
 
 
-def metadata(model: AudioClassifier, takes_log_mel: bool, any_length: bool) -> dict[str, Any]:
+def metadata(
+    model: AudioClassifier, takes_log_mel: bool, any_length: bool, grid: FrameGrid | None = None
+) -> dict[str, Any]:
     """What is stored in the file about the model: labels, window and frontend, as plain data.
+
+    With its frames there is also where they are, a `FrameGrid`, and by which settings events of each task are found.
 
     Example:
         >>> from audiostride import create_model
@@ -67,15 +75,19 @@ def metadata(model: AudioClassifier, takes_log_mel: bool, any_length: bool) -> d
         >>> found["input"], found["sample_rate"], found["window_samples"]
         ('waveform', 16000, 16000)
     """
+    tasks = model.config()["tasks"]
+    if grid:
+        tasks = {task: about | {"events": model.events_by(task).as_dict()} for task, about in tasks.items()}
     return {
         "format": "audiostride",
         "input": "log_mel" if takes_log_mel else "waveform",
+        "output": "frames" if grid else "clip",
         "any_length": any_length,
         "sample_rate": model.sample_rate,
-        "window_samples": model.window_length,
-        "tasks": model.config()["tasks"],
+        "window_samples": grid.window if grid else model.window_length,
+        "tasks": tasks,
         "frontend": model.frontend.settings,
-    }
+    } | ({"frames": grid._asdict()} if grid else {})
 
 
 def export_model(
@@ -86,6 +98,7 @@ def export_model(
     *,
     takes_log_mel: bool = False,
     quantize: Literal["int8"] | None = None,
+    frames: bool = False,
 ) -> Check:
     """Export a classifier to one file, and write the file only if it computes what the model computes.
 
@@ -100,13 +113,16 @@ def export_model(
             ranges and the rest is checked.
         takes_log_mel: the file takes log-mel windows ``(batch, 1, time, mel)``, not waveforms.
         quantize: "int8" for weights and activations in 8 bits.
+        frames: the file gives logits of frames, ``(batch, frames, n_classes)``, for `frames.run_in_blocks`: of pieces
+            of any length (but in a format for one window), or of windows, as the model does.
 
     Returns:
         Size, speed and agreement.
 
     Raises:
         UsageError: if the path has another format's ending, the format cannot be quantised, its packages
-            are not installed, there is only one window to quantise by, or the model has no log-mel.
+            are not installed, there is only one window to quantise by, the model has no log-mel, or frames of it
+            are wanted.
         WriteError: if the file cannot be written; before the export where that can be known.
         ExportError: if a logit or too many labels differ.
     """
@@ -118,16 +134,23 @@ def export_model(
         raise UsageError(f"--quantize int8 is for --format {able}, not {format}: {kind.quantize}")
     if quantize and len(windows) < 2:
         raise UsageError("--quantize int8 needs at least two clips: one for the ranges, one to check it on")
+    if frames and takes_log_mel:
+        raise UsageError("--frames takes samples, whose times are known; omit --input log_mel")
     check_writable(path)
-    window = ExportedWindow(model, takes_log_mel).eval()
-    any_length = not kind.one_window and (window.any_length or not takes_log_mel)
-    program = exported_program(model, window, takes_log_mel, any_length, any_batch=not kind.one_window)
-    content = kind.write(program, list(model.labels), json.dumps(metadata(model, takes_log_mel, any_length)))
+    window = ExportedWindow(model, takes_log_mel, frames).eval()
+    grid = _exported_grid(model, kind.one_window) if frames else None
+    if grid:
+        windows = windows.repeat(1, math.ceil(grid.window / windows.shape[1]))[:, : grid.window]
+        any_length = grid.context is not None and not kind.one_window
+    else:
+        any_length = not kind.one_window and (window.any_length or not takes_log_mel)
+    program = exported_program(model, window, takes_log_mel, any_length, not kind.one_window, grid)
+    content = kind.write(program, list(model.labels), json.dumps(metadata(model, takes_log_mel, any_length, grid)))
     if quantize and not isinstance(kind.quantize, str):
         # Every other one, as clips are often sorted by class.
         content = kind.quantize(content, exported_input(model, windows[::2], takes_log_mel).numpy())
         windows = windows[1::2]
-    check = _check(model, kind.run(content), len(content), windows, takes_log_mel, any_length)
+    check = _check(model, kind.run(content), len(content), windows, takes_log_mel, any_length, frames)
     numbers = quantize or "float32"
     if not check.max_error <= TOLERANCE[numbers] or check.labels_agree < LABELS_AGREE[numbers]:
         raise ExportError(
@@ -139,23 +162,44 @@ def export_model(
     return check
 
 
+def _exported_grid(model: AudioClassifier, one_window: bool) -> FrameGrid:
+    """The grid of a file's frames; one for a single window takes one with the context of its frames on both sides."""
+    grid = frame_grid(model)
+    if not one_window or grid.context is None:
+        return grid
+    return grid._replace(window=math.ceil(grid.window / grid.hop) * round(grid.hop) + 2 * grid.context)
+
+
 def _check(
-    model: AudioClassifier, run: Runner, size_bytes: int, windows: Tensor, takes_log_mel: bool, any_length: bool
+    model: AudioClassifier,
+    run: Runner,
+    size_bytes: int,
+    windows: Tensor,
+    takes_log_mel: bool,
+    any_length: bool,
+    frames: bool,
 ) -> Check:
     model.eval()
-    sound = windows.flatten().repeat(math.ceil(max(OTHER_LENGTHS) / len(windows)))
-    clips = [sound[None, : round(length * windows.shape[1])] for length in OTHER_LENGTHS if any_length]
-    found, expected = [], []
+    lengths = FRAME_LENGTHS if frames else OTHER_LENGTHS
+    sound = windows.flatten().repeat(math.ceil(max(lengths) / len(windows)))
+    clips = [sound[None, : round(length * windows.shape[1])] for length in lengths if any_length]
+
+    def logits(waveform: Tensor) -> list[Tensor]:
+        if frames:
+            sizes = [len(labels) for labels in model.labels.values()]
+            return list(all_frame_logits(model, waveform).split(sizes, -1))
+        whole = takes_log_mel or waveform is windows
+        parts = waveform if whole else split_windows(waveform[0], model.window_length)
+        found = [values.float().cpu() for values in model(parts.to(model.device)).values()]
+        return found if waveform is windows else [values.mean(0, keepdim=True) for values in found]
+
     with torch.inference_mode():
-        for waveform in (windows, *clips):
-            parts = waveform if takes_log_mel or waveform is windows else split_windows(waveform[0], windows.shape[1])
-            logits = [values.float().cpu() for values in model(parts.to(model.device)).values()]
-            expected.append([(v if waveform is windows else v.mean(0, keepdim=True)).numpy() for v in logits])
-            found.append(run(exported_input(model, waveform, takes_log_mel).numpy()))
-        model_latency_ms = _latency_ms(lambda: model(windows[:1].to(model.device)))
+        expected = [[values.numpy() for values in logits(waveform)] for waveform in (windows, *clips)]
+        found = [run(exported_input(model, waveform, takes_log_mel).numpy()) for waveform in (windows, *clips)]
+        model_latency_ms = _latency_ms(lambda: logits(windows[:1]))
     one = exported_input(model, windows[:1], takes_log_mel).numpy()
     by_task = [zip(f, e, strict=True) for f, e in zip(found, expected, strict=True)]
-    agree = [a.argmax(1) == b.argmax(1) for a, b in zip(found[0], expected[0], strict=True)]
+    agree = [_labels(a) == _labels(b) for a, b in zip(found[0], expected[0], strict=True)]
     return Check(
         windows=len(windows),
         other_lengths_s=tuple(clip.shape[1] / model.sample_rate for clip in clips),
@@ -165,6 +209,11 @@ def _check(
         latency_ms=_latency_ms(lambda: run(one)),
         model_latency_ms=model_latency_ms,
     )
+
+
+def _labels(logits: np.ndarray) -> np.ndarray:
+    """The likeliest class of each window, from its logits or those of its frames."""
+    return logits.reshape(len(logits), -1, logits.shape[-1]).mean(1).argmax(1)
 
 
 def _latency_ms(call: Callable[[], Any]) -> float:

@@ -20,6 +20,7 @@ from ..layers.strides import freeze_strides
 from ..mel_scale import LOG_OFFSET
 from ..models.adaptive_log_mel import AdaptiveLogMel, FineLogMel
 from ..models.classifier import AudioClassifier
+from ..models.frames import FrameGrid, trunk_frames
 from ..models.log_mel import LogMel
 
 
@@ -47,8 +48,7 @@ class MatrixLogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Turn ``(batch, samples)`` into ``(batch, 1, time, mel)``."""
-        needed = (waveform.shape[-1] // self.hop_length - 1) * self.hop_length + self.window_length
-        padded = F.pad(waveform, (0, max(0, needed - waveform.shape[-1])))[:, None, :needed]
+        padded = F.pad(waveform, (0, self.window_length - self.hop_length))[:, None]
         cosine, sine = F.conv1d(padded, self.basis, stride=self.hop_length).square().chunk(2, dim=1)
         return ((cosine + sine).transpose(1, 2) @ self.filters.T + LOG_OFFSET).log()[:, None]
 
@@ -107,8 +107,29 @@ class ConstantPool(nn.Module):
         return x
 
 
+class TileMean(nn.Module):
+    """`torch.nn.AvgPool2d` with ``ceil_mode``, of whose length it can be proved that it is a strided convolution's.
+
+    Example:
+        >>> pool, x = nn.AvgPool2d((2, 3), ceil_mode=True), torch.randn(4, 8, 15, 16)
+        >>> torch.allclose(TileMean(pool)(x), pool(x), atol=1e-6)
+        True
+    """
+
+    def __init__(self, pool: nn.AvgPool2d):
+        super().__init__()
+        self.size = pool.kernel_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Average ``(batch, channel, time, mel)`` over tiles; the last ones of an axis may be smaller."""
+        time, mel = self.size  # type: ignore[misc]
+        room = (0, mel - 1, 0, time - 1)
+        share = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), room), self.size)
+        return F.avg_pool2d(F.pad(x, room), self.size) / share
+
+
 class ExportedWindow(nn.Module):
-    """A window in, a tuple with the logits of each task out.
+    """A window in, a tuple with the logits of each task out: of the window, or of its `frames`.
 
     Example:
         >>> from audiostride import create_model
@@ -117,14 +138,17 @@ class ExportedWindow(nn.Module):
         [(2, 3), (2, 5)]
     """
 
-    def __init__(self, model: AudioClassifier, takes_log_mel: bool):
+    def __init__(self, model: AudioClassifier, takes_log_mel: bool, frames: bool = False):
         super().__init__()
+        self.frames = frames
         model = copy.deepcopy(model).cpu().float().eval()
         freeze_strides(model.frontend)
         for parent in [*model.frontend.modules(), *model.trunk.modules()]:
             for name, child in list(parent.named_children()):
                 if isinstance(child, SpectralPool | DiffStride):
                     setattr(parent, name, ConstantPool(child))
+                elif frames and isinstance(child, nn.AvgPool2d):
+                    setattr(parent, name, TileMean(child))
         self.frontend: nn.Module = model.frontend
         if isinstance(model.frontend, LogMel):
             self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(model.frontend)
@@ -136,8 +160,9 @@ class ExportedWindow(nn.Module):
         self.heads = nn.ModuleList(model.heads.values())
 
     def forward(self, window: Tensor) -> tuple[Tensor, ...]:
-        """Map ``(batch, samples)`` or ``(batch, 1, time, mel)`` to logits ``(batch, n_classes)`` of each task."""
-        embedding = self.trunk(self.frontend(window))
+        """Map ``(batch, samples)`` or ``(batch, 1, time, mel)`` to each task's ``(batch, [frames,] n_classes)``."""
+        x = self.frontend(window)
+        embedding = trunk_frames(self.trunk, x) if self.frames else self.trunk(x)
         return tuple(head(embedding) for head in self.heads)
 
     @property
@@ -179,23 +204,28 @@ class ExportedClip(nn.Module):
 
 
 def exported_program(
-    model: AudioClassifier, window: ExportedWindow, takes_log_mel: bool, any_length: bool, any_batch: bool
+    model: AudioClassifier,
+    window: ExportedWindow,
+    takes_log_mel: bool,
+    any_length: bool,
+    any_batch: bool,
+    grid: FrameGrid | None = None,
 ) -> torch.export.ExportedProgram:
-    """The model as a graph whose batch and length are what the arguments say."""
+    """The model as a graph whose batch and length are what the arguments say; `grid` is that of its frames."""
     sizes: dict[int, torch.export.Dim] = {}
     if any_batch:
         sizes[0] = torch.export.Dim("batch", min=1, max=4096)
     module: nn.Module = window
+    length = grid.window if grid else model.window_length
     with torch.inference_mode(False), torch.no_grad():
-        example = exported_input(model, torch.zeros(2 if any_batch else 1, model.window_length), takes_log_mel)
+        example = exported_input(model, torch.zeros(2 if any_batch else 1, length), takes_log_mel)
         window(example)  # the pooling matrices are made here
         if any_length:
             # The size it is traced at must be none of the special ones: not one window, no whole number of them.
-            example = exported_input(
-                model, torch.zeros(2, 2 * model.window_length + model.window_length // 3), takes_log_mel
-            )
-            sizes[2 if takes_log_mel else 1] = torch.export.Dim("length", min=2, max=2**27)
-            module = window if takes_log_mel else ExportedClip(window, model.window_length).eval()
+            example = exported_input(model, torch.zeros(2, 2 * length + length // 3), takes_log_mel)
+            shortest = min(length, (grid.context or 0) + 1) if grid else 2
+            sizes[2 if takes_log_mel else 1] = torch.export.Dim("length", min=shortest, max=2**27)
+            module = window if takes_log_mel or grid else ExportedClip(window, length).eval()
         # Else the graph would be one for several windows, another one for a single window.
         with symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             return torch.export.export(module, (example,), dynamic_shapes=(sizes,))

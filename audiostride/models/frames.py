@@ -13,7 +13,8 @@ on what its trunk is:
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -40,22 +41,30 @@ _SAMPLES_AT_ONCE = 2**19  # 33 s at 16 kHz; pieces of twice that took longer on 
 _ALONG_TIME = (nn.Conv1d, nn.Conv2d, nn.AvgPool1d, nn.AvgPool2d, nn.MaxPool1d, nn.MaxPool2d)
 
 
+Run = Callable[[Tensor], Tensor]
+"""A network, or a file that was exported from it: ``(batch, samples)`` in, ``(batch, frames, n_classes)`` out."""
+
+
 class FrameGrid(NamedTuple):
-    """Where the frames of a model are: frame i is centred at ``first + i * hop`` samples.
+    """Where the frames of a model are, and how it is run: frame i is centred at ``first + i * hop`` samples.
 
     Attributes:
         sample_rate: in Hz.
         hop: samples from frame to frame; a fraction where pooling in the spectrum makes it one.
         first: centre of the first frame, in samples: half the analysis window of a log-mel.
         context: samples on either side that a frame sees; None if the trunk runs over windows.
+        window: samples of a window.
         per_window: frames that the trunk makes of a window.
+        lead: samples of silence before the first window: half of one where each frame is the window around it.
     """
 
     sample_rate: int
     hop: float
     first: float
     context: int | None
+    window: int
     per_window: int
+    lead: int = 0
 
     @property
     def hop_ms(self) -> float:
@@ -84,12 +93,10 @@ def frame_grid(model: "AudioNetwork") -> FrameGrid:
     frontend, length = model.frontend, model.window_length
     if isinstance(frontend, ImageFrontend):
         raise UsageError("this model classifies images, which have no frames")
-    rate, centre = (
-        frontend.sample_rate,
-        len(frontend.window) / 2 if isinstance(frontend, LogMel | AdaptiveLogMel) else 0.0,
-    )
-    if not ends_in_mean(model):
-        return FrameGrid(rate, length / SLIDING_FRAMES, 0.0, None, 1)
+    rate = frontend.sample_rate
+    centre = len(frontend.window) / 2 if isinstance(frontend, LogMel | AdaptiveLogMel) else 0.0
+    if not ends_in_mean(model.trunk):
+        return FrameGrid(rate, length / SLIDING_FRAMES, 0.0, None, length, 1, lead=length // 2)
     silence, trunk = frontend(model.silence()), model.trunk
     assert isinstance(trunk, AudioResNet | ResNet | WaveCNN)
     assert frontend.hop_length
@@ -99,26 +106,33 @@ def frame_grid(model: "AudioNetwork") -> FrameGrid:
 
     per_window = n_frames(silence.shape[2])
     if any(isinstance(module, SpectralPool | DiffStride) for module in model.modules()):
-        return FrameGrid(rate, length / per_window, centre, None, per_window)
+        return FrameGrid(rate, length / per_window, centre, None, length, per_window)
     many = math.factorial(20)  # whole strides divide it
     hop = frontend.hop_length * (many // n_frames(many))
     looks_ahead = 2 * frontend.filters.shape[1] if isinstance(frontend, LogMel) else 0  # samples of a log-mel frame
     context = math.ceil((_reach(trunk, silence) * frontend.hop_length + looks_ahead) / hop) * hop
-    return FrameGrid(rate, hop, centre, context, per_window)
+    return FrameGrid(rate, hop, centre, context, length, per_window)
 
 
-def ends_in_mean(model: "AudioNetwork") -> bool:
-    """Whether the mean of a model's frame logits over a window is the window's logits.
+def ends_in_mean(trunk: nn.Module) -> bool:
+    """Whether the mean over a window of what comes out of a trunk's last block is the window's embedding.
 
     Example:
         >>> from audiostride import create_model
-        >>> ends_in_mean(create_model("audio_cnn_small_strided", heads={"word": 2}))  # ends in a maximum
+        >>> ends_in_mean(create_model("audio_cnn_small_strided", heads={"word": 2}).trunk)  # ends in a maximum
         False
     """
-    trunk = model.trunk
     if isinstance(trunk, AudioResNet):
         return trunk.settings["pooling"] == "mean"
     return isinstance(trunk, ResNet | WaveCNN)
+
+
+def trunk_frames(trunk: nn.Module, x: Tensor) -> Tensor:
+    """Frames ``(batch, frames, num_features)`` from a frontend's output; one, the embedding, if there is no mean."""
+    if not ends_in_mean(trunk):
+        return trunk(x)[:, None]
+    features = trunk.forward_features(x)  # type: ignore[operator]
+    return (features.mean(-1) if features.dim() == 4 else features).transpose(1, 2)
 
 
 def frame_blocks(
@@ -129,8 +143,7 @@ def frame_blocks(
     Args:
         model: in eval mode.
         grid: from `frame_grid`.
-        blocks: the waveform in pieces ``(samples,)``, at the frontend's rate.
-        block_s: seconds of new sound to wait for before the model runs; None: as many as it takes at once.
+        blocks, block_s: as `run_in_blocks`.
 
     Yields:
         For each task the logits of the next frames, ``(frames, n_classes)``, on the CPU.
@@ -138,69 +151,85 @@ def frame_blocks(
     Raises:
         ValueError: if the recording holds no sample.
     """
-    wanted = _SAMPLES_AT_ONCE if block_s is None else max(1, round(block_s * grid.sample_rate))
-    engine = _over_windows if grid.context is None else _over_pieces
+    sizes = [len(labels) for labels in model.labels.values()]
     with torch.inference_mode():
-        for frames in engine(model, grid, blocks, wanted):
-            yield {task: head(frames).float().cpu() for task, head in model.heads.items()}
+        for logits in run_in_blocks(partial(all_frame_logits, model), grid, blocks, block_s):
+            yield dict(zip(model.heads, logits.split(sizes, 1), strict=True))
 
 
-def _over_pieces(
-    model: "AudioNetwork", grid: FrameGrid, blocks: Iterable[np.ndarray | Tensor], wanted: int
+def all_frame_logits(model: "AudioNetwork", waveform: Tensor) -> Tensor:
+    """Windows or pieces ``(batch, samples)`` to the frames' logits of all tasks, ``(batch, frames, n_classes)``."""
+    frames = trunk_frames(model.trunk, model.frontend(model.take(waveform)))
+    return torch.cat([head(frames) for head in model.heads.values()], -1).float().cpu()
+
+
+def run_in_blocks(
+    run: Run, grid: FrameGrid, blocks: Iterable[np.ndarray | Tensor], block_s: float | None = None
 ) -> Iterator[Tensor]:
-    """Frames ``(frames, num_features)`` of a trunk that sees `context` samples to either side."""
+    """Frames of a recording that arrives in pieces, from a network or from a file exported with `--frames`.
+
+    Args:
+        run: takes windows, or where `grid.context` is a number a piece of any length.
+        grid: from `frame_grid`, or from the file: ``FrameGrid(**about["frames"])``.
+        blocks: the waveform in pieces ``(samples,)``, at the grid's rate.
+        block_s: seconds of new sound to wait for before the model runs; None: as many as it takes at once.
+
+    Yields:
+        The next frames, ``(frames, n_classes)``.
+
+    Raises:
+        ValueError: if the recording holds no sample.
+    """
+    wanted = _SAMPLES_AT_ONCE if block_s is None else max(1, round(block_s * grid.sample_rate))
+    return (_over_windows if grid.context is None else _over_pieces)(run, grid, blocks, wanted)
+
+
+def _over_pieces(run: Run, grid: FrameGrid, blocks: Iterable[np.ndarray | Tensor], wanted: int) -> Iterator[Tensor]:
+    """Frames of a trunk that sees `context` samples to either side."""
     assert grid.context is not None
     hop, context = round(grid.hop), grid.context
     wanted = max(1, wanted // hop) * hop
     held, left = torch.zeros(0), 0  # `left` samples of what is held are done, and context of what comes
     total = 0
-
-    def run(samples: Tensor, skip: int, keep: int | None) -> Tensor:
-        frames = _frames(model, model.frontend(model.take(samples[None])))[0]
-        return frames[skip // hop :][:keep]
-
     for block in blocks:
         held, total = torch.cat([held, torch.as_tensor(block)]), total + len(block)
         while len(held) - left >= wanted + context:
-            yield run(held[: left + wanted + context], left, wanted // hop)
             done = left + wanted
+            yield run(held[None, : done + context])[0, left // hop : done // hop]
             drop = max(0, done - context)
             held, left = held[drop:], done - drop
     if total == 0:
         raise ValueError("a waveform of at least one sample is needed, got none")
-    if total < model.window_length:  # as short clips are classified: among silence
-        yield run(F.pad(held, (0, model.window_length - total)), 0, None)[: max(1, math.ceil(total / hop))]
+    if total < grid.window:  # as short clips are classified: among silence
+        yield run(F.pad(held, (0, grid.window - total))[None])[0, : max(1, math.ceil(total / hop))]
     elif len(held) > left:
-        yield run(held, left, None)
+        yield run(held[None])[0, left // hop :]
 
 
-def _over_windows(
-    model: "AudioNetwork", grid: FrameGrid, blocks: Iterable[np.ndarray | Tensor], wanted: int
-) -> Iterator[Tensor]:
-    """Frames ``(frames, num_features)`` of a trunk that runs over windows: cross-faded, or one for each window."""
-    slides, n = not ends_in_mean(model), grid.per_window
+def _over_windows(run: Run, grid: FrameGrid, blocks: Iterable[np.ndarray | Tensor], wanted: int) -> Iterator[Tensor]:
+    """Frames of a trunk that runs over windows: cross-faded, or one for each window."""
+    n = grid.per_window
     shift = max(1, n // 2)  # frames from window to window
     fade = torch.minimum(torch.arange(1, n + 1), torch.arange(n, 0, -1))[:, None].float()
-    tail, done = torch.zeros(0, model.trunk.num_features + 1), 0  # weighted sums of frames to come, and their weights
-    lead = model.window_length // 2 if slides else 0
-    for windows, last in _windows(blocks, model.window_length, shift, grid, lead, wanted):
-        sums = torch.zeros(max(len(tail), shift * (len(windows) - 1) + n), tail.shape[1])
-        sums[: len(tail)] += tail
-        for i in range(0, len(windows), 64):
-            x = model.frontend(model.take(windows[i : i + 64]))
-            frames = (model.trunk(x)[:, None] if slides else _frames(model, x)).cpu().float()
-            for number, part in enumerate(frames, i):
-                sums[number * shift : number * shift + n] += torch.cat([fade * part, fade], dim=1)
+    tail, done = torch.zeros(0, 0), 0  # weighted sums of frames to come, and their weights
+    for windows, last in _windows(blocks, shift, grid, wanted):
+        frames = [frame for part in windows.split(64) if len(part) for frame in run(part)]
+        sums = torch.zeros(max(len(tail), shift * (len(frames) - 1) + n), tail.shape[1] or frames[0].shape[1] + 1)
+        if len(tail):
+            sums[: len(tail)] += tail
+        for number, part in enumerate(frames):
+            sums[number * shift : number * shift + n] += torch.cat([fade * part, fade], dim=1)
         ready = shift * len(windows) if last is None else last - done
-        yield model.take(sums[:ready, :-1] / sums[:ready, -1:])
+        yield sums[:ready, :-1] / sums[:ready, -1:]
         tail, done = sums[ready:], done + ready
 
 
 def _windows(
-    blocks: Iterable[np.ndarray | Tensor], length: int, shift: int, grid: FrameGrid, lead: int, wanted: int
+    blocks: Iterable[np.ndarray | Tensor], shift: int, grid: FrameGrid, wanted: int
 ) -> Iterator[tuple[Tensor, int | None]]:
-    """Windows that begin every `shift` frames, after `lead` samples of silence; with the last ones how many frames."""
-    held, dropped, number, total = torch.zeros(lead), 0, 0, 0
+    """Windows that begin every `shift` frames; with the last ones the number of frames in all."""
+    held, dropped, number, total = torch.zeros(grid.lead), 0, 0, 0
+    length = grid.window
 
     def take(until: int) -> Tensor:
         nonlocal number
@@ -220,12 +249,6 @@ def _windows(
     n_frames = max(1, math.ceil(total / grid.hop - 1e-6))
     held = F.pad(held, (0, 2 * length))
     yield take(max(1, math.ceil((n_frames - grid.per_window) / shift) + 1)), n_frames
-
-
-def _frames(model: "AudioNetwork", x: Tensor) -> Tensor:
-    """What the trunk's mean over time is taken of, ``(batch, frames, num_features)``, from the frontend's output."""
-    features = model.trunk.forward_features(x)
-    return (features.mean(-1) if features.dim() == 4 else features).transpose(1, 2)
 
 
 def _reach(trunk: nn.Module, x: Tensor) -> float:
