@@ -263,6 +263,9 @@ def export(
     quantize: Annotated[
         str | None, typer.Option(metavar="int8", help="8-bit weights (c), and activations (onnx).")
     ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="It gives the logits of frames, not of clips: for events.")
+    ] = False,
     clips: Annotated[
         str | None, typer.Option(metavar="PATH", help="Check it on these sounds; default: the run's test set.")
     ] = None,
@@ -277,6 +280,8 @@ def export(
       audiostride export runs/mine --format onnx
 
       audiostride export runs/mine --quantize int8 --out small.onnx --clips sounds/
+
+      audiostride export runs/mine --frames --out frames.onnx
 
       audiostride export runs/mine --format web --out words.html
 
@@ -295,7 +300,10 @@ def export(
     ending = SOURCES.get(format) or find_format(format).ending
     if format in SOURCES and input is ExportInput.log_mel:
         raise UsageError(f"--input log_mel: the features are inside with --format {format}; leave it out")
-    path = out or Path(run_dir, f"model.{quantize}{ending}" if quantize else f"model{ending}")
+    if format in SOURCES and frames:
+        raise UsageError(f"--frames: is for --format {', '.join(FORMATS)}, not {format}; leave it out")
+    name = f"{'frames' if frames else 'model'}{'.int8' if quantize else ''}{ending}"
+    path = out or Path(run_dir, name)
     if out is None and run_dir.startswith(HUB_PREFIX):
         raise UsageError(f"{run_dir}: is on the hub, not a folder to write to; give --out FILE")
     model = load(run_dir)
@@ -306,9 +314,14 @@ def export(
         if format in SOURCES:
             check = export_source(model, path, format, windows, quantize=quantize == "int8")
         else:
-            log_mel = input is ExportInput.log_mel
             check = export_model(
-                model, path, format, windows, takes_log_mel=log_mel, quantize="int8" if quantize else None
+                model,
+                path,
+                format,
+                windows,
+                takes_log_mel=input is ExportInput.log_mel,
+                quantize="int8" if quantize else None,
+                frames=frames,
             )
     if as_json:
         print_json({"file": str(path)} | check._asdict())

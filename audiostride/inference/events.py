@@ -71,7 +71,7 @@ def sound_events(
     grid = frame_grid(model)
     for sound in sounds:
         finders = {
-            task: EventFinder(grid.hop_ms, grid.times_ms(0, 1).item(), kind, changes.applied(model.events_by(task)))
+            task: EventFinder(grid.hop_ms, grid.first_ms, kind, changes.applied(model.events_by(task)))
             for task, kind in model.kinds.items()
         }
         rows: list[Row] = []

@@ -68,8 +68,10 @@ def _write_onnx(program: "ExportedProgram", tasks: "Sequence[str]", about: str) 
     onnx = _package("onnx", "onnx")
     _package("onnxscript", "onnx")
     _package("onnxruntime", "onnx")
+    # The input and an output of one name would be one value.
+    outputs = [f"{task}_logits" if task == "sound" else task for task in tasks]
     converted = torch.onnx.export(
-        program, dynamo=True, opset_version=20, input_names=["sound"], output_names=list(tasks), verbose=False
+        program, dynamo=True, opset_version=20, input_names=["sound"], output_names=outputs, verbose=False
     )
     assert converted is not None
     proto = converted.model_proto

@@ -71,6 +71,11 @@ class FrameGrid(NamedTuple):
         """Time from frame to frame, in ms."""
         return 1000 * self.hop / self.sample_rate
 
+    @property
+    def first_ms(self) -> float:
+        """Centre of the first frame, in ms."""
+        return 1000 * self.first / self.sample_rate
+
     def times_ms(self, start: int, n: int) -> Tensor:
         """Centres of `n` frames from number `start` on, in ms, float64 ``(n,)``."""
         return 1000 / self.sample_rate * (self.first + self.hop * torch.arange(start, start + n, dtype=torch.float64))

@@ -107,7 +107,7 @@ def found_segments(
     heard: Heard, grid: FrameGrid, labels: Sequence[str], kind: str, settings: EventSettings
 ) -> list[Segment]:
     """The events that settings find in a recording."""
-    events = find_events(heard.logits, grid.hop_ms, grid.times_ms(0, 1).item(), kind, settings)
+    events = find_events(heard.logits, grid.hop_ms, grid.first_ms, kind, settings)
     return [Segment(e.start_ms / 1000, min(e.end_ms / 1000, heard.seconds), labels[e.label]) for e in events]
 
 

@@ -42,8 +42,7 @@ def false_alarms(
     found: dict[str, Counter[str]] = {name: Counter() for name in model.labels if task in (None, name)}
     for number, file in enumerate(files, 1):
         finders = {
-            name: EventFinder(grid.hop_ms, grid.times_ms(0, 1).item(), model.kinds[name], model.events_by(name))
-            for name in found
+            name: EventFinder(grid.hop_ms, grid.first_ms, model.kinds[name], model.events_by(name)) for name in found
         }
         lengths: list[int] = []
 
