@@ -12,8 +12,8 @@ from ..models.classifier import AudioClassifier
 from ..models.cost import cost_per_second
 from ..models.cutoffs import model_cutoffs, why_no_cutoffs
 from ..models.log_mel import LogMel
-from .c_source import fft_length, fill_template, sparse_filters
 from .operations import Affine, Average, Convolution, Head, Matrix, Operation, Pick, Reduce, operations
+from .source_parts import fft_length, fill_template, frame_plan, sparse_filters
 
 _JSON_IN_HTML = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -43,13 +43,14 @@ def web_page(model: AudioClassifier, title: str) -> str:
     numbers = _Numbers()
     described = _describe(model, numbers) | {"about": _about(model)}
     content = np.concatenate(numbers.parts).astype("<f4").tobytes()
-    return fill_template(
-        "page.html",
-        TITLE=html.escape(title),
-        ENGINE=fill_template("engine.js"),
-        MODEL=json.dumps(described).translate(_JSON_IN_HTML),
-        WEIGHTS=base64.b64encode(content).decode(),
-    )
+    values = {
+        "TITLE": html.escape(title),
+        "ENGINE": "".join(map(fill_template, ("engine.js", "frames.js", "worker.js"))),
+        "SCRIPT": fill_template("page.js"),
+        "MODEL": json.dumps(described).translate(_JSON_IN_HTML),
+        "WEIGHTS": base64.b64encode(content).decode(),
+    }
+    return fill_template("page.html", values)
 
 
 def _about(model: AudioClassifier) -> dict[str, list[tuple[str, str]]]:
@@ -104,11 +105,22 @@ def _describe(model: AudioClassifier, numbers: _Numbers) -> dict[str, Any]:
     return {
         "sample_rate": frontend.sample_rate,
         "window": model.window_length,
-        "tasks": {task: {"kind": model.kinds[task], "labels": model.labels[task]} for task in model.labels},
-        "thresholds": model.thresholds,
+        "tasks": {task: _task(model, task) for task in model.labels},
+        "frames": frame_plan(model),
         "log_mel": log_mel,
         "input": features,
         "steps": [_step(step, numbers) for step in operations(model)],
+    }
+
+
+def _task(model: AudioClassifier, task: str) -> dict[str, Any]:
+    """A task's classes, and what decides whether they are heard; `found`: whether its event settings are its own."""
+    return {
+        "kind": model.kinds[task],
+        "labels": model.labels[task],
+        "thresholds": model.thresholds.get(task, []),
+        "events": model.events_by(task).as_dict(),
+        "found": task in model.event_settings,
     }
 
 

@@ -46,9 +46,9 @@ class Engine {
     }
   }
 
-  // Frame t covers the samples from t hops on; silence follows the last one.
-  logMel(samples) {
-    const { hop, n_mels, offset, filters } = this.model.log_mel, { re, im, window } = this;
+  // Frame t covers the samples from t hops on; silence follows the last one. For pictures, every `step`-th frame.
+  logMel(samples, step = 1) {
+    const { n_mels, offset, filters } = this.model.log_mel, hop = step * this.model.log_mel.hop, { re, im, window } = this;
     const frames = Math.floor(samples.length / hop), out = new Float32Array(frames * n_mels);
     for (let t = 0; t < frames; t++) {
       re.fill(0); im.fill(0);
@@ -66,13 +66,13 @@ class Engine {
 
   // --- The operations. ---
 
-  // Logits of each task for the features of a window, or of any length where the list allows it.
-  run(features) {
+  // Logits of each task for the features of a window, or of any length where the list allows it; or those of each frame.
+  run(features, eachFrame) {
     const first = this.model.input, maps = [{ data: features, channels: 1, time: features.length / first[2], mel: first[2] }];
     const logits = {};
     for (const step of this.model.steps) {
       const sources = step.sources.map((i) => maps[i]);
-      const made = this[step.kind](step, ...sources);
+      const made = eachFrame && step.kind === "reduce" ? this.overMel(...sources) : this[step.kind](step, ...sources);
       if (step.relu) for (let i = 0; i < made.data.length; i++) if (made.data[i] < 0) made.data[i] = 0;
       if (step.task !== undefined) logits[step.task] = made.data;
       maps.push(made);
@@ -182,11 +182,26 @@ class Engine {
 
   join(step, ...parts) { return { data: Float32Array.from(parts.flatMap((part) => [...part.data])) }; }
 
-  head(step, x) {
-    const weights = this.array(step.weight), bias = this.array(step.bias);
-    return { data: bias.map((value, o) => { for (let k = 0; k < x.data.length; k++) value += weights[o * x.data.length + k] * x.data[k]; return value; }) };
+  // What the mean over time is taken of.
+  overMel(x) {
+    const data = new Float32Array(x.time * x.channels);
+    for (let i = 0; i < x.data.length; i++) data[Math.floor(i / x.mel)] += x.data[i] / x.mel;
+    return { data };
   }
 
-  // Logits of a window of samples.
-  logits(samples) { return this.run(this.model.log_mel ? this.logMel(samples) : samples); }
+  // For each vector one behind the other.
+  head(step, x) {
+    const weights = this.array(step.weight), bias = this.array(step.bias), outputs = bias.length, inputs = weights.length / outputs;
+    const data = new Float32Array((x.data.length / inputs) * outputs);
+    for (let i = 0; i < data.length; i++) {
+      const o = i % outputs, from = Math.floor(i / outputs) * inputs;
+      let sum = bias[o];
+      for (let k = 0; k < inputs; k++) sum += weights[o * inputs + k] * x.data[from + k];
+      data[i] = sum;
+    }
+    return { data };
+  }
+
+  // Logits of a window of samples, or of each frame of any number of them.
+  logits(samples, eachFrame = false) { return this.run(this.model.log_mel ? this.logMel(samples) : samples, eachFrame); }
 }

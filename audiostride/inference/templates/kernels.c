@@ -1,23 +1,27 @@
 /* The arithmetic: each function computes one row (a frame of a map: channels times bands) or less. */
 
 /* Patches of one row: (in, time, mel) of a kernel, for each column of the output; zero outside of the map. */
-static void gather(float *patches, const float *rows, int capacity, int first, int total, int channels, int width,
-                   int kernel_time, int kernel_mel, int stride_mel, int padding_mel, int columns, int pitch)
+static void gather(float *patches, const float *rows, int capacity, long long first, long long total, int channels,
+                   int width, int kernel_time, int kernel_mel, int stride_mel, int padding_mel, int columns, int pitch)
 {
+    const int slot = (int)((first % capacity + capacity) % capacity);
     for (int c = 0; c < channels; c++)
-        for (int a = 0; a < kernel_time; a++)
+        for (int a = 0; a < kernel_time; a++) {
+            const float *row = rows + (size_t)((slot + a) % capacity * channels + c) * width;
+            const int is_there = first + a >= 0 && first + a < total;
             for (int b = 0; b < kernel_mel; b++, patches += pitch) {
-                const int frame = first + a;
-                if (frame < 0 || frame >= total) {
-                    memset(patches, 0, (size_t)columns * sizeof(float));
-                    continue;
-                }
-                const float *row = rows + ((size_t)(frame % capacity) * channels + c) * width;
-                for (int w = 0; w < columns; w++) {
-                    const int band = w * stride_mel - padding_mel + b;
-                    patches[w] = band < 0 || band >= width ? 0 : row[band];
-                }
+                const int before = padding_mel > b ? padding_mel - b : 0, room = width - 1 + padding_mel - b;
+                const int begin = (before + stride_mel - 1) / stride_mel;
+                const int end = !is_there || room < 0 ? 0 : room / stride_mel + 1 < columns ? room / stride_mel + 1 : columns;
+                int w = 0;
+                for (; w < begin && w < end; w++)
+                    patches[w] = 0;
+                for (const float *from = row + w * stride_mel - padding_mel + b; w < end; w++, from += stride_mel)
+                    patches[w] = *from;
+                for (; w < columns; w++)
+                    patches[w] = 0;
             }
+        }
 }
 
 /* Four patches times eight outputs, written out so that a compiler keeps the sums in registers. The weights of patch i
@@ -74,18 +78,18 @@ static void multiply_column(float *out, const float *patches, const WEIGHT *weig
 }
 
 /* One kernel a channel (as many outputs as inputs): weights (outputs, time, mel). */
-static void depthwise(float *out, const float *rows, int capacity, int first, int total, int channels, int width,
-                      const WEIGHT *weights, const float *scale, const float *bias, int kernel_time, int kernel_mel,
+static void depthwise(float *out, const float *rows, int capacity, long long first, long long total, int channels,
+                      int width, const WEIGHT *weights, const float *scale, const float *bias, int kernel_time, int kernel_mel,
                       int stride_mel, int padding_mel, int columns, int relu)
 {
+    const int slot = (int)((first % capacity + capacity) % capacity);
     for (int c = 0; c < channels; c++, weights += kernel_time * kernel_mel)
         for (int w = 0; w < columns; w++) {
             float sum = 0;
             for (int a = 0; a < kernel_time; a++) {
-                const int frame = first + a;
-                if (frame < 0 || frame >= total)
+                if (first + a < 0 || first + a >= total)
                     continue;
-                const float *row = rows + ((size_t)(frame % capacity) * channels + c) * width;
+                const float *row = rows + (size_t)((slot + a) % capacity * channels + c) * width;
                 for (int b = 0; b < kernel_mel; b++) {
                     const int band = w * stride_mel - padding_mel + b;
                     if (band >= 0 && band < width)
@@ -148,14 +152,14 @@ static void time_matrix(float *out, const float *row, const float *matrix, int g
 }
 
 /* The mean of tiles of frames and bands; a tile at the end has fewer. */
-static void average(float *out, const float *rows, int capacity, int first, int frames, int channels, int width,
+static void average(float *out, const float *rows, int capacity, long long first, int frames, int channels, int width,
                     int size_mel)
 {
     for (int c = 0; c < channels; c++)
         for (int w = 0; w < width; w += size_mel) {
             const int end = w + size_mel < width ? w + size_mel : width;
             float sum = 0;
-            for (int frame = first; frame < first + frames; frame++)
+            for (long long frame = first; frame < first + frames; frame++)
                 for (int i = w; i < end; i++)
                     sum += rows[((size_t)(frame % capacity) * channels + c) * width + i];
             *out++ = sum / (float)(frames * (end - w));

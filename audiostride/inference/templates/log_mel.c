@@ -1,3 +1,4 @@
+@TABLES@
 
 /* A frame of samples under the window, its FFT (of half the length, as samples are real), mel bands, logarithm. */
 static void log_mel(float *out, const float *samples, float *re, float *im)
