@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,3 +72,16 @@ def tone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             sound += 0.01 * draws.standard_normal(len(sound)).astype(np.float32)
             soundfile.write(folder / label / f"{i:02d}.wav", sound, 16000)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real Chromium, by playwright; its microphone is a beeping one."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-background-networking", *fake]
+        )
+        yield chromium
+        chromium.close()

@@ -257,6 +257,7 @@ def export_table(path: str, check: "Check") -> Table:
         "size": f"{check.size_bytes / 1e6:.2f} MB",
         "flash": _kilobytes(check.flash_bytes),
         "RAM": _kilobytes(check.ram_bytes),
+        "RAM, events": _kilobytes(check.recording_ram_bytes),
         "largest logit error": f"{check.max_error:.1e}",
         "labels agree": f"{100 * check.labels_agree:.1f} %",
         "ms per window": "" if check.latency_ms is None else f"{check.latency_ms:.2f}",

@@ -272,5 +272,3 @@ class RowCode:
         kind = "int8_t" if self.int8 else "float"
         named = [self._constant(f"w{number}", weight, kind), self._constant(f"c{number}", scale)]
         return [*named, self._constant(f"b{number}", bias)]
-
-

@@ -126,7 +126,7 @@ class _Writer:
             n_fft, buffer = fft_length(log_mel, "a C file"), max(len(log_mel.window), hop)
             self.values |= {"BUFFER": buffer, "TABLES": _log_mel_tables(log_mel, n_fft)}
             self.memory.insert(0, f"float samples[{buffer}], re[{n_fft // 2 + 1}], im[{n_fft // 2 + 1}];")
-        self.values |= self._events(1000 * plan["hop"] / model.sample_rate)
+        self.values |= self._tasks(1000 * plan["hop"] / model.sample_rate)
 
     def header(self) -> str:
         """Sizes, state, functions."""
@@ -139,7 +139,9 @@ class _Writer:
         ]
         lines = {
             "LOGITS": [f"    float {task}[{n}];" for task, n in tasks],
-            "LABELS": [f"extern const char *const {self.name}_{task}_labels[{n}];" for task, n in tasks],
+            "LABELS": [
+                f"extern const char *const {self.name}_{task}_labels[{n}];\n{self._answer(task)};" for task, n in tasks
+            ],
             "MEMORY": [f"    {line}" for line in self.memory],
             "RECORDING_MEMORY": [] if self.is_endless else [f"    {fill(line, self.values)}" for line in windows],
         }
@@ -170,27 +172,41 @@ class _Writer:
             "STEPS": code,
             "INPUT": fill_template("input_log_mel.c" if has_log_mel else "input_waveform.c", self.values),
             "PUSH": fill_template("push.c", self.values),
+            "ANSWER": fill_template("answers.c", self.values),
             "EVENTS": fill_template("events.c", self.values),
             "RECORDING": fill_template(recording, self.values | ending),
         }
         return fill_template("source.c", self.values | parts)
 
-    def _events(self, hop_ms: float) -> dict[str, Any]:
-        """What the templates need to know of the events of each task."""
-        thresholds, tasks, first, track, longest_gap = [], [], 0, 0, 0
-        for task, labels in self.model.labels.items():
-            settings, kind, name = self.model.events_by(task), self.model.kinds[task], self.tasks[task]
+    def _answer(self, task: str) -> str:
+        return f"int {self.name}_{task}_answer(const {self.name}_logits *logits, float *probabilities)"
+
+    def _tasks(self, hop_ms: float) -> dict[str, Any]:
+        """What the templates need to know of the answers and events of each task."""
+        thresholds, tasks, answers, first, track, longest_gap = [], [], [], 0, 0, 0
+        for number, (task, labels) in enumerate(self.model.labels.items()):
+            events, calibration = self.model.events_by(task), self.model.calibration(task)
+            kind, name, probabilities = self.model.kinds[task], self.tasks[task], self.model.thresholds.get(task)
             tracks = len(labels) if kind == "multilabel" else 1
-            gap = math.floor(settings.join_ms / hop_ms + 1e-9)
-            shortest = next(n for n in itertools.count(math.floor(settings.min_ms / hop_ms)) if n * hop_ms >= settings.min_ms)
-            thresholds.append(c_array(f"thresholds_{name}", settings.thresholds))
-            numbers = [first, len(labels), kind.upper(), track, tracks, gap, shortest, c_float(settings.floor)]
-            names = [f"thresholds_{name}", f"{self.name}_{name}_labels"]
-            tasks.append(f"    {{{', '.join(map(str, [c_string(task), *numbers, *names]))}}},")
+            gap = math.floor(events.join_ms / hop_ms + 1e-9)
+            frames = itertools.count(math.floor(events.min_ms / hop_ms))
+            row: list[Any] = [c_string(task), first, len(labels), kind.upper(), track, tracks, gap]
+            row += [next(n for n in frames if n * hop_ms >= events.min_ms), c_float(events.floor)]
+            none_below = "-HUGE_VALF" if calibration.none_below is None else c_float(calibration.none_below)
+            row += [c_float(calibration.temperature), none_below, f"event_thresholds_{name}"]
+            row += [f"thresholds_{name}" if probabilities else "NULL", f"{self.name}_{name}_labels"]
+            tasks.append(f"    {{{', '.join(map(str, row))}}},")
+            thresholds.append(c_array(f"event_thresholds_{name}", events.thresholds))
+            if probabilities:
+                thresholds.append(c_array(f"thresholds_{name}", probabilities))
+            answers.append(
+                f"{self._answer(name)}\n{{\n    return answer(&tasks[{number}], logits->{name}, probabilities);\n}}\n"
+            )
             first, track, longest_gap = first + len(labels), track + tracks, max(longest_gap, gap)
         return {
             "THRESHOLDS": "".join(thresholds),
             "TASKS": "\n".join(tasks),
+            "ANSWERS": "\n".join(answers),
             "TRACKS": track,
             "GAP": longest_gap + 2,
             "EVENT_FRAMES": math.ceil(1000 * LONGEST_EVENT_S / hop_ms),
@@ -220,7 +236,11 @@ def _test(writer: _Writer, windows: np.ndarray, logits: Sequence[np.ndarray]) ->
     for name, expected in zip(writer.tasks.values(), logits, strict=True):
         n = expected.shape[-1]
         tables.append(c_array(f"expected_{name}", expected.ravel()))
-        prints += [f"    for (int i = 0; i < {n}; i++)", f'        printf("%.9g ", (double)logits->{name}[i]);']
+        prints += [
+            f'    printf("%d ", {writer.name}_{name}_answer(logits, NULL));',
+            f"    for (int i = 0; i < {n}; i++)",
+            f'        printf("%.9g ", (double)logits->{name}[i]);',
+        ]
         difference = f"(double)state->logits.{name}[i] - (double)expected_{name}[k * {n} + i]"
         checks += [f"        for (int i = 0; i < {n}; i++)", f"            worst = fmax(worst, fabs({difference}));"]
     parts = {"TABLES": tables, "PRINT": prints, "CHECK": checks}

@@ -47,7 +47,8 @@ class Check(NamedTuple):
         by_operations: whether only the list of operations was checked that the file was written from: of a page, and of
             a C file where there is no compiler.
         flash_bytes: code and constants of a compiled C file, else None.
-        ram_bytes: the state of a compiled C file, else None.
+        ram_bytes: the state of a compiled C file that classifies windows, else None.
+        recording_ram_bytes: the same for one that finds events.
     """
 
     windows: int
@@ -60,6 +61,7 @@ class Check(NamedTuple):
     by_operations: bool = False
     flash_bytes: int | None = None
     ram_bytes: int | None = None
+    recording_ram_bytes: int | None = None
 
 
 def metadata(

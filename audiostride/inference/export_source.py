@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +27,9 @@ TOLERANCE = 1e-3
 
 INT8_LABELS_AGREE = 0.98
 """Share of windows whose likeliest class must be that of the model, with weights in 8 bits."""
+
+MAX_RECORDING_WINDOWS = 8
+"""Windows that follow each other in the recording whose frames are compared."""
 
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
@@ -77,14 +80,19 @@ def export_source(
         model_latency_ms = 100 * (time.perf_counter() - began)
         found = [v.numpy() for v in run_operations(steps, model.frontend(windows.to(model.device)).float().cpu())]
     compiled: dict[str, Any] = {"by_operations": True, "latency_ms": None}
+    frames_error = 0.0
     if format == "web":
         contents = {path.name: web_page(model, name)}
     else:
         contents = c_files(model, name, windows.numpy(), expected, quantize)
         if compiler := next(filter(shutil.which, _COMPILERS), None):
-            found, compiled = _run_c(compiler, name, contents, windows.numpy(), [len(v[0]) for v in expected])
+            recording = windows[:MAX_RECORDING_WINDOWS].flatten()
+            found, frames, compiled = _run_c(compiler, name, contents, windows.numpy(), recording.numpy(), expected)
+            of_model = model.frame_logits(recording, model.sample_rate)[1].values()
+            frames_error = max(float(np.abs(a - b.numpy()).max()) for a, b in zip(frames, of_model, strict=True))
     agree = float(np.mean([a.argmax(1) == b.argmax(1) for a, b in zip(found, expected, strict=True)]))
-    error = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+    errors = [float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
+    error = max([*errors, frames_error])
     if (agree < INT8_LABELS_AGREE) if quantize else (agree < 1 or not error <= TOLERANCE):
         raise ExportError(
             f"{printable(path)}: was not written: on {len(windows)} windows its logits differ by up to {error:.2g} and "
@@ -104,29 +112,42 @@ def export_source(
 
 
 def _run_c(
-    compiler: str, name: str, contents: Mapping[str, str], windows: np.ndarray, classes: list[int]
-) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Logits of each task from the compiled C file, and its sizes and time."""
+    compiler: str,
+    name: str,
+    contents: Mapping[str, str],
+    windows: np.ndarray,
+    recording: np.ndarray,
+    expected: Sequence[np.ndarray],
+) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, Any]]:
+    """Logits of each task of windows and of a recording's frames from the compiled C file, and its sizes and time."""
     with TemporaryDirectory() as folder:
         for file, text in contents.items():
             replace_file(Path(folder, file), text)  # which says where there is no room
-        replace_file(Path(folder, "windows"), windows.astype("<f4").tobytes())
+        for file, samples in (("windows", windows), ("recording", recording)):
+            replace_file(Path(folder, file), samples.astype("<f4").tobytes())
 
-        def call(*command: str) -> str:
+        def call(*command: str, check: bool = True) -> str:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
-            if done.returncode:
+            if check and done.returncode:
                 message = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
                 raise ExportError(f"{name}.c: was not written: {' '.join(command[:1])}: {message[:2000]}")
             return done.stdout
 
+        def logits(*arguments: str) -> list[np.ndarray]:
+            lines = [line for line in call(program, *arguments).splitlines() if not line.startswith("event")]
+            rows = np.array([line.split() for line in lines], float)
+            parts = np.split(rows, np.cumsum([1 + values.shape[1] for values in expected])[:-1], axis=1)
+            return [part[:, 1:] for part in parts]  # without the answer
+
         call(compiler, *_FLAGS, "-c", f"{name}.c")
         call(compiler, *_FLAGS, f"{name}.o", f"{name}_test.c", "-lm", "-o", "run")
         program = str(Path(folder, "run"))
-        rows = np.array([[float(v) for v in line.split()] for line in call(program, "windows").splitlines()])
-        _, ms, state = (
-            float(v) for v in subprocess.run([program], capture_output=True, text=True).stdout.split()[1::2]
-        )
+        _, ms, state, whole = (float(v) for v in call(program, check=False).split()[1::2])
         size = call("size", f"{name}.o").splitlines()[1].split() if shutil.which("size") else None
-    ends = np.cumsum(classes)[:-1]
-    found = {"flash_bytes": int(size[0]) + int(size[1]) if size else None, "ram_bytes": int(state), "latency_ms": ms}
-    return np.split(rows, ends, axis=1), found
+        measured = {
+            "latency_ms": ms,
+            "flash_bytes": int(size[0]) + int(size[1]) if size else None,
+            "ram_bytes": int(state),
+            "recording_ram_bytes": int(whole),
+        }
+        return logits("windows"), logits("recording", "frames"), measured

@@ -131,7 +131,7 @@ class _Run:
 
 
 def map_roots(steps: Sequence[Operation]) -> list[int]:
-    """For the input and each operation the number of the map in whose memory it is: its own, or another's if reshaped."""
+    """In the memory of which map the input and each operation's output is: its own, or another's if reshaped."""
     root = [0]
     for number, step in enumerate(steps, start=1):
         root.append(root[step.sources[0]] if isinstance(step, Reshape) else number)

@@ -119,6 +119,7 @@ def _task(model: AudioClassifier, task: str) -> dict[str, Any]:
         "kind": model.kinds[task],
         "labels": model.labels[task],
         "thresholds": model.thresholds.get(task, []),
+        **model.calibration(task).as_dict(),
         "events": model.events_by(task).as_dict(),
         "found": task in model.event_settings,
     }

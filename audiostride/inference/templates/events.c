@@ -1,22 +1,6 @@
 /* Events: where a track of scores peaks above a threshold, from half of the way up from the floor to half of the way down.
  * Of a multiclass task the track is the largest logit, of a binary one the second minus the first, and a multilabel task has
  * one for each class. */
-enum { MULTICLASS, BINARY, MULTILABEL };
-
-typedef struct {
-    const char *name;
-    int first, classes, kind, track, tracks; /* of the logits, and of the runs */
-    int gap, shortest;                       /* frames: of silence that is ignored, of an event */
-    float floor;
-    const float *thresholds;
-    const char *const *labels;
-} TASK;
-
-@THRESHOLDS@
-static const TASK tasks[] = {
-@TASKS@
-};
-
 static const float *held(const RECORDING *r, const TASK *task, long long frame)
 {
     return (const float *)&r->held[frame % (@UPPER@_EVENT_FRAMES + @GAP@)] + task->first;
@@ -34,11 +18,11 @@ static float score(const TASK *task, const float *logits, int track)
 
 static float lowest_threshold(const TASK *task, int track)
 {
-    float lowest = task->thresholds[0];
+    float lowest = task->event_thresholds[0];
     if (task->kind != MULTICLASS)
-        return task->thresholds[task->kind == BINARY ? 1 : track];
+        return task->event_thresholds[task->kind == BINARY ? 1 : track];
     for (int i = 1; i < task->classes; i++)
-        lowest = fminf(lowest, task->thresholds[i]);
+        lowest = fminf(lowest, task->event_thresholds[i]);
     return lowest;
 }
 
@@ -53,20 +37,25 @@ static void found(RECORDING *r, const TASK *task, int track, float level, long l
 {
     const double hop_s = @FRAME_HOP@ / @UPPER@_SAMPLE_RATE, begin_s = @FIRST@ / @UPPER@_SAMPLE_RATE + ((double)a - 0.5) * hop_s;
     const int multiclass = task->kind == MULTICLASS;
-    float sums[@MOST_CLASSES@] = {0};
-    EVENT event = {task->name, NULL, task->kind == BINARY ? 1 : track, 0, 0, -HUGE_VALF};
+    float mean[@MOST_CLASSES@] = {0}, heard = 0;
+    EVENT event = {task->name, NULL, task->kind == BINARY ? 1 : track, 0, 0, -HUGE_VALF, 0};
     for (long long t = a; t < b; t++)
-        if (score(task, held(r, task, t), track) >= level)
+        if (score(task, held(r, task, t), track) >= level) {
+            heard++;
             for (int i = 0; i < task->classes; i++)
-                sums[i] += held(r, task, t)[i];
-    for (int i = 0; i < task->classes && multiclass; i++)
-        if (sums[i] > sums[event.index])
-            event.index = i;
+                mean[i] += held(r, task, t)[i];
+        }
+    for (int i = 0; i < task->classes; i++)
+        mean[i] /= heard;
+    if (multiclass)
+        event.index = largest(mean, task->classes);
     for (long long t = a; t < b; t++)
         if (score(task, held(r, task, t), track) >= level)
             event.peak = fmaxf(event.peak, multiclass ? held(r, task, t)[event.index] : score(task, held(r, task, t), track));
-    if (b - a < task->shortest || event.peak < task->thresholds[event.index])
+    if (b - a < task->shortest || event.peak < task->event_thresholds[event.index])
         return;
+    probabilities(task, mean);
+    event.score = mean[event.index];
     event.label = task->labels[event.index];
     event.start_s = fmax(0, begin_s);
     event.end_s = fmin(begin_s + (double)(b - a) * hop_s, (double)r->samples / @UPPER@_SAMPLE_RATE);

@@ -46,7 +46,7 @@ typedef struct {
     const char *task, *label;
     int index; /* of the class */
     double start_s, end_s;
-    float peak; /* its largest score, a logit */
+    float peak, score; /* its largest logit, or difference of two; its probability */
 } @NAME@_event;
 
 /* A recording: the classifier's memory and that of the events. */
@@ -63,6 +63,8 @@ typedef struct @NAME@_recording {
 @RECORDING_MEMORY@
 } @NAME@_recording;
 
+/* Of each task the names of its classes, and the answer to its logits: the number of the likeliest class, -1 for none of
+ * them. The probability of each class is written to `probabilities`, unless that is NULL. */
 @LABELS@
 
 /* Begin a window: before the first samples, or to forget those of an unfinished one. */

@@ -22,11 +22,24 @@ function windowStarts(n) {
   return starts;
 }
 
+// Calibrated probability of each class.
 function probabilities(task, logits) {
-  const values = [...logits];
-  if (model.tasks[task].kind === "multilabel") return values.map((x) => 1 / (1 + Math.exp(-x)));
+  const { kind, temperature } = model.tasks[task], values = Array.from(logits, (x) => x / temperature);
+  if (kind === "multilabel") return values.map((x) => 1 / (1 + Math.exp(-x)));
   const top = Math.max(...values), parts = values.map((x) => Math.exp(x - top)), sum = parts.reduce((a, b) => a + b);
   return parts.map((x) => x / sum);
+}
+
+// The classes that logits stand for; none where no class is likely enough.
+function answer(task, logits) {
+  const { kind, labels, thresholds, none_below } = model.tasks[task], scores = probabilities(task, logits), best = scores.indexOf(Math.max(...scores));
+  if (kind === "multilabel") {
+    const heard = labels.filter((_, i) => scores[i] >= (thresholds[i] ?? 0.5));
+    return heard.length || thresholds.length ? heard : [labels[best]];
+  }
+  const clear = logits[best] - logits.reduce((a, b) => a + b) / logits.length;
+  const is_none = (none_below !== null && clear < none_below) || (kind === "multiclass" && scores[best] < (thresholds[best] ?? 0));
+  return is_none ? [] : [labels[best]];
 }
 
 // Logits of each task of a clip, averaged over its windows.
@@ -62,7 +75,7 @@ async function hear(samples, final = false) {
 
 // Frames and events of a whole recording, for scripts and tests.
 async function events(samples) { begin("", false); return hear(samples, true); }
-window.audiostride = { classify, events, windowStarts, model };
+window.audiostride = { classify, answer, probabilities, events, windowStarts, model };
 
 // --- What is shown. ---
 
@@ -79,12 +92,11 @@ function make(kind, name = "", text = "") {
 
 function show(logits) {
   element("answers").replaceChildren(...Object.keys(model.tasks).map((task) => {
-    const { labels, kind, thresholds = [] } = model.tasks[task], scores = probabilities(task, logits[task]);
+    const { labels } = model.tasks[task], scores = probabilities(task, logits[task]);
     const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]).slice(0, 5);
-    const chosen = kind === "multilabel" ? labels.filter((_, i) => scores[i] >= (thresholds[i] ?? 0.5)) : [labels[order[0]]];
-    const box = make("div", "task"), name = make("p", "soft", task), answer = make("p", "answer", chosen.join(", ") || "none");
-    answer.dataset.task = task;
-    box.append(name, answer, ...order.map((i) => {
+    const box = make("div", "task"), name = make("p", "soft", task), said = make("p", "answer", answer(task, logits[task]).join(", ") || "none");
+    said.dataset.task = task;
+    box.append(name, said, ...order.map((i) => {
       const bar = make("div", "bar"), track = make("div"), fill = make("i");
       fill.style.width = percent(scores[i]);
       track.append(fill);

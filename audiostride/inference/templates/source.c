@@ -31,5 +31,6 @@ static int advance(STATE *s)
 
 @INPUT@
 @PUSH@
+@ANSWER@
 @EVENTS@
 @RECORDING@

@@ -33,7 +33,7 @@ static void print(void *user, double time_s, const @NAME@_logits *logits)
 static void print_event(void *user, const @NAME@_event *event)
 {
     (void)user;
-    printf("event %.6f %.6f %d %s\n", event->start_s, event->end_s, event->index, event->task);
+    printf("event %.6f %.6f %d %.6f %s\n", event->start_s, event->end_s, event->index, (double)event->score, event->task);
 }
 
 int main(int argc, char **argv)
