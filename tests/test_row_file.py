@@ -11,7 +11,7 @@ from audiostride.errors import UsageError
 from audiostride.inference.predict import Row, SoundRows
 from audiostride.inference.row_file import CSV_HEADER, RowFile
 
-NAMES = ["a.wav", "two\nlines.wav", "caf\udce9.wav", 'quo"te,.wav', "\x1b[2J.wav"]
+NAMES = ["a.wav", "two\nlines.wav", "caf\udce9.wav", "\x1b[2J.wav", 'quo"te,.wav']
 MADE_BY: dict[str, object] = {"model": "m", "top_k": 1}
 
 
@@ -51,6 +51,41 @@ def test_a_journal_cut_at_any_byte_is_completed_or_refused(rows: Path) -> None:
             with pytest.raises(UsageError, match="is not a journal"):
                 write(rows, NAMES, resume=True)
         assert rows.read_bytes() == content, cut
+
+
+def failing(path: Path, names: list[str], failed: set[str], resume: bool = False) -> list[str]:
+    """Write rows of sounds, of which some cannot be read; returns those that were tried."""
+    with RowFile(path, MADE_BY, resume) as file:
+        tried = [name for name in names if name not in file.done]
+        for name in tried:
+            row = Row(name, error="damaged") if name in failed else Row(name, "word", 0.0, 1.0, 1, "yes", 0.5)
+            file.write(SoundRows(name, [row], last=True, failed=name in failed))
+    return tried
+
+
+@pytest.mark.parametrize("failed", [{"a.wav"}, {"caf\udce9.wav"}, {"a.wav", "two\nlines.wav"}, set(NAMES)])
+def test_a_sound_that_failed_is_tried_again_and_its_old_row_is_gone(tmp_path: Path, failed: set[str]) -> None:
+    path = tmp_path / "rows.csv"
+    failing(path, NAMES, failed)
+    assert failing(path, NAMES, {"a.wav"}, resume=True) == [name for name in NAMES if name in failed]
+    again = [*[name for name in NAMES if name not in failed], *[name for name in NAMES if name in failed]]
+    failing(tmp_path / "whole.csv", again, failed & {"a.wav"})
+    assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert Path(f"{path}.journal").read_bytes() == (tmp_path / "whole.csv.journal").read_bytes()
+    assert failing(path, NAMES, set(), resume=True) == sorted(failed & {"a.wav"})
+    assert b"damaged" not in path.read_bytes()
+
+
+def test_a_resume_that_is_killed_between_file_and_journal_loses_nothing(tmp_path: Path) -> None:
+    path, failed = tmp_path / "rows.csv", {"a.wav", "caf\udce9.wav", NAMES[-1]}
+    failing(path, NAMES, failed)
+    journal = Path(f"{path}.journal").read_bytes()
+    failing(path, [], set(), resume=True)
+    without = path.read_bytes()
+    Path(f"{path}.journal").write_bytes(journal)
+    assert failing(path, NAMES, set(), resume=True) == [name for name in NAMES if name in failed]
+    assert path.read_bytes().startswith(without)
+    assert path.read_text(errors="surrogateescape").count("yes") == len(NAMES)
 
 
 def test_rows_that_somebody_changed_are_refused_and_stay(rows: Path) -> None:

@@ -5,9 +5,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import FileIO
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import safetensors.torch
 from filelock import FileLock, Timeout
 
 from ..errors import UsageError, printable
-from ..files import explain_write_errors
+from ..files import explain_write_errors, replace_file, replacing
 from ..models.classifier import AudioClassifier
 from .predict import Row, SoundRows
 
@@ -37,22 +36,21 @@ def format_rows(rows: Iterable[Row], as_csv: bool) -> str:
 
 
 class _Finished(NamedTuple):
-    """A line of the journal: a sound (None: the header), length and digest of the rows so far, end of its line."""
+    """A line of the journal: a sound, length of the file at its end, whether it failed, digest of it and its rows."""
 
-    file: str | None
+    file: str
     bytes: int
     failed: bool
     sha256: str
-    journal_bytes: int
 
 
 class RowFile:
     """A file of rows, CSV or JSON lines by its ending, that an interrupted batch can be resumed in.
 
     Next to it is a journal, `FILE.journal`: what the rows were made by, then a line for each finished sound with the
-    length of the file at that point and a SHA-256 of all before it. Resuming checks them, so that rows somebody
-    edited are neither damaged nor mixed up, and drops the rows of the sound that was not finished. The file is locked
-    while it is written.
+    length and the SHA-256 of its rows. Resuming checks them, so that rows somebody edited are neither damaged nor mixed
+    up, and drops the rows of the sound that was not finished and of those that failed, which are tried again. The file
+    is locked while it is written.
 
     Args:
         path: ends in .csv or .jsonl.
@@ -60,7 +58,7 @@ class RowFile:
         resume: resume the file if there is one.
 
     Attributes:
-        done: for each finished sound whether it failed.
+        done: for each finished sound whether it failed; after resuming none of them did.
 
     Raises:
         UsageError: if the ending is another, the file exists and `resume` is not set, another process writes to it, or
@@ -72,11 +70,14 @@ class RowFile:
         >>> path = Path(tempfile.mkdtemp(), "rows.csv")
         >>> with RowFile(path, {"top_k": 1}) as file:
         ...     file.write(SoundRows("a.wav", [Row("a.wav", error="damaged")], last=True, failed=True))
-        >>> path.read_text().splitlines()[1]
-        'a.wav,,,,,,,damaged'
+        ...     file.write(SoundRows("b.wav", [Row("b.wav", label="yes")], last=True, failed=False))
+        >>> path.read_text().splitlines()[1:]
+        ['a.wav,,,,,,,damaged', 'b.wav,,,,,yes,,']
         >>> with RowFile(path, {"top_k": 1}, resume=True) as file:
         ...     file.done
-        {'a.wav': True}
+        {'b.wav': False}
+        >>> path.read_text().splitlines()[1:]
+        ['b.wav,,,,,yes,,']
     """
 
     def __init__(self, path: Path, made_by: dict[str, object], resume: bool = False):
@@ -86,7 +87,7 @@ class RowFile:
         self.path, self.as_csv = path, path.suffix == ".csv"
         self.journal_path = path.with_name(path.name + ".journal")
         self.done: dict[str, bool] = {}
-        self.length, self.digest = 0, hashlib.sha256()
+        self.length, self.rows = 0, hashlib.sha256()
         if path.exists() and not resume:
             raise UsageError(f"{printable(path)}: already exists; continue it with --resume, or choose another --out")
         with explain_write_errors(path):
@@ -97,21 +98,31 @@ class RowFile:
             except Timeout as error:
                 raise UsageError(f"{printable(path)}: another process writes to it; choose another --out") from error
         try:
-            kept = self._continue(made_by) if path.exists() and not self._is_new() else 0
             with explain_write_errors(path):
-                self.journal = self.journal_path.open("r+b" if kept else "wb", buffering=0)
-                self.journal.truncate(kept)
-                self.journal.seek(kept)
-                self.file = path.open("r+b" if kept else "wb", buffering=0)
-                self.file.truncate(self.length)
-                self.file.seek(self.length)
-            if not kept:
-                began = {"made_by": made_by, "bytes": len(self._header())}
-                self._append(self.journal, json.dumps(began).encode() + b"\n")
-                self._add(self._header())
+                if not path.exists():
+                    self.journal_path.unlink(missing_ok=True)  # of a file that somebody removed
+            self._begin(made_by, [] if not path.exists() or self._is_new() else self._find_kept(made_by))
+            with explain_write_errors(path):
+                self.journal = self.journal_path.open("ab", buffering=0)
+                self.file = path.open("ab", buffering=0)
         except BaseException:
             self._unlock()
             raise
+
+    def _begin(self, made_by: dict[str, object], kept: list[tuple[int, _Finished]]) -> None:
+        """Write the file with the rows that are kept, then its journal; a kill in between loses nothing."""
+        self.length = len(self._header())
+        entries: list[dict[str, object]] = [{"made_by": made_by, "bytes": self.length}]
+        with replacing(self.path) as partial, partial.open("wb") as new:
+            new.write(self._header())
+            with self.path.open("rb") if kept else io.BytesIO() as old:
+                for start, sound in kept:
+                    old.seek(start)
+                    new.write(old.read(sound.bytes - start))
+                    self.length += sound.bytes - start
+                    self.done[sound.file] = False
+                    entries.append(sound._replace(bytes=self.length)._asdict())
+        replace_file(self.journal_path, "".join(map(_line, entries)))
 
     def _header(self) -> bytes:
         return CSV_HEADER.encode() if self.as_csv else b""
@@ -123,29 +134,34 @@ class RowFile:
         began = self.journal_path.is_file() and b"\n" in self.journal_path.read_bytes()
         return not began and self._header().startswith(start)
 
-    def _continue(self, made_by: dict[str, object]) -> int:
-        """Check the rows against the journal and read what is done; returns how many bytes of the journal to keep."""
-        shown = printable(self.path)
+    def _find_kept(self, made_by: dict[str, object]) -> list[tuple[int, _Finished]]:
+        """Check the rows against the journal; returns the sounds that are done, and where the rows of each begin."""
+        shown, header = printable(self.path), self._header()
         began, entries = self._read_journal()
         if began != made_by:
             changed = sorted(key for key in began | made_by if began.get(key) != made_by.get(key))
             raise UsageError(f"{shown}: was started with another {', '.join(changed)}; choose another --out")
-        kept = 0
+        kept: list[tuple[int, _Finished]] = []
         with explain_write_errors(self.path), self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            for sound in entries:
-                if sound.bytes > size:  # lost in a power cut
+            same, place, end = file.read(len(header)) == header, len(header), len(header)
+            for sound in entries if same else ():
+                length, end = sound.bytes - end, sound.bytes
+                file.seek(place)
+                there = place + length <= size
+                if there and _digest(hashlib.sha256(file.read(length)), sound.file, sound.failed) == sound.sha256:
+                    if not sound.failed:
+                        kept.append((place, sound._replace(bytes=place + length)))
+                    place += length
+                elif not sound.failed:  # else an earlier call that was killed has dropped its rows
+                    same = not there  # lost in a power cut
                     break
-                self.digest.update(file.read(sound.bytes - self.length))
-                self.length, kept = sound.bytes, sound.journal_bytes
-                if sound.file is not None:
-                    self._finish(sound.file, sound.failed)
-                if self.digest.hexdigest() != sound.sha256:
-                    raise UsageError(
-                        f"{shown}: its first {self.length:,} bytes are not those that were written, so it cannot be "
-                        "continued; choose another --out"
-                    )
-            file.seek(self.length)
+            if not same and size >= len(header):
+                raise UsageError(
+                    f"{shown}: its rows after byte {place:,} are not those that were written, so it cannot be "
+                    "continued; choose another --out"
+                )
+            file.seek(place)
             if not all(map(self._is_row, file.read().splitlines(keepends=True))):
                 raise UsageError(
                     f"{shown}: holds lines after its last row that were not written by this command, so it cannot be "
@@ -154,25 +170,23 @@ class RowFile:
         return kept
 
     def _read_journal(self) -> tuple[dict[str, Any], list[_Finished]]:
-        """What the rows were made by, and the header and each finished sound."""
+        """What the rows were made by, and each finished sound."""
         if not self.journal_path.is_file():
             raise UsageError(
                 f"{printable(self.path)}: cannot be continued: its journal {printable(self.journal_path)} is missing"
             )
         lines = [line for line in self.journal_path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        header = self._header()
-        ends = list(accumulate(map(len, lines)))
         try:
             began = json.loads(lines[0])
-            if began.keys() != {"made_by", "bytes"} or began["bytes"] != len(header):
+            if began.keys() != {"made_by", "bytes"} or began["bytes"] != len(self._header()):
                 raise ValueError("its first line is of another file")
-            made_by = dict(began["made_by"])
-            entries = [_Finished(None, len(header), False, hashlib.sha256(header).hexdigest(), ends[0])]
-            for line, end in zip(lines[1:], ends[1:], strict=True):
+            made_by, entries, end = dict(began["made_by"]), list[_Finished](), began["bytes"]
+            for line in lines[1:]:
                 entry = json.loads(line)
-                if {key: type(value) for key, value in entry.items()} != _ENTRY or entry["bytes"] < entries[-1].bytes:
+                if {key: type(value) for key, value in entry.items()} != _ENTRY or entry["bytes"] < end:
                     raise ValueError("a line is of another kind")
-                entries.append(_Finished(**entry, journal_bytes=end))
+                entries.append(_Finished(**entry))
+                end = entries[-1].bytes
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{printable(self.journal_path)}: is not a journal of {printable(self.path)}") from error
         return made_by, entries
@@ -194,20 +208,16 @@ class RowFile:
 
     def write(self, rows: SoundRows) -> None:
         """Append rows of a sound; after its last ones the journal says that it is done."""
-        self._add(format_rows(rows.rows, self.as_csv).encode("utf-8", "surrogateescape"))
-        if rows.last:
-            self._finish(rows.name, rows.failed)
-            entry = {"file": rows.name, "bytes": self.length, "failed": rows.failed, "sha256": self.digest.hexdigest()}
-            self._append(self.journal, json.dumps(entry).encode() + b"\n")
-
-    def _finish(self, name: str, failed: bool) -> None:
-        self.done[name] = failed
-        self.digest.update(json.dumps([name, failed]).encode())  # so that nobody changes the journal, either
-
-    def _add(self, content: bytes) -> None:
+        content = format_rows(rows.rows, self.as_csv).encode("utf-8", "surrogateescape")
         self._append(self.file, content)
         self.length += len(content)
-        self.digest.update(content)
+        self.rows.update(content)
+        if rows.last:
+            self.done[rows.name] = rows.failed
+            digest = _digest(self.rows, rows.name, rows.failed)
+            entry = _Finished(rows.name, self.length, rows.failed, digest)._asdict()
+            self._append(self.journal, _line(entry).encode())
+            self.rows = hashlib.sha256()
 
     def _append(self, file: FileIO, content: bytes) -> None:
         with explain_write_errors(self.path):
@@ -228,6 +238,17 @@ class RowFile:
 
 
 _ENTRY = {"file": str, "bytes": int, "failed": bool, "sha256": str}
+
+
+def _line(entry: Mapping[str, object]) -> str:
+    return json.dumps(entry) + "\n"
+
+
+def _digest(rows: Any, name: str, failed: bool) -> str:
+    """SHA-256 of the rows of a sound, a `hashlib` object, and of the rest that the journal says of it."""
+    both = rows.copy()
+    both.update(json.dumps([name, failed]).encode())
+    return str(both.hexdigest())
 
 
 def fingerprint(model: AudioClassifier) -> str:
