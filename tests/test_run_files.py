@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 from audiostride.errors import ModelFileError
+from audiostride.models.classifier import load
+from audiostride.models.events import EventSettings
+from audiostride.training.predictions_file import read_predictions
 from audiostride.training.recipe import Recipe, load_recipe
 from audiostride.training.report import Report
 from audiostride.training.run import run
@@ -126,6 +130,75 @@ def test_results_of_another_run_are_no_results_of_this_one(mine: Path, other: Pa
     with pytest.raises(ModelFileError, match=r"config\.json: is not the file that results\.json was written with"):
         read_results(mine)
     assert not is_finished(mine)
+
+
+def test_no_number_in_results_is_changed_without_a_word(mine: Path) -> None:
+    whole = json.loads((mine / "results.json").read_text())
+    for path in places(whole):
+        if path[0] != "files":
+            for value in (0.5, 1, ...):
+                (mine / "results.json").write_text(json.dumps(changed(whole, path, value)))
+                if changed(whole, path, value) != whole:
+                    with pytest.raises(ModelFileError, match=r"results\.json: "):
+                        read_results(mine)
+
+
+def test_predictions_cut_at_any_byte_are_named(mine: Path) -> None:
+    path = mine / "predictions-test.csv"
+    content = path.read_bytes()
+    cuts = [*range(200), *range(200, len(content), 97), *range(len(content) - 100, len(content))]
+    for cut in cuts:
+        path.write_bytes(content[:cut])
+        with pytest.raises(ModelFileError, match=r"predictions-test\.csv: "):
+            read_predictions(mine)
+    unbound(mine)
+    for cut in (cut for cut in cuts if content[cut - 1 : cut] != b"\n" and cut < len(content) - 80):
+        path.write_bytes(content[:cut])
+        with pytest.raises(ModelFileError, match=r"predictions-test\.csv: "):
+            read_predictions(mine)
+
+
+@pytest.mark.parametrize("change", ["another task", "a header only", "of another run", "a row twice", "a cell more"])
+def test_predictions_that_are_not_the_runs_own_are_named(mine: Path, other: Path, change: str) -> None:
+    path = mine / "predictions-test.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    content = {
+        "another task": "".join(lines).replace(",rate,", ",pace,"),
+        "a header only": lines[0],
+        "of another run": (other / path.name).read_text(),
+        "a row twice": "".join([*lines, lines[-1]]),
+        "a cell more": "".join([*lines[:-1], lines[-1].rstrip() + ",1\n"]),
+    }[change]
+    path.write_text(content)
+    with pytest.raises(ModelFileError, match=r"predictions-test\.csv: is not the file that results\.json was written"):
+        read_predictions(mine)
+    unbound(mine)
+    if change != "of another run":  # whose clips differ in nothing but their order
+        with pytest.raises(ModelFileError, match=r"predictions-test\.csv: "):
+            read_predictions(mine, load(mine))
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "metrics.jsonl", "steps.jsonl", "predictions-test.csv", "config.json"]
+)
+def test_a_pipe_in_the_place_of_a_file_of_a_run_holds_nobody_up(mine: Path, name: str) -> None:
+    (mine / name).unlink()
+    os.mkfifo(mine / name)
+    read = {"metrics.jsonl": read_metrics, "steps.jsonl": read_steps, "predictions-test.csv": read_predictions}
+    with pytest.raises(ModelFileError, match="is not a file"):
+        read.get(name, read_results)(mine)
+
+
+def test_what_is_set_in_a_model_after_training_leaves_the_run_finished(mine: Path) -> None:
+    model = load(mine)
+    model.event_settings["rate"] = EventSettings((0.5,) * len(model.labels["rate"]))
+    model.save(mine)
+    assert is_finished(mine)
+    assert load(mine).event_settings == model.event_settings
+    model.labels["rate"] = model.labels["rate"][::-1]
+    model.save(mine)
+    with pytest.raises(ModelFileError, match=r"config\.json: is not the file that results\.json was written with"):
+        read_results(mine)
 
 
 def test_a_log_joined_from_two_runs_is_named(mine: Path, other: Path) -> None:

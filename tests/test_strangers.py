@@ -31,6 +31,7 @@ def rewrite(run_dir: Path, recipe: str) -> None:
     (run_dir / "recipe.yaml").write_text(recipe)
     results = json.loads((run_dir / "results.json").read_text())
     results["files"]["recipe.yaml"] = digest(recipe.encode())
+    del results["files"]["results.json"]
     (run_dir / "results.json").write_text(json.dumps(results))
 
 
@@ -84,8 +85,9 @@ def test_a_strangers_run_fetches_nothing_and_writes_nothing(data: dict, tone_run
     rewrite(theirs, yaml.safe_dump(recipe).replace("{HERE}", str(tmp_path)))
     with pytest.raises(DataError, match=r"tasks\.label\.data: is not on this machine.*--fetch; or test on other clips"):
         evaluate_run(theirs)
-    with pytest.raises(DataError, match="give some with --clips"):
+    with pytest.raises(DataError, match="give some with --clips") as caught:
         check_windows(str(theirs), load(theirs))
+    assert "--fetch" not in str(caught.value)  # `export` has no such option
     done = CliRunner().invoke(app, ["report", str(theirs)])
     assert done.exit_code == 0, done.output
     assert "is not on this machine" in (theirs / "report.html").read_text()
@@ -138,8 +140,15 @@ def test_no_result_replaces_a_file_of_somebody_else(tone_run: Path, tone_folder:
         ("compare", tone_run, "--plot", f"{mine}.svg"),
         ("listen", tone_run, sound, "-o", f"{mine}.wav"),
         ("listen", tone_run, sound, "-o", tmp_path / "new.wav", "--plain", f"{mine}.flac"),
+        ("export", tone_run, "-o", f"{mine}.onnx"),
+        ("export", tone_run, "--format", "web", "-o", f"{mine}.html"),
+        ("export", tone_run, "--format", "c", "-o", tmp_path / "mine.c"),
+        ("embed", tone_run, sound, "-o", f"{mine}.npz"),
+        ("predict", tone_run, sound, "--frames", "-o", f"{mine}.npz"),
+        ("predict", tone_run, sound, "-o", f"{mine}.csv"),
     ):
         file = next(Path(str(arg)) for arg in args if str(arg).startswith(str(mine)))
+        file = file.with_suffix(".h") if file.suffix == ".c" else file
         file.write_text("years of work")
         done = CliRunner().invoke(app, [str(arg) for arg in args])
         assert isinstance(done.exception, UsageError), args

@@ -68,12 +68,14 @@ def describe_events(model: "AudioClassifier", changes: "Changes", stream: bool) 
 
 def write_frames(model: "AudioClassifier", sounds: "list[Sound]", out: Path | None) -> None:
     """Logits of every frame as CSV, a row for each frame, or as arrays in FILE.npz."""
+    from ..files import check_new
     from ..inference.frame_table import frame_lines, write_npz
     from ..models.frames import frame_grid
     from .progress import ProgressDisplay
 
     if out is not None and out.suffix not in (".csv", ".npz"):
         raise UsageError(f"{out}: frames are written to .csv or .npz")
+    check_new(out)
     frame_grid(model)  # or it says that there is none
     errors: dict[str, str] = {}
     with ProgressDisplay() as display:

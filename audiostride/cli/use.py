@@ -257,7 +257,7 @@ def export(
     format: Annotated[str, typer.Option(metavar="|".join([*FORMATS, *SOURCES]), help="Where it will run.")] = "onnx",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Default: RUN_DIR/model and the format's ending."),
+        typer.Option("--out", "-o", metavar="FILE", help="Default: RUN_DIR/model and the ending, which is replaced."),
     ] = None,
     input: Annotated[ExportInput, typer.Option(help="What it takes: samples, or log-mel.")] = ExportInput.waveform,
     quantize: Annotated[
@@ -287,6 +287,7 @@ def export(
 
       audiostride export runs/mine --format c --quantize int8 --out words.c
     """
+    from ..files import check_new
     from ..inference.export import export_model
     from ..inference.export_source import export_source
     from ..models.classifier import load
@@ -306,6 +307,8 @@ def export(
     path = out or Path(run_dir, name)
     if out is None and run_dir.startswith(HUB_PREFIX):
         raise UsageError(f"{run_dir}: is on the hub, not a folder to write to; give --out FILE")
+    if out:
+        check_new(out, *((out.with_suffix(".h"), out.with_name(f"{out.stem}_test.c")) if format == "c" else ()))
     model = load(run_dir)
     if out is None and not Path(run_dir).is_dir():
         raise UsageError(f"{run_dir}: comes with the package and is not a folder to write to; give --out FILE")

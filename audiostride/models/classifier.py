@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..errors import ModelFileError
+from ..files import replace_file
 from .calibration import check_calibration
 from .events import check_settings
 from .files import (
@@ -81,7 +82,7 @@ class AudioClassifier(AudioNetwork, ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save(save_directory)
         if self.results is not None:
-            (save_directory / RESULTS_FILE).write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
+            replace_file(save_directory / RESULTS_FILE, json.dumps(self.results, indent=1) + "\n")
 
     @classmethod
     def from_pretrained(

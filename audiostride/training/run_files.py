@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,9 @@ from .recipe import Recipe, load_recipe
 
 MAX_BYTES = 2**30
 """Of a file of a run: that of a million clips of a hundred classes."""
+
+SET_LATER = ("events", "calibration")
+"""Settings of a task that are found after the training, and are saved with the model then."""
 
 _ELSEWHERE = re.compile(rb'"clips_per_s": [^,}]*|^ *(path|root|cache): .*$', re.MULTILINE)
 
@@ -55,7 +59,7 @@ class Results(results.Results):
     """`results.json` of a finished run.
 
     run: see `conditions.identity`.
-    files: `digest` of the other files of the run when it was written, by name.
+    files: `digest` of the files of the run when it was written, by name; of `results.json` itself without its own.
     """
 
     run: RunId | None = None
@@ -129,6 +133,7 @@ def read_results(run_dir: Path) -> dict[str, Any]:
     if not path.exists():
         raise ModelFileError(f"{printable(path)}: no such file; the run is not finished")
     found = results.read_results(path, Results)
+    _check_digest(path, read_bounded(path, MAX_BYTES), found)
     if config.exists():
         _check_digest(config, read_bounded(config, MAX_BYTES), found)
     return found
@@ -208,11 +213,12 @@ def write_results(run_dir: Path, results: Mapping[str, Any]) -> dict[str, Any]:
         WriteError: if it cannot be written.
     """
     paths = [run_dir / name for name in (CONFIG_FILE, RECIPE_FILE, METRICS_FILE, STEPS_FILE, PREDICTIONS_FILE)]
-    written = {**results, "files": {path.name: digest(path.read_bytes()) for path in paths}}
+    written = {**results, "files": {path.name: digest(_bound(path.name, path.read_bytes())) for path in paths}}
     for task, scores in results["tasks"].items():
         for name, value in scores.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise TrainingError(f"the test {name} of task {task!r} is {value}: the training diverged")
+    written["files"][RESULTS_FILE] = digest(json.dumps(written, sort_keys=True).encode())
     replace_file(run_dir / RESULTS_FILE, json.dumps(written, indent=1) + "\n")
     return written
 
@@ -227,8 +233,26 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(_ELSEWHERE.sub(b"", content)).hexdigest()
 
 
+def _bound(name: str, content: bytes) -> bytes:
+    """What of a file of a run may not change: all but what `calibrate` sets in a model, and a digest of itself."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # damaged, so all of it differs
+        if name == RESULTS_FILE:
+            value = json.loads(content)
+            del value["files"][RESULTS_FILE]
+            content = json.dumps(value, sort_keys=True).encode()
+        elif name == CONFIG_FILE:
+            value = json.loads(content)
+            del value["config_sha256"]
+            for settings in value["tasks"].values():
+                for key in SET_LATER:
+                    settings.pop(key, None)
+            content = json.dumps(value, sort_keys=True).encode()
+    return content
+
+
 def _check_digest(path: Path, content: bytes, found: Mapping[str, Any]) -> None:
-    if found.get("files", {}).get(path.name, digest(content)) != digest(content):
+    recorded = found.get("files", {}).get(path.name)
+    if recorded is not None and recorded not in (digest(content), digest(_bound(path.name, content))):
         raise ModelFileError(
             f"{printable(path)}: is not the file that {RESULTS_FILE} was written with: it was cut short, edited or "
             "comes from another run; restore it, or train anew"

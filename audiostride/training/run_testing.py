@@ -116,7 +116,7 @@ def check_windows(
     if clips is None:
         sources: list[Callable[[], np.ndarray]] = [
             partial(data.clips.read, index, sample_rate)
-            for data, rows in _own_data(Path(run_dir), model, progress, False, "give some with --clips")
+            for data, rows in _own_data(Path(run_dir), model, progress, None, "give some with --clips")
             for index in rows
         ]
     else:
@@ -159,12 +159,13 @@ def describe(model: AudioClassifier) -> dict[str, Any]:
     }
 
 
-def check_here(recipe: Recipe, advice: str) -> None:
+def check_here(recipe: Recipe, advice: str, can_fetch: bool = True) -> None:
     """Refuse a recipe whose data is not here: a run directory from somebody else downloads and writes nothing.
 
     Args:
         recipe: of the run.
         advice: what to do instead.
+        can_fetch: whether the command has the option --fetch.
 
     Raises:
         DataError: names what would be fetched.
@@ -173,16 +174,23 @@ def check_here(recipe: Recipe, advice: str) -> None:
         if what := task.data.to_fetch():
             raise DataError(
                 f"tasks.{name}.data: is not on this machine, and the recipe of a run is not followed to fetch {what}; "
-                f"if you trust it, allow that with --fetch; or {advice}"
+                f"{'if you trust it, allow that with --fetch; or ' if can_fetch else ''}{advice}"
             )
 
 
 def _own_data(
-    run_dir: Path, model: AudioClassifier, progress: Progress | None, fetch: bool, advice: str
+    run_dir: Path, model: AudioClassifier, progress: Progress | None, fetch: bool | None, advice: str
 ) -> list[tuple[LabelledClips, np.ndarray]]:
     """The data of a run's recipe, and where its test clips are in each set.
 
     A split drawn anew, of data that has changed, may hold clips it was trained on, so clips are looked up by name.
+
+    Args:
+        run_dir: the run directory.
+        model: its model.
+        progress: called while the data is read.
+        fetch: see `evaluate_run`; None where a command has no such option.
+        advice: what to do where the data is not here.
 
     Raises:
         DataError: if the data or some of the test clips are not there any more, or are not told apart by their names.
@@ -191,7 +199,7 @@ def _own_data(
         raise ModelFileError(f"{run_dir / RECIPE_FILE}: no such file, so the model's own data is not known; {advice}")
     recipe = recipe_of(run_dir)
     if not fetch:
-        check_here(recipe, advice)
+        check_here(recipe, advice, can_fetch=fetch is not None)
         recipe = recipe.model_copy(update={"cache": None})  # it would be written where the recipe says
     tested = (run_dir / PREDICTIONS_FILE).exists() and (run_dir / RESULTS_FILE).exists()
     for task in recipe.tasks.values() if tested else ():
