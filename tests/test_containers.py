@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from audiostride.data.annotations import read_labels
-from audiostride.data.containers import ogg_checksum
+from audiostride.data.containers import mp3_samples, ogg_checksum
 from audiostride.data.decoding import audio_blocks, audio_info, read_audio
 from audiostride.data.manifest import read_manifest
 from audiostride.data.sounds import find_sounds
@@ -102,6 +102,29 @@ def test_files_one_after_the_other_are_refused_and_a_tag_behind_the_sound_is_not
         assert len(read_audio(io.BytesIO(whole + b"TAG" + bytes(125)), 16000)) == len(
             read_audio(io.BytesIO(whole), 16000)
         )
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+def test_the_frames_of_an_mp3_are_counted_and_none_is_left_unread(tmp_path: Path, rate: int) -> None:
+    """Without the frame that declares it, libsndfile guesses the length of a varying bit rate by its first frame."""
+    a, b = (
+        encoded(tmp_path, "MP3", "MPEG_LAYER_III", 0.3 * np.sin(np.arange(2 * rate) * tone).astype(np.float32), rate)
+        for tone in (0.1, 0.5)
+    )
+    whole = len(read_audio(io.BytesIO(a), rate))
+    assert whole <= mp3_samples(a) - 576 <= whole + 3 * 1152
+    tags = b"ID3\4\0\0\0\0\1\0" + bytes(128), b"TAG" + bytes(125)
+    assert mp3_samples(tags[0] + a + tags[1]) == mp3_samples(a)
+    undeclared = [content[content.index(b"\xff", 50) :] for content in (a, b)]
+    path = tmp_path / "several.mp3"
+    for content in (a + undeclared[1], a + tags[0] + undeclared[1], undeclared[0] + undeclared[1], undeclared[0] + b):
+        path.write_bytes(content)
+        for given in (io.BytesIO(content), path):
+            try:
+                assert len(read_audio(given, rate)) > mp3_samples(content) - 5 * 1152  # all of it
+            except DataError as error:
+                assert "several MP3 files one after the other" in str(error)  # noqa: PT017
+    assert "several MP3" in refused(a + undeclared[1])
 
 
 @pytest.mark.parametrize("kind", ["AVR", "IRCAM", "MAT4", "MAT5", "PAF", "PVF", "SVX", "VOC"])

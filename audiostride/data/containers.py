@@ -29,6 +29,9 @@ _MARKS = {
 }
 """What a file has once; libsndfile reads the first of several files and stays silent about the others."""
 
+_MP3_UNDECLARED = 5 * 1152
+"""Samples that an MP3 may hold beyond its length: the frame that declares it, what the encoder added at both ends."""
+
 _BYTE_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -120,11 +123,12 @@ def header_problem(file: soundfile.SoundFile, source: IO[bytes]) -> str | None:
     return None
 
 
-def content_problem(format: str, source: IO[bytes]) -> str | None:
+def content_problem(format: str, samples: int, source: IO[bytes]) -> str | None:
     """What shows that a file is damaged, or more than one, only when all of it is read; or None. Nothing is decoded.
 
     Args:
         format: libsndfile's name of the container.
+        samples: per channel, that libsndfile finds in it.
         source: the bytes of the file.
     """
     if format == "OGG":
@@ -132,11 +136,20 @@ def content_problem(format: str, source: IO[bytes]) -> str | None:
     if format not in _MARKS:
         return None
     if isinstance(source, io.BytesIO):
-        several = _repeated(source.getvalue(), _MARKS[format])
-    else:
-        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            several = _repeated(content, _MARKS[format])
-    return f"holds several {format} files one after the other; split it into files" if several else None
+        return _several(format, samples, source.getvalue())
+    with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _several(format, samples, content)
+
+
+def _several(format: str, samples: int, content: bytes | mmap.mmap) -> str | None:
+    if _repeated(content, _MARKS[format]):
+        return f"holds several {format} files one after the other; split it into files"
+    if format == "MP3" and (present := mp3_samples(content)) > samples + _MP3_UNDECLARED:
+        return (
+            f"holds {present} samples, not the {samples} that its first part tells of: several MP3 files one after the "
+            "other, or a bit rate that varies and no length; split it, or encode it again"
+        )
+    return None
 
 
 def _caf_samples(source: IO[bytes]) -> tuple[int, int]:
@@ -202,6 +215,51 @@ def ogg_checksum(page: bytes) -> bytes:
     """
     crc = zlib.crc32(page.translate(_BYTE_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return crc.to_bytes(4, "big").translate(_BYTE_REVERSED)
+
+
+def mp3_samples(content: bytes | mmap.mmap) -> int:
+    """Samples per channel in all complete frames of an MP3 file, by their headers (ISO/IEC 11172-3, 2.4.2.3)."""
+    samples = place = 0
+    in_step = False
+    while 0 <= place <= len(content) - 4:
+        length, n = _mp3_frame(content, place)
+        if length and (in_step or _mp3_frame(content, place + length)[0]):
+            samples += n if place + length <= len(content) else 0
+            place, in_step = place + length, True
+        elif content[place : place + 3] == b"ID3":
+            size = content[place + 6 : place + 10].ljust(4, b"\0")  # of seven bits a byte
+            place += 10 + sum((byte & 127) << 7 * (3 - i) for i, byte in enumerate(size))
+        else:
+            place, in_step = content.find(b"\xff", place + 1), False
+    return samples
+
+
+def _mp3_frame(content: bytes | mmap.mmap, place: int) -> tuple[int, int]:
+    """Length in bytes and samples of the frame that begins there; 0, 0 if none does."""
+    head = content[place : place + 3]
+    if len(head) < 3 or head[0] != 0xFF:
+        return 0, 0
+    return _MP3_FRAMES.get((head[1] | 1, head[2] & 0xFE), (0, 0))
+
+
+def _mp3_frames() -> dict[tuple[int, int], tuple[int, int]]:
+    """Length and samples of a frame by the second and third byte of its header, without protection and private bit."""
+    found = {}
+    kilobits = {
+        1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+        2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    }
+    for second, divisor, version in ((0xFB, 1, 1), (0xF3, 2, 2), (0xE3, 4, 2)):  # MPEG 1, 2 and 2.5, layer III
+        samples = 1152 // version
+        for i, kbit in enumerate(kilobits[version], 1):
+            for j, hertz in enumerate((44100, 48000, 32000)):
+                for padding in (0, 1):
+                    length = samples // 8 * 1000 * kbit * divisor // hertz + padding
+                    found[second, i << 4 | j << 2 | padding << 1] = length, samples
+    return found
+
+
+_MP3_FRAMES = _mp3_frames()
 
 
 def _repeated(content: bytes | mmap.mmap, marks: tuple[bytes, ...]) -> bool:

@@ -302,16 +302,16 @@ def _problem(file: soundfile.SoundFile, path: str | os.PathLike[str] | io.BytesI
         if problem or not (whole or file.format == "OGG"):
             return problem
         if isinstance(path, io.BytesIO):
-            return content_problem(file.format, source)
+            return content_problem(file.format, file.frames, source)
     found = _status(path)
-    return _content_problem(os.fspath(path), file.format, found.st_size, found.st_mtime_ns)
+    return _content_problem(os.fspath(path), file.format, file.frames, found.st_size, found.st_mtime_ns)
 
 
 @lru_cache(maxsize=2**16)
-def _content_problem(path: str, format: str, size: int, changed_ns: int) -> str | None:
+def _content_problem(path: str, format: str, samples: int, size: int, changed_ns: int) -> str | None:
     """Once for each file: its windows are read one by one."""
     with open(path, "rb") as source:
-        return content_problem(format, source)
+        return content_problem(format, samples, source)
 
 
 def _sound_file(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile:
