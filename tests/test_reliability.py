@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import torch
 from small_training import small_model, train_small
 from torch.nn import functional as F
 
-from audiostride import load
+from audiostride import create_model, load
 from audiostride.errors import Interrupted, ModelFileError, WriteError
 from audiostride.files import JsonLines, replace_file
 from audiostride.training.checkpoints import (
@@ -29,6 +30,8 @@ from audiostride.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
+from audiostride.training.report import Report
+from audiostride.training.tensorboard import TensorBoardLog
 from conftest import Command
 
 
@@ -84,6 +87,20 @@ def test_a_write_that_fails_names_the_path_and_the_run_can_be_resumed(
     assert "bytes are free there" in message
     assert faults.wait_for(faults.start_child(lambda: faults.tiny_run(tmp_path / "run"))) == 0
     assert faults.outcome(tmp_path / "run") == faults.outcome(tiny)
+
+
+def test_a_full_disk_under_the_log_of_tensorboard_is_one_error(tmp_path: Path) -> None:
+    model = create_model("audio_cnn_small_strided", heads={"word": 2})
+    log = TensorBoardLog(tmp_path, model, Report())
+    size = log.path.stat().st_size
+    assert log.path.parent == tmp_path / "tensorboard"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(WriteError, match=r"tensorboard/events\.out\S+: cannot be written .* bytes are free there"):
+            log.on_epoch({"step": 1, "split": "train", "tasks": {"word": {"loss": 0.5}}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    log.close()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

@@ -143,4 +143,4 @@ def test_a_folder_of_any_name_takes_a_run(name: bytes, tmp_path: Path) -> None:
     results = run(tiny("train.epochs=1"), out, Report(notify=said.append))
     assert is_finished(out)
     assert run(tiny("train.epochs=1"), out, Report(notify=said.append), resume=True) == results
-    assert any("TensorBoard" in line and line.isprintable() for line in said)
+    assert any(path.stat().st_size > 200 for path in (out / "tensorboard").iterdir())

@@ -79,15 +79,15 @@ def plain_label(label: str) -> str:
 
 
 def label_text(value: Any) -> str:
-    """A label as the text it has in a table; several labels are joined by "|".
+    """A label as the text it has in a table; several labels are joined by "|", and an object is none.
 
     Example:
-        >>> label_text(60), label_text(None), label_text(["wren", "robin"]), label_text(True)
-        ('60', '', 'wren|robin', 'true')
+        >>> label_text(60), label_text(None), label_text(["wren", "robin"]), label_text(True), label_text({})
+        ('60', '', 'wren|robin', 'true', '')
     """
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or isinstance(value, dict):
         return ""
     if isinstance(value, bool):
         return str(value).lower()

@@ -49,7 +49,10 @@ def model_card(
         "",
         "| task | classes |",
         "|---|---|",
-        *(f"| {task} | {', '.join(_cell(label) for label in labels)} |" for task, labels in model.labels.items()),
+        *(
+            f"| {_cell(task)} | {', '.join(_cell(label) for label in labels)} |"
+            for task, labels in model.labels.items()
+        ),
         "",
         "## Data and scores",
         "",
@@ -59,7 +62,9 @@ def model_card(
     if tests:
         lines += ["| task | split | accuracy | clips |", "|---|---|---|---|"]
         for task, score in tests.items():
-            lines.append(f"| {task} | {score['split']} | {100 * score['accuracy']:.1f} % | {score['n']} |")
+            lines.append(
+                f"| {_cell(task)} | {_cell(score['split'])} | {100 * score['accuracy']:.1f} % | {score['n']} |"
+            )
         lines += ["", f"Seed {model.results.get('seed')}." if model.results else ""]
     else:
         lines += ["No test scores came with it."]
