@@ -1,8 +1,8 @@
 """Every file that a command reads, changed; every file that a command writes, on a full disk and killed half way.
 
 Each try is the real command in a forked process, in a folder of its own. A read must end in a named error, or give what
-the untouched file gives, or say on stderr which file it did not use; an exception that is not ours is foreign, and a
-file of known length that is cut and read all the same, with another result and without a word, is a silent short read.
+the untouched file gives, or say on stderr which file it did not use. An exception that is not ours is foreign. Another
+result without a word is silent where a file of known length was cut, or a bit was flipped in one with a checksum.
 A write that fails must leave the old file as it was and nothing beside it.
 
 The tests take a sample; `make faults` runs this file and prints the figures of docs/reliability.md.
@@ -26,13 +26,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import librosa
 import numpy as np
 import yaml
-from attack_cases import FOREIGN, HUNG, READINGS, SECONDS, WRITINGS, Reading, Writing, build_ground, run_command
+from attack_cases import (
+    CHECKED,
+    FOREIGN,
+    HUNG,
+    READINGS,
+    SECONDS,
+    WRITINGS,
+    Reading,
+    Writing,
+    build_ground,
+    run_command,
+    serve,
+)
+from faults import at_each_change, kill_at, limit_files
 
 from audiostride.models import files as model_files
 
@@ -40,28 +54,76 @@ VALUES = {"null": None, "-1": -1, "NaN": float("nan"), "text": "text", "list": [
 
 
 class Mutant(NamedTuple):
-    """A changed file: what was done to it, and its new content (None: it is gone)."""
+    """A changed file.
 
+    Attributes:
+        kind: "cut", "flip", "field" or "other".
+        what: was done to it.
+        content: makes the new content, None if the file is gone. Not the content itself: all cuts of a file of n bytes
+            hold n^2 / 2 bytes.
+    """
+
+    kind: str
     what: str
-    content: bytes | None
+    content: Callable[[], bytes | None]
 
 
-def mutants(path: Path) -> list[Mutant]:
-    """Every change of a file: each field replaced or removed, each place cut, empty, gone, of another kind."""
+def mutants(path: Path, flipped: bool = False) -> list[Mutant]:
+    """Every change of a file: each field replaced or removed, each place cut, empty, gone, of another kind.
+
+    Args:
+        path: the file.
+        flipped: also flip each of its bits.
+    """
     content = path.read_bytes()
-    made = [Mutant("gone", None), Mutant("nested", b"[" * 100_000)]
-    made += [Mutant(f"cut at {i}", content[:i]) for i in range(len(content))]
+    made = [Mutant("other", "gone", lambda: None), Mutant("other", "nested", lambda: b"[" * 100_000)]
+    made += [Mutant("cut", f"cut at {i}", partial(content.__getitem__, slice(i))) for i in range(len(content))]
+    if flipped:
+        made += [Mutant("flip", f"bit {i} flipped", partial(_flipped, content, i)) for i in range(8 * len(content))]
     with suppress(UnicodeDecodeError):
         text = content.decode()
         if path.suffix == ".json":
-            made += [Mutant(what, json.dumps(value, indent=1).encode()) for what, value in changed(json.loads(text))]
+            made += [_field(what, partial(_json, value)) for what, value in changed(json.loads(text))]
         elif path.suffix == ".yaml":
-            made += [Mutant(what, yaml.safe_dump(value).encode()) for what, value in changed(yaml.safe_load(text))]
+            made += [_field(what, partial(_yaml, value)) for what, value in changed(yaml.safe_load(text))]
         elif path.suffix in (".csv", ".tsv", ".txt"):
-            made += list(_changed_rows(text, "," if path.suffix == ".csv" else "\t"))
+            made += [_field(*found) for found in _changed_rows(text, "," if path.suffix == ".csv" else "\t")]
         else:
-            made += list(_changed_lines(text))
+            made += [_field(*found) for found in _changed_lines(text)]
     return made
+
+
+def spread(found: Sequence[Mutant], limit: int | None, rng: random.Random) -> list[Mutant]:
+    """All mutants, or so many, of each kind alike where there are enough: most of all are cuts."""
+    if limit is None or limit >= len(found):
+        return list(found)
+    kinds = [[mutant for mutant in found if mutant.kind == kind] for kind in ("field", "flip", "cut", "other")]
+    for mutants_of_kind in kinds:
+        rng.shuffle(mutants_of_kind)
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*kinds))
+    return list(itertools.islice(filter(None, in_turn), limit))
+
+
+def _field(what: str, content: Callable[[], bytes]) -> Mutant:
+    return Mutant("field", what, content)
+
+
+def _flipped(content: bytes, bit: int) -> bytes:
+    made = bytearray(content)
+    made[bit // 8] ^= 1 << bit % 8
+    return bytes(made)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+def _yaml(value: Any) -> bytes:
+    return yaml.safe_dump(value).encode()
+
+
+def _text(lines: Sequence[str]) -> bytes:
+    return "\n".join([*lines, ""]).encode()
 
 
 def changed(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -79,22 +141,22 @@ def changed(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
             yield from ((what, [*value[:i], new, *value[i + 1 :]]) for what, new in changed(item, f"{where}[{i}]"))
 
 
-def _changed_lines(text: str) -> Iterator[Mutant]:
+def _changed_lines(text: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """JSON lines: the first and the last with each field changed, each line removed, twice."""
     lines = text.splitlines()
-    for i in {0, len(lines) - 1}:
+    for i in sorted({0, len(lines) - 1}):
         try:
             value = json.loads(lines[i])
         except ValueError:
             return
         for what, new in changed(value):
-            yield Mutant(f"line {i} {what}", "\n".join([*lines[:i], json.dumps(new), *lines[i + 1 :], ""]).encode())
+            yield f"line {i} {what}", partial(_text, [*lines[:i], json.dumps(new), *lines[i + 1 :]])
     for i in range(len(lines)):
-        yield Mutant(f"line {i} removed", "\n".join([*lines[:i], *lines[i + 1 :], ""]).encode())
-        yield Mutant(f"line {i} twice", "\n".join([*lines[: i + 1], *lines[i:], ""]).encode())
+        yield f"line {i} removed", partial(_text, [*lines[:i], *lines[i + 1 :]])
+        yield f"line {i} twice", partial(_text, [*lines[: i + 1], *lines[i:]])
 
 
-def _changed_rows(text: str, separator: str) -> Iterator[Mutant]:
+def _changed_rows(text: str, separator: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """A table: each field of the first three rows changed, each of these rows removed, or given twice."""
     lines = text.splitlines()
     for i, line in enumerate(lines[:3]):
@@ -105,15 +167,18 @@ def _changed_rows(text: str, separator: str) -> Iterator[Mutant]:
             for name in ("", "-1", "NaN", "text", "[]", "\0", '"', "1e999"):
                 rows[f"field {j} = {name!r}"] = [separator.join([*fields[:j], name, *fields[j + 1 :]])]
         for what, new in rows.items():
-            yield Mutant(f"row {i} {what}", "\n".join([*lines[:i], *new, *lines[i + 1 :], ""]).encode())
+            yield f"row {i} {what}", partial(_text, [*lines[:i], *new, *lines[i + 1 :]])
 
 
-def put(path: Path, content: bytes | None) -> None:
-    """Replace a file; what is checked against it by a checksum beside it is made right again, so that more is read."""
+def put(path: Path, mutant: Mutant) -> None:
+    """Change a file; a checksum that would reveal a field is made right again, so that more of it is read."""
+    content = mutant.content()
     if content is None:
         path.unlink()
         return
     path.write_bytes(content)
+    if mutant.kind == "flip":
+        return
     with suppress(ValueError, TypeError, AttributeError, RecursionError, OSError):
         if path.name == "config.json" and (path.parent / "model.safetensors").exists():
             settings = json.loads(content)
@@ -142,7 +207,7 @@ def attack_reading(
     """Run a command on each change of each file that it reads, or on so many of each file.
 
     Returns:
-        How often each end came ("refused", "same", "said", "other", "foreign", "short", "hung"), and the last three.
+        How often each end came ("refused", "same", "said", "other", "foreign", "silent", "hung"), and the last three.
     """
     counts, findings = Counter[str](), []
     whole = _answer(ground, scratch, reading)
@@ -151,13 +216,11 @@ def attack_reading(
     for pattern in reading.files:
         for path in sorted(ground.glob(pattern)):
             name = str(path.relative_to(ground))
-            known = mutants(path)
-            chosen = known if limit is None or limit >= len(known) else rng.sample(known, limit)
             counted = any(Path(name).match(kind) for kind in reading.counted)
-            for mutant in chosen:
+            for mutant in spread(mutants(path, any(map(Path(name).match, CHECKED))), limit, rng):
                 kind, said = _try(ground, scratch, reading, name, mutant, whole, counted)
                 counts[kind] += 1
-                if kind in ("foreign", "hung", "short", show):
+                if kind in ("foreign", "hung", "silent", show):
                     findings.append(Finding(kind, reading.command, name, mutant.what, said))
     return counts, findings
 
@@ -166,7 +229,7 @@ def _try(
     ground: Path, scratch: Path, reading: Reading, name: str, mutant: Mutant, whole: str, counted: bool
 ) -> tuple[str, str]:
     work = _fresh(ground, scratch)
-    put(work / name, mutant.content)
+    put(work / name, mutant)
     stdin = str(work / reading.stdin) if reading.stdin else None
     if stdin and not os.path.exists(stdin):
         stdin = None
@@ -185,7 +248,8 @@ def _try(
         return "said", last[0]
     if result.count(Path(name).name) > whole.count(Path(name).name):
         return "said", ""
-    return ("short" if counted and mutant.what.startswith("cut") else "other"), _difference(whole, result)
+    silent = mutant.kind == "flip" or (counted and mutant.kind == "cut")
+    return ("silent" if silent else "other"), _difference(whole, result)
 
 
 def _difference(whole: str, result: str) -> str:
@@ -267,10 +331,7 @@ def _full(
     work, old = _with_old_files(ground, scratch, writing)
     before = _names(work)
 
-    def limit_size() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    ended = run_command(writing.command, work, before=limit_size)
+    ended = run_command(writing.command, work, before=partial(limit_files, size))
     what, last = f"files of at most {size} bytes", (ended.stderr.strip().splitlines() or [""])[-1][:200]
     if ended.code == 0:
         return
@@ -288,11 +349,7 @@ def _killed(
     work, old = _with_old_files(ground, scratch, writing)
     before = _names(work)
 
-    def kill(number: int) -> None:
-        if number == change:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    ended = run_command(writing.command, work, before=lambda: _at_each_change(work, kill))
+    ended = run_command(writing.command, work, before=lambda: at_each_change(work, partial(kill_at, change)))
     if ended.code != -signal.SIGKILL:
         return None
     return list(_what_is_left(work, writing, old, before, names, whole, f"killed before change {change}", killed=True))
@@ -331,8 +388,9 @@ def _with_old_files(ground: Path, scratch: Path, writing: Writing) -> tuple[Path
     """A fresh folder in which an earlier call left its files, if the command replaces them, and their digests."""
     work = _fresh(ground, scratch)
     if writing.again or not _replaces(ground, scratch, writing):
-        return _fresh(ground, scratch), {}
-    shutil.copytree(_made(scratch), work / "out", dirs_exist_ok=True)
+        _fresh(ground, scratch)
+    else:
+        shutil.copytree(_made(scratch), work / "out", dirs_exist_ok=True)
     return work, _tree(work)
 
 
@@ -374,27 +432,8 @@ def _count_changes(work: Path, command: str) -> int:
         def count(number: int) -> None:
             shared[:8] = number.to_bytes(8, "little")
 
-        run_command(command, work, before=lambda: _at_each_change(work, count))
+        run_command(command, work, before=lambda: at_each_change(work, count))
         return int.from_bytes(shared[:8], "little")
-
-
-def _at_each_change(work: Path, act: Callable[[int], None]) -> None:
-    """Call a function before this process makes, renames or removes a file or folder, with the number of the change."""
-    changes = itertools.count(1)
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            path, mode, flags = arguments
-            changing = mode is not None and bool(flags & (os.O_WRONLY | os.O_RDWR))
-        elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir"):
-            path, changing = arguments[0], True
-        else:
-            return
-        below = isinstance(path, str | Path) and (Path(path).is_relative_to(work) or not Path(path).is_absolute())
-        if changing and below:
-            act(next(changes))
-
-    sys.addaudithook(watch)
 
 
 def warm_up(ground: Path, scratch: Path, commands: Sequence[str]) -> None:
@@ -428,31 +467,37 @@ def main() -> None:
     parser.add_argument("--show", default="", help="also list the tries that ended so, such as other")
     parser.add_argument("--skip", choices=["reading", "writing"], default="")
     arguments = parser.parse_args()
+    totals = {"reading": Counter[str](), "writing": Counter[str]()}
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     ground, scratch, failed = folder / "ground", folder / "work", False
     ground.mkdir()
+    os.environ |= {"XDG_CACHE_HOME": str(scratch / "kept"), "HF_HOME": str(scratch / "kept"), "HF_HUB_OFFLINE": "1"}
     try:
-        build_ground(ground)
-        wanted = [[c for c in cases if not arguments.only or any(o in c.command for o in arguments.only)]
-                  for cases in (READINGS, WRITINGS)]  # fmt: skip
-        warm_up(ground, scratch, list(dict.fromkeys(c.command for c in [*wanted[0], *wanted[1]]))[:40])
-        for kind, cases, attack in (("reading", wanted[0], attack_reading), ("writing", wanted[1], attack_writing)):
-            for case in cases if arguments.skip != kind else []:
-                began = time.monotonic()
-                rng = random.Random(f"{arguments.seed} {case.command}")
-                more = (arguments.show,) if kind == "reading" else ()
-                counts, findings = attack(ground, scratch, case, arguments.limit, rng, *more)  # type: ignore[operator]
-                said = ", ".join(f"{n} {end}" for end, n in sorted(counts.items()))
-                wrong = ", ".join(f"{n} {k}" for k, n in Counter(f.kind for f in findings).items()) or "0"
-                print(f"| `{case.command}` | {said} | {wrong} |", flush=True)
-                print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr)
-                for finding in findings:
-                    print(
-                        f"  {finding.kind}: {finding.file}: {finding.what}: {finding.said}", file=sys.stderr, flush=True
-                    )
-                failed |= bool(findings)
+        with serve(scratch) as address:
+            build_ground(ground, address)
+            wanted = [[c for c in cases if not arguments.only or any(o in c.command for o in arguments.only)]
+                      for cases in (READINGS, WRITINGS)]  # fmt: skip
+            warm_up(ground, scratch, list(dict.fromkeys(c.command for c in [*wanted[0], *wanted[1]])))
+            for kind, cases, attack in (("reading", wanted[0], attack_reading), ("writing", wanted[1], attack_writing)):
+                for case in cases if arguments.skip != kind else []:
+                    began = time.monotonic()
+                    rng = random.Random(f"{arguments.seed} {case.command}")
+                    more = (arguments.show,) if kind == "reading" else ()
+                    counts, findings = attack(ground, scratch, case, arguments.limit, rng, *more)  # type: ignore[operator]
+                    said = ", ".join(f"{n} {end}" for end, n in sorted(counts.items()))
+                    wrong = ", ".join(f"{n} {k}" for k, n in Counter(f.kind for f in findings).items()) or "0"
+                    print(f"| `{case.command}` | {said} | {wrong} |", flush=True)
+                    print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr)
+                    for f in findings:
+                        print(f"  {f.kind}: {f.file}: {f.what}: {f.said}", file=sys.stderr, flush=True)
+                    failed |= bool(findings)
+                    totals[kind] += counts
     finally:
         shutil.rmtree(folder)
+    for kind, counts in totals.items():
+        print(f"{kind}: {counts.total()}: " + ", ".join(f"{n} {end}" for end, n in sorted(counts.items())))
+    mb = [resource.getrusage(who).ru_maxrss >> 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f"at most {mb[0]} MB of memory in this program, {mb[1]} MB in a command")
     sys.exit(failed)
 
 

@@ -1,9 +1,11 @@
 """What tests/attack.py attacks: the commands with the files that they read and write, and a folder of such files."""
 
+import hashlib
 import io
 import itertools
 import json
 import os
+import re
 import resource
 import selectors
 import shlex
@@ -12,9 +14,11 @@ import signal
 import sys
 import tarfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +60,11 @@ SOUND = ("sounds/train/low/0.wav",)
 OPEN = ("*.csv", "*.tsv", "*.txt", "recipe.yaml", "table.jsonl", "table.yaml")
 """What people write by hand: tables, label files and recipes are whole wherever a row or a line of them ends."""
 OWN = ("run/*", "model/*", "runs/*", "folds/*", "rows.csv*", "cache/*", "*.wav", "*.flac", "*.ogg", "*.npz", "*.tar")
+CHECKED = (
+    *("run/*", "model/*", "stopped/*", "*/checkpoints/*/*", "runs/seed-0/*", "folds/*/*", "cache/*/*"),
+    *("rows.csv*", "rows.jsonl*", "*.flac", "*.ogg", "served/*.gz", "served/*.zip"),
+)
+"""Files with a checksum, their own or in a file beside them: no flipped bit of theirs may pass for what it was."""
 
 READINGS = (
     Reading("evaluate run --json --by-class", (*RUN, "sounds/test/low/0.wav"), counted=OWN),
@@ -68,11 +77,18 @@ READINGS = (
     Reading("predict model sounds --csv --workers 0", ("model/config.json", "model/model.safetensors", *SOUND)),
     Reading("predict run mixed --csv --workers 0", ("mixed/a.flac", "mixed/b.ogg", "mixed/c.wav")),
     Reading("predict run mixed --events --csv --workers 0", ("run/config.json", "mixed/c.wav")),
+    Reading("predict run mixed --frames --workers 0", ("run/config.json", "mixed/c.wav")),
+    Reading("evaluate run --events labels --json", ("run/config.json", "labels/a.txt", "labels/a.wav"), counted=OWN),
+    Reading("evaluate run --background mixed --json", ("run/config.json", "mixed/a.flac"), counted=OWN),
+    Reading("evaluate model --data table.csv --json", ("table.csv", "model/*"), counted=OWN),
+    Reading("calibrate run --events labels --json", ("run/config.json", "labels/b.selections.txt"), counted=OWN),
     Reading("predict run - --csv", ("mixed/c.wav",), stdin="mixed/c.wav"),
     Reading("predict run sounds --out rows.csv --resume --workers 0", ("rows.csv", "rows.csv.*", ".rows.csv*")),
     Reading("predict run sounds --out rows.jsonl --resume --workers 0", ("rows.jsonl", "rows.jsonl.*", ".rows.jsonl*")),
     Reading("embed model sounds -o out/e.npz --workers 0", ("model/config.json", "model/model.safetensors", *SOUND)),
     Reading("export run -o out/m.pt2 --format torch", (*RUN, *SOUND), counted=OWN, timed=True),
+    Reading("export run -o out/m.c --format c", (*RUN, *SOUND), counted=OWN, timed=True),
+    Reading("export run -o out/m.html --format web", (*RUN, *SOUND), counted=OWN, timed=True),
     Reading("train recipe.yaml --out run --resume", (*RUN, *LOGS, "recipe.yaml", "run/checkpoints/*/*"), counted=OWN),
     Reading("train recipe.yaml --out stopped --resume", ("stopped/*.json*", "stopped/checkpoints/*/*"), counted=OWN),
     Reading("train recipe.yaml --out out/tuned model.init=model --json", ("model/*",), counted=OWN),
@@ -85,6 +101,12 @@ READINGS = (
     Reading("validate table.yaml", ("table.yaml", "table.csv"), counted=OWN),
     Reading("validate lines.yaml", ("table.jsonl",), counted=()),
     Reading("validate shards.yaml", ("shards/train-000.tar",), counted=OWN),
+    Reading("train gzip.yaml --out out/run --json", ("served/sounds.tar.gz",)),
+    Reading("train zip.yaml --out out/run --json", ("served/sounds.zip",)),
+    Reading("train tar.yaml --out out/run --json", ("served/sounds.tar",)),
+    Reading("train streamed.yaml --out out/run --json", ("shards/train-000.tar",)),
+    Reading("train noisy.yaml --out out/run --json", ("noise/a.wav", "noise/b.flac")),
+    Reading("train hub.yaml --out out/run --json", ("hub/train-00000-of-00001.parquet",)),
     Reading("init sounds --out out/new.yaml", SOUND),
     Reading("init tables --out out/new.yaml", ("tables/metadata.csv",), counted=()),
     Reading("init table.jsonl --out out/new.yaml", ("table.jsonl",), counted=()),
@@ -120,6 +142,8 @@ WRITINGS = (
     Writing("export run --format web -o out/model.html", ("out/model.html",)),
     Writing("predict run sounds --events --out out/events.csv --workers 0", ("out/events.csv",), "--resume"),
     Writing("predict run sounds --frames --out out/frames.npz --workers 0", ("out/frames.npz",)),
+    Writing("predict run sounds --frames --out out/frames.csv --workers 0", ("out/frames.csv",)),
+    Writing("calibrate out/old-run --events labels", ("out/old-run/config.json",)),
     Writing("train recipe.yaml --out out/run", ("out/run/*",), "--resume"),
     Writing("sweep recipe.yaml --seeds 0,1 --out out/runs", ("out/runs/*",), " "),
     Writing("crossval recipe.yaml --folds 2 --out out/folds", ("out/folds/*",), " "),
@@ -207,8 +231,57 @@ def _be_command(
         os._exit(code)
 
 
-def build_ground(folder: Path) -> None:
-    """Make what the commands read: sounds, tables, shards, runs, a model, a cache, a sweep, predictions."""
+class Server(SimpleHTTPRequestHandler):
+    """Serves files as they are at the moment, whole or a range of one, with a digest as their version."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            return self.send_error(404)
+        content, headers = path.read_bytes(), {}
+        version = f'"{hashlib.sha256(content).hexdigest()}"'
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if self.headers.get("If-Match", version) != version:
+            return self.send_error(412)
+        if part and int(part[1]) < len(content):
+            first, last = int(part[1]), min(int(part[2] or len(content) - 1), len(content) - 1)
+            headers = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+            content = content[first : last + 1]
+        self.send_response(206 if headers else 200)
+        for name, value in {"Content-Length": str(len(content)), "ETag": version, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+        return None
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """A web server of a folder in a process of its own; yields its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(folder))) as http:
+        child = os.fork()
+        if child == 0:
+            try:
+                http.serve_forever()
+            finally:
+                os._exit(0)
+        try:
+            yield f"http://127.0.0.1:{http.server_port}"
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def build_ground(folder: Path, served: str = "http://127.0.0.1:9") -> None:
+    """Make what the commands read: sounds, tables, shards, archives, runs, a model, a cache, a sweep, predictions.
+
+    Args:
+        folder: is empty.
+        served: address at which the folder in which commands run is served.
+    """
     draws = np.random.default_rng(0)
     for split, n in (("train", 4), ("test", 2)):
         for label, hertz in (("low", 300), ("high", 3000)):
@@ -222,10 +295,18 @@ def build_ground(folder: Path) -> None:
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     keys = ("file", "label", "split")
     (folder / "table.jsonl").write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows))
-    for name in ("mixed", "tables", "labels", "shards", "out"):
+    for name in ("mixed", "tables", "labels", "shards", "served", "noise", "hub", "out"):
         (folder / name).mkdir()
     wave, _ = soundfile.read(folder / names[0])
-    for name in ("mixed/a.flac", "mixed/b.ogg", "mixed/c.wav", "tables/a.wav", "tables/b.wav"):
+    for name in (
+        "mixed/a.flac",
+        "mixed/b.ogg",
+        "mixed/c.wav",
+        "tables/a.wav",
+        "tables/b.wav",
+        "noise/a.wav",
+        "noise/b.flac",
+    ):
         soundfile.write(folder / name, wave, 8000)
     (folder / "tables" / "metadata.csv").write_text("file_name,label,speaker\na.wav,low,ann\nb.wav,high,bob\n")
     for name in "abcdefgh":
@@ -244,6 +325,10 @@ def build_ground(folder: Path) -> None:
                 member = tarfile.TarInfo(f"{i}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+    for ending in ("tar", "tar.gz", "zip"):
+        kind = {"tar.gz": "gztar"}.get(ending, ending)
+        shutil.make_archive(str(folder / "served" / "sounds"), kind, folder / "sounds")
+    _write_parquet(folder / "hub" / "train-00000-of-00001.parquet", folder, rows)
     base: dict[str, Any] = {
         "name": "tiny",
         "window_s": 0.5,
@@ -258,10 +343,19 @@ def build_ground(folder: Path) -> None:
         "lines": {"source": "manifest", "path": "table.jsonl"},
         "labels": {"source": "annotated", "path": "labels"},
         "shards": {"source": "shards", "path": "shards/train-000.tar"},
+        "streamed": {"source": "shards", "path": f"{served}/shards/train-000.tar"},
+        "hub": {"source": "hub", "path": "hub"},
+        "noisy": {"source": "folder", "path": "sounds"},
     }
+    for name, ending in (("gzip", "tar.gz"), ("zip", "zip"), ("tar", "tar")):
+        address = f"{served}/served/sounds.{ending}"
+        sources[name] = {"source": "archive", "layout": "folder", "path": f"unpacked-{name}", "archives": [address]}
     for name, source in sources.items():
         task = {"column": "label", "data": source}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(base | {"tasks": {"label": task}}, sort_keys=False))
+        recipe = base | {"tasks": {"label": task}}
+        if name == "noisy":
+            recipe["augment"] = {"noise": {"path": "noise", "snr_db": [0, 10]}}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     made = (
         "train recipe.yaml --out run train.checkpoint_steps=2",
         "train recipe.yaml --out other seed=1",
@@ -279,7 +373,25 @@ def build_ground(folder: Path) -> None:
     (folder / "model").mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / "run" / name, folder / "model")
+    shutil.copytree(folder / "run", folder / "out" / "old-run")
     _stop_half_way(folder)
+
+
+def _write_parquet(path: Path, folder: Path, rows: list[tuple[str, str, str]]) -> None:
+    """A data set as the hub holds it: audio, label, split of no column."""
+    import datasets
+
+    features = datasets.Features(
+        {
+            "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+            "label": datasets.Value("string"),
+        }
+    )
+    found = [
+        {"audio": {"bytes": (folder / name).read_bytes(), "path": name}, "label": label} for name, label, _ in rows
+    ]
+    table = datasets.Dataset.from_list(found, features=features)
+    table.cast(datasets.Features({**features, "audio": datasets.Audio(decode=False)})).to_parquet(str(path))
 
 
 def _stop_half_way(folder: Path) -> None:

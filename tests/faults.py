@@ -200,7 +200,7 @@ def kill_at_each_change(
         out = folder / f"killed-{change}"
 
         def killed_work(out: Path = out, change: int = change) -> None:
-            _kill_before(out, change)
+            at_each_change(out, functools.partial(kill_at, change))
             work(out)
 
         code = wait_for(start_child(killed_work))
@@ -215,8 +215,13 @@ def kill_at_each_change(
     return counts
 
 
-def _kill_before(out: Path, change: int) -> None:
-    """Let this process kill itself before it makes, renames or removes the file or folder of that number in `out`."""
+def at_each_change(folder: Path, act: Callable[[int], None]) -> None:
+    """Call a function before this process makes, renames or removes a file or folder, with the number of the change.
+
+    Args:
+        folder: below which changes count.
+        act: is given 1, 2, ...
+    """
     changes = itertools.count(1)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -228,11 +233,22 @@ def _kill_before(out: Path, change: int) -> None:
         else:
             return
         # What `shutil.rmtree` removes has a name without its folder.
-        below = isinstance(path, str | Path) and (Path(path).is_relative_to(out) or not Path(path).is_absolute())
-        if changing and below and next(changes) == change:
-            os.kill(os.getpid(), signal.SIGKILL)
+        below = isinstance(path, str | Path) and (Path(path).is_relative_to(folder) or not Path(path).is_absolute())
+        if changing and below:
+            act(next(changes))
 
     sys.addaudithook(watch)
+
+
+def kill_at(number: int, change: int) -> None:
+    """End this process by SIGKILL at the change of that number; for `at_each_change`."""
+    if change == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def limit_files(n_bytes: int) -> None:
+    """Let this process write no file of more than so many bytes: a full disk for which nobody needs to be root."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
 
 
 def kill_plain_saves(folder: Path, kills: int, seed: int) -> int:
@@ -286,7 +302,7 @@ def limit_file_size(out: Path, limit: int) -> tuple[int, str]:
     """Exit code and error of a run whose process may write no file beyond `limit` bytes."""
 
     def work() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        limit_files(limit)
         tiny_run(out)
 
     return _stderr_of(work)
