@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,19 @@ def replace_file(path: Path, content: bytes | str) -> None:
         >>> path.read_text(), len(list(path.parent.iterdir()))
         ('{}', 1)
     """
-    with replacing(path) as partial:
-        partial.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+    replace_files({path: content})
+
+
+def replace_files(contents: Mapping[Path, bytes | str]) -> None:
+    """Write or replace files that belong together, as `replace_file`; none is replaced before all are written.
+
+    Raises:
+        WriteError: as `replacing`.
+    """
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            partial = stack.enter_context(replacing(path))
+            partial.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
 
 @contextmanager

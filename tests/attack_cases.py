@@ -373,6 +373,7 @@ def build_ground(folder: Path, served: str = "http://127.0.0.1:9") -> None:
     (folder / "model").mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / "run" / name, folder / "model")
+    run_command("calibrate model --events labels", folder)  # so that its settings are changed, too
     shutil.copytree(folder / "run", folder / "out" / "old-run")
     _stop_half_way(folder)
 

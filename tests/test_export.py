@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import soundfile
 import torch
 
 from audiostride import AudioClassifier, create_model, read_audio
-from audiostride.errors import ExportError, UsageError
+from audiostride.errors import ExportError, UsageError, WriteError
 from audiostride.inference import exported_model
 from audiostride.inference.export import export_model, metadata
 from audiostride.inference.export_formats import FORMATS, run_exported
@@ -93,6 +94,21 @@ def test_learned_aliasing_goes_into_the_file(aliasing_model, windows, tmp_path, 
         for block in filtered.trunk.blocks:
             block.pool.aliasing.zero_()
         assert not np.allclose(found, filtered(windows[:3])["pitch"], atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_a_full_disk_is_one_error_and_leaves_the_old_file(model, windows, tmp_path, format):
+    path = tmp_path / f"model{FORMATS[format].ending}"
+    path.write_text("old")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(WriteError, match=rf"model\{path.suffix}: cannot be written .* bytes are free there"):
+            export_model(model, path, format, windows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow

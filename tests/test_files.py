@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and what hinders it is named with the path and the free bytes."""
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import soundfile
 from safetensors import SafetensorError
 
 from audiostride.errors import UsageError, WriteError, printable
-from audiostride.files import check_writable, replace_file, replacing
+from audiostride.files import check_writable, replace_file, replace_files, replacing
 
 RAISED = [
     OSError(28, "No space left on device"),
@@ -36,6 +37,23 @@ def test_whatever_a_library_raises_leaves_the_old_file_and_names_the_path(tmp_pa
         write_half(path, error)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_files_that_belong_together_none_is_replaced_before_all_are_written(tmp_path: Path) -> None:
+    paths = [tmp_path / "words.c", tmp_path / "words.h"]
+    for path in paths:
+        path.write_text("old")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(WriteError, match=r"words\.h: cannot be written"):
+            replace_files({paths[0]: "new", paths[1]: "longer than ten"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert [path.read_text() for path in paths] == ["old", "old"]
+    assert sorted(tmp_path.iterdir()) == paths
+    replace_files(dict.fromkeys(paths, "new"))
+    assert [path.read_text() for path in paths] == ["new", "new"]
+    assert sorted(tmp_path.iterdir()) == paths
 
 
 def test_our_own_errors_and_an_interruption_pass_and_leave_the_old_file(tmp_path: Path) -> None:

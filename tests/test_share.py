@@ -42,6 +42,17 @@ def test_a_renamed_pickle_is_refused_and_never_opened(run_dir, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def test_names_of_tasks_and_classes_stay_in_the_tables_of_a_model_card():
+    names = {"a|b": ["no\n| x |", "\x1b[2J"], "two\nlines": ["no", "yes"]}
+    model = create_model("audio_cnn_small_strided", heads=names)
+    model.results = {"tasks": {task: {"split": "te|st", "accuracy": 0.5, "n": 4} for task in names}, "seed": 0}
+    card = model_card(model)
+    assert "\x1b" not in card
+    rows = [line for line in card.splitlines() if line.startswith("| ")]
+    assert sum(r"| a\|b | te\|st | 50.0 % | 4 |" == row for row in rows) == 1
+    assert sum(row.startswith("| two lines | no, yes |") for row in rows) == 1
+
+
 def test_truncated_flipped_missing_and_misshapen_weights_are_named_errors(run_dir):
     weights = run_dir / "model.safetensors"
     content = weights.read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UsageError, printable
-from ..files import check_new, replace_file
+from ..files import check_new, replace_files
 from ..sections import flatten
 from ..training.evaluation import METRICS
 from .significance import is_significant
@@ -185,8 +185,7 @@ def write_comparison(folder: Path, found: Mapping[str, Any]) -> list[Path]:
     texts = dict(zip(_TEXTS, contents, strict=True)) | {
         f"{kind}.csv": _csv(found[kind]) for kind in _KINDS if found[kind]
     }
-    for name, text in texts.items():
-        replace_file(folder / name, text)
+    replace_files({folder / name: text for name, text in texts.items()})
     return [folder / name for name in texts]
 
 

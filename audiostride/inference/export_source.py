@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ExportError, UsageError, printable
-from ..files import check_writable, replace_file
+from ..files import check_writable, replace_files
 from ..models.classifier import AudioClassifier
 from .c_source import c_files, c_identifiers
 from .export import Check
@@ -98,8 +98,7 @@ def export_source(
             f"{printable(path)}: was not written: on {len(windows)} windows its logits differ by up to {error:.2g} and "
             f"{100 * agree:.1f} % of its labels agree"
         )
-    for file, text in contents.items():
-        replace_file(path.with_name(file), text)
+    replace_files({path.with_name(file): text for file, text in contents.items()})
     return Check(
         windows=len(windows),
         other_lengths_s=(),
@@ -121,10 +120,9 @@ def _run_c(
 ) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, Any]]:
     """Logits of each task of windows and of a recording's frames from the compiled C file, and its sizes and time."""
     with TemporaryDirectory() as folder:
-        for file, text in contents.items():
-            replace_file(Path(folder, file), text)  # which says where there is no room
-        for file, samples in (("windows", windows), ("recording", recording)):
-            replace_file(Path(folder, file), samples.astype("<f4").tobytes())
+        samples = {"windows": windows, "recording": recording}
+        inputs = {**contents, **{file: values.astype("<f4").tobytes() for file, values in samples.items()}}
+        replace_files({Path(folder, file): content for file, content in inputs.items()})  # or it says that it is full
 
         def call(*command: str, check: bool = True) -> str:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
