@@ -31,6 +31,7 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_file_cut_at_any_byte_is_completed_or_untouched(rows: Path) -> None:
     content, journal = rows.read_bytes(), Path(f"{rows}.journal").read_bytes()
     for cut in range(len(content) + 1):
@@ -40,6 +41,7 @@ def test_a_file_cut_at_any_byte_is_completed_or_untouched(rows: Path) -> None:
         assert rows.read_bytes() == content, cut
 
 
+@pytest.mark.slow
 def test_a_journal_cut_at_any_byte_is_completed_or_refused(rows: Path) -> None:
     content, journal = rows.read_bytes(), Path(f"{rows}.journal").read_bytes()
     for cut in range(len(journal) + 1):

@@ -49,7 +49,7 @@ def test_names_of_tasks_and_classes_stay_in_the_tables_of_a_model_card():
     card = model_card(model)
     assert "\x1b" not in card
     rows = [line for line in card.splitlines() if line.startswith("| ")]
-    assert sum(r"| a\|b | te\|st | 50.0 % | 4 |" == row for row in rows) == 1
+    assert rows.count(r"| a\|b | te\|st | 50.0 % | 4 |") == 1
     assert sum(row.startswith("| two lines | no, yes |") for row in rows) == 1
 
 
