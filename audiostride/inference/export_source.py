@@ -120,8 +120,9 @@ def _run_c(
 ) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, Any]]:
     """Logits of each task of windows and of a recording's frames from the compiled C file, and its sizes and time."""
     with TemporaryDirectory() as folder:
-        samples = {"windows": windows, "recording": recording}
-        inputs = {**contents, **{file: values.astype("<f4").tobytes() for file, values in samples.items()}}
+        inputs: dict[str, str | bytes] = dict(contents)
+        for file, samples in (("windows", windows), ("recording", recording)):
+            inputs[file] = samples.astype("<f4").tobytes()
         replace_files({Path(folder, file): content for file, content in inputs.items()})  # or it says that it is full
 
         def call(*command: str, check: bool = True) -> str:
