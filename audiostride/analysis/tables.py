@@ -52,65 +52,43 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     tasks = list(dict.fromkeys(row["task"] for row in found["accuracy"]))
     cells = {(row["task"], row["method"]): row for row in found["accuracy"]}
     most = max(len(row["seeds"]) for row in found["accuracy"])
-
-    rows = []
-    for task in tasks:
-        known = [cells[task, method]["mean"] for method in methods if (task, method) in cells]
-        best = max(known) if len(set(known)) > 1 else None
-        rows.append([Cell(task), *(_accuracy_cell(cells.get((task, method)), best, most) for method in methods)])
-    if found["mean"]:
-        known = list(found["mean"]["methods"].values())
-        best = max(known) if len(set(known)) > 1 else None
-        title = f"mean of {len(found['mean']['tasks'])} tasks"
-        means = [found["mean"]["methods"].get(method) for method in methods]
-        rows.append([Cell(title), *(Cell("-") if m is None else Cell(percent(m), m == best) for m in means)])
     over = f"mean ± sd over {most} seeds" if most > 1 else "one seed"
+
+    def of_task(task: str, name: str = "mean") -> list[Cell]:
+        rows = [cells.get((task, method), {}) for method in methods]
+        return _best_in_bold(task, [row.get(name) for row in rows], [_score(row, name, most) for row in rows])
+
+    accuracy = [of_task(task) for task in tasks]
+    if found["mean"]:
+        means = [found["mean"]["methods"].get(method) for method in methods]
+        shown = ["-" if mean is None else percent(mean) for mean in means]
+        accuracy.append(_best_in_bold(f"mean of {len(found['mean']['tasks'])} tasks", means, shown))
+    costs = [[Cell(task), *(Cell(_cost(cells.get((task, method)))) for method in methods)] for task in tasks]
     made = [
-        Table(f"Test accuracy in %, {over}", ["task", *methods], rows),
+        Table(f"Test accuracy in %, {over}", ["task", *methods], accuracy),
         Table(
-            "Cost: million multiply-accumulates per second of audio / thousand parameters",
-            ["task", *methods],
-            [[Cell(task), *(_cost_cell(cells.get((task, method))) for method in methods)] for task in tasks],
+            "Cost: million multiply-accumulates per second of audio / thousand parameters", ["task", *methods], costs
         ),
     ]
     for name, metric in METRICS.items():
-        scored = {key: row for key, row in cells.items() if name in row}
-        if scored:
-            body = []
-            for task in dict.fromkeys(task for task, _ in scored):
-                known = [scored[task, method][name] for method in methods if (task, method) in scored]
-                best = max(known) if len(set(known)) > 1 else None
-                body.append([Cell(task), *(_metric_cell(scored.get((task, m)), name, best) for m in methods)])
-            made.append(Table(f"{metric.heading} in %, {over}", ["task", *methods], body))
+        if scored := [task for task in tasks if any(name in cells.get((task, method), {}) for method in methods)]:
+            rows = [of_task(task, name) for task in scored]
+            made.append(Table(f"{metric.heading} in %, {over}", ["task", *methods], rows))
     if found["differences"]:
         header = ["task", "first", "second", "first - second", "95 % interval", "clips", "groups", "seeds"]
-        body = [
-            [
-                Cell(row["task"]),
-                Cell(row["first"]),
-                Cell(row["second"]),
-                Cell(points(row["difference"]), is_significant(row)),
-                Cell(f"{points(row['low'])} to {points(row['high'])}"),
-                Cell(str(row["clips"])),
-                Cell(str(row["groups"])),
-                Cell(str(len(row["seeds"]))),
-            ]
-            for row in found["differences"]
-        ]
         title = "Differences in percentage points, bold if statistically significant (groups and seeds resampled)"
-        made.append(Table(title, header, body))
+        made.append(Table(title, header, [_difference_cells(row) for row in found["differences"]]))
     if found["cutoffs"]:
         header = ["data", "method", "axis", "stride", "-6 dB", "paper's Table 2", "all strides", "at first", "cost"]
-        body = [_cutoff_cells(row) for row in found["cutoffs"]]
         title = (
             "First layer: stride and cut-offs in Hz (time) and cycles per mel band (mel); product of all strides, "
             "learned and initial; cost as above"
         )
-        made.append(Table(title, header, body))
+        made.append(Table(title, header, [_cutoff_cells(row) for row in found["cutoffs"]]))
     if found["shared_strides"]:
         header = ["task", "method", "separate strides", "shared strides", "cost, separate", "cost, shared"]
-        body = [_shared_cells(row, most) for row in found["shared_strides"]]
-        made.append(Table("One stride for both axes versus one for each, test accuracy in %", header, body))
+        rows = [_shared_cells(row, most) for row in found["shared_strides"]]
+        made.append(Table("One stride for both axes versus one for each, test accuracy in %", header, rows))
     return made
 
 
@@ -206,40 +184,51 @@ def _method_order(method: str) -> tuple[int, str]:
     return order.index(first) if first in order else len(order), method
 
 
-def _accuracy_cell(row: Mapping[str, Any] | None, best: float | None, most: int) -> Cell:
+def _best_in_bold(name: str, values: Sequence[float | None], texts: Sequence[str]) -> list[Cell]:
+    """A row of its name and texts, the one of the largest value in bold unless all are equal."""
+    known = {value for value in values if value is not None}
+    best = max(known) if len(known) > 1 else None
+    cells = (Cell(text, value is not None and value == best) for text, value in zip(texts, values, strict=True))
+    return [Cell(name), *cells]
+
+
+def _score(row: Mapping[str, Any], name: str, most: int) -> str:
+    """A mean and its sd over seeds; of accuracies with their number where it is smaller than that of others."""
+    if name not in row:
+        return "-"
+    n = len(row["seeds"])
+    sd = row["sd" if name == "mean" else f"{name}_sd"]
+    return percent(row[name], sd) + (f" ({n})" if name == "mean" and n < most else "")
+
+
+def _cost(row: Mapping[str, Any] | None) -> str:
     if row is None:
-        return Cell("-")
-    fewer = f" ({len(row['seeds'])})" if len(row["seeds"]) < most else ""
-    return Cell(percent(row["mean"], row["sd"]) + fewer, row["mean"] == best)
-
-
-def _metric_cell(row: Mapping[str, Any] | None, metric: str, best: float | None) -> Cell:
-    return Cell("-") if row is None else Cell(percent(row[metric], row[f"{metric}_sd"]), row[metric] == best)
-
-
-def _cost_cell(row: Mapping[str, Any] | None) -> Cell:
-    if row is None:
-        return Cell("-")
+        return "-"
     macs = mean_and_sd(row["macs_per_second"] / 1e6, (row["macs_per_second_sd"] or 0) / 1e6 or None, 1)
-    return Cell(f"{macs} / {row['parameters'] / 1e3:.1f}")
+    return f"{macs} / {row['parameters'] / 1e3:.1f}"
+
+
+def _difference_cells(row: Mapping[str, Any]) -> list[Cell]:
+    texts = [f"{points(row['low'])} to {points(row['high'])}", str(row["clips"]), str(row["groups"])]
+    difference = Cell(points(row["difference"]), is_significant(row))
+    names = [Cell(row[key]) for key in ("task", "first", "second")]
+    return [*names, difference, *map(Cell, texts), Cell(str(len(row["seeds"])))]
 
 
 def _cutoff_cells(row: Mapping[str, Any]) -> list[Cell]:
-    digits = 1 if row["axis"] == "time" else 3
+    digits, initial = 1 if row["axis"] == "time" else 3, row["initial_total_stride"]
     texts = [row["data"], row["method"], row["axis"], mean_and_sd(row["stride"], row["stride_sd"] or None, 2)]
     texts += [f"{row['minus_6db']:.{digits}f}", mean_and_sd(row["paper"], row["paper_sd"], digits)]
-    initial = row["initial_total_stride"]
-    texts.append(mean_and_sd(row["total_stride"], row["total_stride_sd"] or None, 1))
-    texts.append("-" if initial is None else f"{initial:g}")
-    return [*(Cell(text) for text in texts), _cost_cell(row)]
+    texts += [mean_and_sd(row["total_stride"], row["total_stride_sd"] or None, 1)]
+    return list(map(Cell, [*texts, "-" if initial is None else f"{initial:g}", _cost(row)]))
 
 
 def _shared_cells(row: Mapping[str, Any], most: int) -> list[Cell]:
     sides = (row["separate"], row["shared"])
-    means = {side["mean"] for side in sides}
-    best = max(means) if len(means) > 1 else None
-    accuracies, costs = [_accuracy_cell(side, best, most) for side in sides], map(_cost_cell, sides)
-    return [Cell(row["task"]), Cell(row["separate"]["method"]), *accuracies, *costs]
+    task, *accuracies = _best_in_bold(
+        row["task"], [side["mean"] for side in sides], [_score(side, "mean", most) for side in sides]
+    )
+    return [task, Cell(row["separate"]["method"]), *accuracies, *(Cell(_cost(side)) for side in sides)]
 
 
 def _bar(cells: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -100,8 +100,8 @@ def sweep(
     planned = plan_sweep(recipe, folder, grid or [], numbers, overrides or [])
     outcomes = _train_all(planned)
     _print_outcomes(outcomes, as_json)
-    if not as_json and planned[0].recipe.frontend.name == "images":
-        _print_summary(_summary(planned)[0], folder)
+    if not as_json and planned[0].recipe.takes_images:
+        _print_summary(planned, folder)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(6)
 
@@ -187,16 +187,10 @@ def _print_outcomes(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
         typer.echo(f"{outcome.path}  {outcome.state}")
 
 
-def _summary(planned: "Sequence[Planned]") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the table of a sweep's finished runs, and what their results.json say."""
+def _print_summary(planned: "Sequence[Planned]", folder: Path) -> None:
     from ..training.run_files import is_finished, read_results
     from ..training.summary import summarise
-
-    finished = [(run.recipe, read_results(run.path)) for run in planned if is_finished(run.path)]
-    return summarise(finished), [results for _, results in finished]
-
-
-def _print_summary(rows: list[dict[str, Any]], run_dir: Path) -> None:
     from .terminal_tables import images_table
 
-    print_table(images_table(rows, f"Test scores of {run_dir}"))
+    rows = summarise((run.recipe, read_results(run.path)) for run in planned if is_finished(run.path))
+    print_table(images_table(rows, f"Test scores of {folder}"))

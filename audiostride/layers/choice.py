@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from .downsampling import Aliasing, DiffStride, SpectralPool
 from .published import PublishedDiffStride, PublishedSpectralPool
 from .spectrum import diffstride_band, spectral_band
+from .strided_conv import whole
 
 Kind = Literal["strided", "spectral", "diffstride"]
 
@@ -94,12 +95,7 @@ class Downsampling:
         """
         if self.pools or stride is None:
             return (1,) * len(stride or (1, 1))
-        if any(s < 1 or s != int(s) for s in stride):
-            raise ValueError(
-                f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}; "
-                "spectral and diffstride downsampling take fractional ones"
-            )
-        return tuple(int(s) for s in stride)
+        return whole(stride)
 
     def band(self, n: int, stride: float, aliasing: float = 0.0) -> tuple[float, float, float] | None:
         """DFT bins of an axis that a place keeps in full, at half the amplitude, and at all; None without a mask.

@@ -113,20 +113,19 @@ def crop_spectrum_constant(
 def _product(
     x: Tensor, mask: Tensor | None, plain: Tensor | None, aliasing: Tensor | None, crop: Crop, dim: int, taps: int
 ) -> Tensor:
-    """The product of `x` with the pooling matrix of `mask`, or with `plain` where the mask does not learn."""
+    """The product of `x` with the pooling matrix of a mask that learns, or with `plain`, that of one that does not."""
     flat, restore = _flatten_around(x, dim)
+    of_copies = aliasing is not None and taps > 1  # then autograd goes through the whole matrix
     with torch.autocast(x.device.type, enabled=False):
+        if mask is not None:
+            plain = pooling_matrix(mask if of_copies else mask.detach(), crop)
+        assert plain is not None
         if aliasing is not None and aliasing.dim():
             pooled, folded = (restore(part, crop.m) for part in _PoolApart.apply(flat, mask, plain, crop))
             return torch.addcmul(pooled, aliasing.to(x.dtype), folded)
         if aliasing is None or taps == 1:
             return restore(_PoolByMatrix.apply(flat, mask, aliasing, plain, crop, taps), crop.m * taps)
-        if plain is None:
-            assert mask is not None
-            matrix = pooling_matrix(mask, crop, aliasing)
-        else:
-            sampling = sampling_matrix(crop.n, crop.m, plain.dtype, x.device)
-            matrix = plain.lerp(sampling, aliasing.to(plain.dtype))
+        matrix = plain.lerp(sampling_matrix(crop.n, crop.m, plain.dtype, x.device), aliasing.to(plain.dtype))
         return restore(_ApplyMatrix.apply(flat, shift_columns(matrix, taps)), crop.m * taps)
 
 
@@ -153,17 +152,12 @@ class _PoolByMatrix(torch.autograd.Function):
         dx = ((1 - alpha) P + alpha F)^T g,    dmask_k = (1 - alpha) w_k (s_k^T g) (a_k^T x),    dalpha = g^T (F - P) x
 
     The mask depends on the stride on the ramp's bins alone, so the backward pass needs a_k^T x there (about 2R rows)
-    instead of x, and for alpha, which comes with one tap only, (F - P) x. `plain` is P where the mask does not learn;
-    `mask` is not used then.
+    instead of x, and for alpha, which comes with one tap only, (F - P) x. `plain` is P; `mask` is None where
+    it does not learn.
     """
 
     @staticmethod
-    def forward(
-        ctx, x: Tensor, mask: Tensor | None, aliasing: Tensor | None, plain: Tensor | None, crop: Crop, taps: int
-    ):
-        if plain is None:
-            assert mask is not None
-            plain = pooling_matrix(mask, crop)
+    def forward(ctx, x: Tensor, mask: Tensor | None, aliasing: Tensor | None, plain: Tensor, crop: Crop, taps: int):
         rows, matrix = [x.new_empty(0, crop.n)], plain
         if ctx.needs_input_grad[1]:
             rows.append(shift_columns(basis_rows(crop.n, *crop.ramp, x), taps))
@@ -195,17 +189,14 @@ class _PoolByMatrix(torch.autograd.Function):
 class _PoolApart(torch.autograd.Function):
     """``P @ x`` and ``(F - P) @ x``, what aliasing adds where alpha is 1, for channels that differ in alpha.
 
-    P is the `pooling_matrix` of `mask`, or `plain` where the mask does not learn, and F is the `sampling_matrix`. Where
-    m divides n, F reads off every n / m-th sample, which takes no product. For gradients g of the first and h of the
-    second output, P receives g - h: dx = P^T (g - h) + F^T h, and the mask's gradient is that of `_PoolByMatrix` for
-    g - h.
+    `plain` is P, the `pooling_matrix` of `mask`, which is None where it does not learn; F is the `sampling_matrix`.
+    Where m divides n, F reads off every n / m-th sample, which takes no product. For gradients g of the first and h of
+    the second output, P receives g - h: dx = P^T (g - h) + F^T h, and the mask's gradient is that of `_PoolByMatrix`
+    for g - h.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor | None, plain: Tensor | None, crop: Crop):
-        if plain is None:
-            assert mask is not None
-            plain = pooling_matrix(mask, crop)
+    def forward(ctx, x: Tensor, mask: Tensor | None, plain: Tensor, crop: Crop):
         rows = [x.new_empty(0, crop.n)]
         if ctx.needs_input_grad[1]:
             rows.append(basis_rows(crop.n, *crop.ramp, x))

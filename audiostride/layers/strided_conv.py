@@ -28,6 +28,24 @@ _Conv = Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]
 _CONV: dict[int, _Conv] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
+def whole(stride: Sequence[float]) -> tuple[int, ...]:
+    """The stride of a strided convolution as whole numbers.
+
+    Raises:
+        ValueError: if one is not a whole number of at least 1.
+
+    Example:
+        >>> whole((2.0, 1))
+        (2, 1)
+    """
+    if any(s < 1 or s != int(s) for s in stride):
+        raise ValueError(
+            f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}; "
+            "spectral and diffstride downsampling take fractional ones"
+        )
+    return tuple(int(s) for s in stride)
+
+
 class StridedConv(nn.Module):
     """Convolution with zero padding of half its kernel and a whole stride per axis: length ceil(N / S).
 
@@ -47,11 +65,6 @@ class StridedConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Sequence[int], stride: Sequence[float]):
         super().__init__()
-        if any(s < 1 or s != int(s) for s in stride):
-            raise ValueError(
-                f"a strided convolution takes whole strides of at least 1, got {tuple(stride)}; "
-                "spectral and diffstride downsampling take fractional ones"
-            )
         if any(k % 2 == 0 for k in kernel_size):
             raise ValueError(f"kernel lengths must be odd, got {tuple(kernel_size)}")
         make: _Conv = PointwiseConv if tuple(kernel_size) == (1, 1) else _CONV[len(kernel_size)]
@@ -59,7 +72,7 @@ class StridedConv(nn.Module):
             in_channels,
             out_channels,
             tuple(kernel_size),
-            stride=tuple(int(s) for s in stride),
+            stride=whole(stride),
             padding=tuple(k // 2 for k in kernel_size),
         )
 

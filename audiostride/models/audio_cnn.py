@@ -12,13 +12,14 @@ from ..layers.downsampling import Aliasing, Alpha, DiffStride
 from ..layers.recomputation import norm_recomputably, save_remake
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing, read_strides
+from .downsampling_block import DownsamplingBlock
 from .parts import GroupedAliasing, Pair, Trunk, TrunkSection, Width, plain
 
 CHANNELS = (64, 128, 256, 256, 512, 512)
 STRIDES = ((2, 2), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2))
 
 
-class SeparableBlock(nn.Module):
+class SeparableBlock(DownsamplingBlock):
     """Convolve and downsample over time, then over frequency; each followed by ReLU and batch norm.
 
     Where it pools, its maps are larger than those of a strided convolution; so that training does not need
@@ -36,14 +37,12 @@ class SeparableBlock(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: Sequence[float], down: Downsampling):
-        super().__init__()
-        conv_stride = down.conv_stride(stride)
-        self.time_conv = StridedConv(in_channels, out_channels, (3, 1), (conv_stride[0], 1))
+        super().__init__(stride, down)
+        time, mel = self.conv_stride
+        self.time_conv = StridedConv(in_channels, out_channels, (3, 1), (time, 1))
         self.time_norm = nn.BatchNorm2d(out_channels)
-        self.mel_conv = StridedConv(out_channels, out_channels, (1, 3), (1, conv_stride[1]))
+        self.mel_conv = StridedConv(out_channels, out_channels, (1, 3), (1, mel))
         self.mel_norm = nn.BatchNorm2d(out_channels)
-        self.pooled_axes = [0, 1] if down.pools else []
-        self.pool = down.pool(stride)
         self.pool_after_relu = down.after_relu
 
     def forward(self, x: Tensor, host_strides: Tensor | None = None) -> Tensor:
@@ -60,19 +59,6 @@ class SeparableBlock(nn.Module):
                         x = self.pool.pool_conv(conv, x, axis, host_stride).relu()
                 x = norm_recomputably(norm, x)
         return x
-
-    def strides(self) -> list[float]:
-        """Current (time, mel) stride, learned or fixed."""
-        if self.pool is not None:
-            return self.pool.strides()
-        return [float(self.time_conv.conv.stride[0]), float(self.mel_conv.conv.stride[1])]
-
-    def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
-        """Size (time, mel) of the map that a map of size (time, mel) becomes."""
-        if self.pool is not None:
-            return self.pool.output_length(time, 0), self.pool.output_length(mel, 1)
-        (s_time, _), (_, s_mel) = self.time_conv.conv.stride, self.mel_conv.conv.stride
-        return -(-time // s_time), -(-mel // s_mel)
 
 
 class AudioCNNSection(TrunkSection):
@@ -195,14 +181,14 @@ class AudioCNN(Trunk):
         """
         return model_aliasing(self)
 
-    def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
+    def map_sizes(self, time: int, mel: int) -> list[tuple[int, ...]]:
         """Size (time, mel) of the input of each block and of the last block's output.
 
         Example:
             >>> AudioCNN("strided").map_sizes(100, 64)
             [(100, 64), (50, 32), (25, 16), (25, 16), (13, 8), (13, 8), (7, 4)]
         """
-        sizes = [(time, mel)]
+        sizes: list[tuple[int, ...]] = [(time, mel)]
         for block in self.separable_blocks:
             sizes.append(block.output_lengths(*sizes[-1]))
         return sizes

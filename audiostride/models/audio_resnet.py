@@ -20,6 +20,7 @@ from torch.nn import functional
 from ..layers.choice import Downsampling, Kind
 from ..layers.downsampling import Alpha
 from ..layers.strided_conv import StridedConv
+from .downsampling_block import DownsamplingBlock
 from .parts import OneAliasing, Pair, Trunk, TrunkSection, Width, plain
 
 Pooling = Literal["mean", "max", "mean_max"]
@@ -163,12 +164,12 @@ class AudioResNet(Trunk):
         """Current (time, mel) aliasing of each block, in [0, 1]; None if none is learned."""
         return None if self.settings["aliasing"] is None else [block.aliasing() for block in self.blocks]
 
-    def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
+    def map_sizes(self, time: int, mel: int) -> list[tuple[int, ...]]:
         """Size (time, mel) of the input of each block, and of the last one's output.
 
         Behind the last block over frequency, mel counts the regions that its map is averaged to.
         """
-        sizes = [(time, mel)]
+        sizes: list[tuple[int, ...]] = [(time, mel)]
         for number, block in enumerate(self.blocks, start=1):
             sizes.append(block.output_lengths(*sizes[-1]))
             if number == len(self.mel_blocks) + 1:
@@ -176,27 +177,15 @@ class AudioResNet(Trunk):
         return sizes
 
 
-class DownsamplingBlock(nn.Module):
-    """What the blocks share: a pooling layer, or whole strides for their convolutions.
+class AxisBlock(DownsamplingBlock):
+    """A block that pools axis by axis; arguments as `DownsamplingBlock`.
 
     An axis whose stride is 1 is not pooled, and its stride is not learned: a matrix of a long axis that hardly
     downsamples would cost the most of all.
-
-    Args:
-        stride: (time, mel) stride, for "diffstride" the initial one.
-        down: how it downsamples.
-
-    Attributes:
-        pool: the pooling layer of the axes that are pooled; None if there is none, or with strided convolutions.
-        pooled_axes: axes of the pooling layer, 0 for time and 1 for mel.
-        conv_stride: (time, mel) stride of the convolutions, 1 where there is a pooling layer.
     """
 
     def __init__(self, stride: Sequence[float], down: Downsampling):
-        super().__init__()
-        self.conv_stride = down.conv_stride(stride)
-        self.pooled_axes = [axis for axis in (0, 1) if stride[axis] != 1 and down.pools]
-        self.pool = down.pool([stride[axis] for axis in self.pooled_axes] or None)
+        super().__init__(stride, down, pools_ones=False)
 
     def pool_axis(self, x: Tensor, axis: int) -> Tensor:
         """Pool one axis of ``(batch, channel, time, mel)``, if it is pooled."""
@@ -216,31 +205,12 @@ class DownsamplingBlock(nn.Module):
             return self.pool_axis(conv(x), axis)
         return self.pool.pool_conv(conv, x, self.pooled_axes.index(axis))
 
-    def by_axis(self, values: Sequence[float], other: float) -> list[float]:
-        """(time, mel) values of which the pooling layer has those of its axes."""
-        own = dict(zip(self.pooled_axes, values, strict=True))
-        return [own.get(axis, other) for axis in (0, 1)]
-
-    def strides(self) -> list[float]:
-        """Current (time, mel) stride."""
-        if self.pool is None:
-            return [float(s) for s in self.conv_stride]
-        return self.by_axis(self.pool.strides(), 1.0)
-
     def aliasing(self) -> list[float]:
         """Current (time, mel) aliasing, 0 where nothing is pooled."""
         return self.by_axis([self.pool.mean_alpha(i) for i in range(len(self.pooled_axes))] if self.pool else [], 0.0)
 
-    def output_lengths(self, time: int, mel: int) -> tuple[int, int]:
-        """Size (time, mel) of the map that a map of size (time, mel) becomes."""
-        sizes = [-(-n // stride) for n, stride in zip((time, mel), self.conv_stride, strict=True)]
-        for number, axis in enumerate(self.pooled_axes):
-            assert self.pool is not None
-            sizes[axis] = self.pool.output_length(sizes[axis], number)
-        return sizes[0], sizes[1]
 
-
-class Stem(DownsamplingBlock):
+class Stem(AxisBlock):
     """``conv 3x3 -> downsample -> BN -> ReLU``; arguments as `DownsamplingBlock`.
 
     Example:
@@ -258,7 +228,7 @@ class Stem(DownsamplingBlock):
         return self.norm(self.pool_axis(self.conv_axis(self.conv, x, 1), 0)).relu()
 
 
-class MelTimeBlock(DownsamplingBlock):
+class MelTimeBlock(AxisBlock):
     """Convolve and downsample over time, then over frequency, with a shortcut around both.
 
     ``conv 3x1 -> downsample -> BN -> ReLU -> conv 1x3 -> downsample -> BN``, plus the shortcut, then ReLU. The
@@ -287,7 +257,7 @@ class MelTimeBlock(DownsamplingBlock):
         return (y + self.shortcut(self.pooled(self.average(x)))).relu()
 
 
-class TimeBlock(DownsamplingBlock):
+class TimeBlock(AxisBlock):
     """Depthwise-separable convolution over time, downsampled, with a shortcut.
 
     ``depthwise conv -> downsample -> BN -> ReLU -> pointwise conv -> BN``, plus the shortcut, then ReLU.

@@ -137,31 +137,28 @@ def trunk_cutoffs(
     if trunk.settings.get("as_published"):
         raise ValueError("cut-offs are known for this package's layers only; the trunk was made with as_published=True")
     per_bin = {"time": frame_rate / n_frames} | ({"mel": 1.0 / n_mels} if n_mels else {})
-    lowest: dict[str, list[Cutoff]] = {axis: [] for axis in AXES}
-    rows: list[LayerCutoff] = []
-    size = [n_frames, n_mels] if n_mels else [n_frames]
+    size: Sequence[int] = [n_frames, n_mels] if n_mels else [n_frames]
+    places: list[tuple[int, Downsampling, Sequence[float], Sequence[Alpha], Sequence[int], Sequence[int]]] = []
     if first is not None:
-        own_down = Downsampling("diffstride", first.smoothness)
-        for number, (axis, stride, n) in enumerate(zip(per_bin, first.strides(), list(size), strict=True)):
-            own = axis_cutoff(own_down, n, stride, per_bin[axis])
-            lowest[axis].append(own)
-            size[number] = first.output_length(n, number)
-            rows.append(
-                LayerCutoff(0, axis, stride, own, own, paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]))
-            )
-    sizes = trunk.map_sizes(*size)
-    full: list[list[Alpha]] = [[float(not down.pools)] * len(per_bin)] * len(trunk.strides())
-    aliasing: Sequence[Sequence[Alpha]] = trunk.aliasing() or full
-    layers = zip(trunk.strides(), aliasing, sizes, sizes[1:], strict=False)
-    for number, (strides, alphas, lengths, after) in enumerate(layers, start=1):
-        for axis, stride, alpha, n, m in zip(per_bin, strides, alphas, lengths, after, strict=True):
+        after = [first.output_length(n, axis) for axis, n in enumerate(size)]
+        places.append(
+            (0, Downsampling("diffstride", first.smoothness), first.strides(), [0.0] * len(size), size, after)
+        )
+        size = after
+    sizes, strides = trunk.map_sizes(*size), trunk.strides()
+    aliasing = trunk.aliasing() or [[float(not down.pools)] * len(per_bin)] * len(strides)
+    layers = zip(strides, aliasing, sizes, sizes[1:], strict=False)
+    places += [(number, down, *layer) for number, layer in enumerate(layers, start=1)]
+    lowest: dict[str, list[Cutoff]] = {axis: [] for axis in per_bin}
+    rows = []
+    for number, own_down, *layer in places:
+        for axis, stride, alpha, n, m in zip(per_bin, *layer, strict=True):
             mean_alpha = statistics.fmean(alpha) if isinstance(alpha, list) else alpha
-            own = axis_cutoff(down, n, stride, per_bin[axis], mean_alpha)
-            folding = axis_folding(alpha, n, m if down.pools else n / stride, per_bin[axis])
+            own = axis_cutoff(own_down, n, stride, per_bin[axis], mean_alpha)
             lowest[axis].append(own)
-            cumulative = _combine(lowest[axis], min)
             in_paper = paper_cutoff(stride, PAPER_LENGTHS[axis], n * per_bin[axis]) if n_mels else None
-            rows.append(LayerCutoff(number, axis, stride, own, cumulative, in_paper, folding))
+            folding = axis_folding(alpha, n, m if own_down.pools else n / stride, per_bin[axis])
+            rows.append(LayerCutoff(number, axis, stride, own, _combine(lowest[axis], min), in_paper, folding))
     return rows
 
 

@@ -15,9 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
-from ..layers.downsampling import Aliasing, Alpha, DiffStride, SpectralPool
+from ..layers.downsampling import Aliasing, Alpha
 from ..layers.strided_conv import PointwiseConv
 from ..layers.strides import model_aliasing
+from .downsampling_block import DownsamplingBlock
 from .parts import GroupedAliasing, Input, Pair, Trunk, TrunkSection, Width, plain
 
 Stem = Literal["small", "imagenet"]
@@ -160,13 +161,13 @@ class ResNet(Trunk):
 
     def strides(self) -> list[list[float]]:
         """Current (time, mel) stride of each place that has one, learned or fixed."""
-        return [_stride_of(pool, conv) for pool, conv in self._places()]
+        return [place.strides() for place in self._places()]
 
     def aliasing(self) -> list[list[Alpha]] | None:
         """Current (time, mel) aliasing of each place that pools; None if none is learned."""
         return model_aliasing(self)
 
-    def map_sizes(self, time: int, mel: int) -> list[tuple[int, int]]:
+    def map_sizes(self, time: int, mel: int) -> list[tuple[int, ...]]:
         """Size (time, mel) of the map before each place that has a stride, and of the last feature map.
 
         Example:
@@ -175,19 +176,14 @@ class ResNet(Trunk):
         """
         if self.settings["stem"] == "imagenet":
             time, mel = -(-time // 4), -(-mel // 4)
-        sizes = [(time, mel)]
-        for pool, conv in self._places():
-            time, mel = sizes[-1]
-            if isinstance(pool, nn.Identity):
-                sizes.append((-(-time // conv.stride[0]), -(-mel // conv.stride[1])))
-            else:
-                sizes.append((pool.output_length(time, 0), pool.output_length(mel, 1)))
+        sizes: list[tuple[int, ...]] = [(time, mel)]
+        for place in self._places():
+            sizes.append(place.output_lengths(*sizes[-1]))
         return sizes
 
-    def _places(self) -> list[tuple[DiffStride | SpectralPool | nn.Identity, nn.Conv2d]]:
-        """Pooling layer and convolution of each place that has a stride, from input to output."""
-        firsts: list[Any] = [stage[0] for stage in self.stages]  # type: ignore[index]
-        places = [(self.stem.pool, self.stem.conv), *((block.pool, block.conv1) for block in firsts)]
+    def _places(self) -> list[DownsamplingBlock]:
+        """The stem or block at each place that has a stride, from input to output."""
+        places: list[Any] = [self.stem, *(stage[0] for stage in self.stages)]  # type: ignore[index]
         strides = self.settings["strides"]
         return [place for place, stride in zip(places[-len(strides) :], strides, strict=True) if stride is not None]
 
@@ -235,7 +231,7 @@ def repository_resnet18(
     return ResNet(downsampling, strides=(stem, None, *stages), **(usual | settings))
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(DownsamplingBlock):
     """Two 3x3 convolutions and a shortcut around them; at most the first one downsamples.
 
     With spectral or learned strides one pooling layer follows the first convolution and serves the
@@ -269,18 +265,16 @@ class ResidualBlock(nn.Module):
         pre_activation: bool = False,
         activated_shortcut: bool = True,
     ):
-        super().__init__()
-        pool, conv_stride = down.pool(stride), down.conv_stride(stride)
-        self.pool = nn.Identity() if pool is None else pool
+        super().__init__(stride, down)
         self.pre_activation = pre_activation
         self.activated_shortcut = activated_shortcut
         self.pool_after_relu = down.after_relu
-        self.conv1 = make_conv(in_channels, out_channels, 3, conv_stride)
+        self.conv1 = make_conv(in_channels, out_channels, 3, self.conv_stride)
         self.norm1 = nn.BatchNorm2d(in_channels if pre_activation else out_channels)
         self.conv2 = make_conv(out_channels, out_channels, 3)
         self.norm2 = nn.BatchNorm2d(out_channels)
-        project = in_channels != out_channels or conv_stride != (1, 1)
-        self.shortcut = make_conv(in_channels, out_channels, 1, conv_stride) if project else nn.Identity()
+        project = in_channels != out_channels or self.conv_stride != (1, 1)
+        self.shortcut = make_conv(in_channels, out_channels, 1, self.conv_stride) if project else nn.Identity()
         self.shortcut_norm = nn.BatchNorm2d(out_channels) if project and not pre_activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -289,12 +283,12 @@ class ResidualBlock(nn.Module):
             active = self.norm1(x).relu()
             main = self.conv2(self._downsample(self.conv1(active), self.norm2))
             projected = not isinstance(self.shortcut, nn.Identity)  # only a projection may see the activation
-            return main + self.shortcut(self.pool(active if projected and self.activated_shortcut else x))
+            return main + self.shortcut(self.pooled(active if projected and self.activated_shortcut else x))
         main = self.norm2(self.conv2(self._downsample(self.conv1(x), self.norm1)))
-        return (main + self.shortcut_norm(self.shortcut(self.pool(x)))).relu()
+        return (main + self.shortcut_norm(self.shortcut(self.pooled(x)))).relu()
 
     def _downsample(self, x: Tensor, norm: nn.Module) -> Tensor:
-        return self.pool(norm(x).relu()) if self.pool_after_relu else norm(self.pool(x)).relu()
+        return self.pooled(norm(x).relu()) if self.pool_after_relu else norm(self.pooled(x)).relu()
 
 
 def make_conv(in_channels: int, out_channels: int, kernel: int, stride: Sequence[int] = (1, 1)) -> nn.Conv2d:
@@ -303,18 +297,16 @@ def make_conv(in_channels: int, out_channels: int, kernel: int, stride: Sequence
     return form(in_channels, out_channels, kernel, (stride[0], stride[1]), padding=kernel // 2, bias=False)
 
 
-class _Stem(nn.Module):
+class _Stem(DownsamplingBlock):
     def __init__(self, in_channels, channels, kind, stride, down, pre_activation):
-        super().__init__()
-        pool = down.pool(stride)
-        self.pool = nn.Identity() if pool is None else pool
+        super().__init__(stride, down)
         self.pool_after_relu = down.after_relu
         self.max_pool: nn.Module
         if kind == "imagenet":
             self.conv = make_conv(in_channels, channels, 7, (2, 2))
             self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.conv = make_conv(in_channels, channels, 3, down.conv_stride(stride))
+            self.conv = make_conv(in_channels, channels, 3, self.conv_stride)
             self.max_pool = nn.Identity()
         # With pre-activation the first block begins with a norm and a ReLU of its own.
         bare = pre_activation and kind == "small"
@@ -322,7 +314,7 @@ class _Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        x = self.pool(self.norm_relu(x)) if self.pool_after_relu else self.norm_relu(self.pool(x))
+        x = self.pooled(self.norm_relu(x)) if self.pool_after_relu else self.norm_relu(self.pooled(x))
         return self.max_pool(x)
 
 
@@ -338,9 +330,3 @@ def _check(channels: Sequence, blocks: Sequence, strides: Sequence, stem: str) -
         raise ValueError("all strides are None: at least one place has to downsample")
     if any(isinstance(stride, Sequence) and len(stride) != 2 for stride in strides):
         raise ValueError(f"a stride is one number or a (time, mel) pair, got {list(strides)}")
-
-
-def _stride_of(pool: DiffStride | SpectralPool | nn.Identity, conv: nn.Conv2d) -> list[float]:
-    if isinstance(pool, nn.Identity):
-        return [float(s) for s in conv.stride]
-    return pool.strides()

@@ -19,6 +19,7 @@ from ..layers.choice import Downsampling, Kind
 from ..layers.downsampling import Alpha
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import model_aliasing
+from .downsampling_block import DownsamplingBlock
 from .parts import Frontend, FrontendSection, OneAliasing, Trunk, TrunkSection, Width, plain
 
 
@@ -66,7 +67,7 @@ class RawWaveform(Frontend):
         return waveform.unsqueeze(-2)
 
 
-class WaveBlock(nn.Module):
+class WaveBlock(DownsamplingBlock):
     """Convolve, normalise, rectify, downsample; a strided convolution downsamples first.
 
     Args:
@@ -83,27 +84,13 @@ class WaveBlock(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: float, down: Downsampling):
-        super().__init__()
-        self.conv = StridedConv(in_channels, out_channels, (kernel_size,), down.conv_stride((stride,)))
+        super().__init__((stride,), down)
+        self.conv = StridedConv(in_channels, out_channels, (kernel_size,), self.conv_stride)
         self.norm = nn.BatchNorm1d(out_channels)
-        pool = down.pool(stride)
-        self.pool = nn.Identity() if pool is None else pool
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, in_channels, time)`` to ``(batch, out_channels, time')``."""
-        return self.pool(self.norm(self.conv(x)).relu())
-
-    def stride(self) -> float:
-        """Current stride, learned or fixed."""
-        if isinstance(self.pool, nn.Identity):
-            return float(self.conv.conv.stride[0])
-        return self.pool.strides()[0]
-
-    def output_length(self, n: int) -> int:
-        """Length that an input of `n` samples becomes."""
-        if isinstance(self.pool, nn.Identity):
-            return -(-n // self.conv.conv.stride[0])
-        return self.pool.output_length(n, 0)
+        return self.pooled(self.norm(self.conv(x)).relu())
 
 
 class WaveCNNSection(TrunkSection):
@@ -189,17 +176,17 @@ class WaveCNN(Trunk):
 
     def strides(self) -> list[list[float]]:
         """Current stride of each block, learned or fixed, as a list of one axis."""
-        return [[block.stride()] for block in self._wave_blocks()]
+        return [block.strides() for block in self._wave_blocks()]
 
     def aliasing(self) -> list[list[Alpha]] | None:
         """Current aliasing of each block, as a list of one axis; None if none is learned."""
         return model_aliasing(self)
 
-    def map_sizes(self, time: int) -> list[tuple[int]]:
+    def map_sizes(self, time: int) -> list[tuple[int, ...]]:
         """Length of the input of each block and of the last block's output, in its samples."""
-        sizes = [(time,)]
+        sizes: list[tuple[int, ...]] = [(time,)]
         for block in self._wave_blocks():
-            sizes.append((block.output_length(sizes[-1][0]),))
+            sizes.append(block.output_lengths(*sizes[-1]))
         return sizes
 
     def _wave_blocks(self) -> list[WaveBlock]:
