@@ -65,8 +65,6 @@ def plane_figure(ripples: RippleResponse, layers: Sequence[Mapping[str, Any]]) -
             _cell_edges(ripples.rates_hz), _cell_edges(ripples.scales), np.array(values).T, vmin=0, vmax=1,
             cmap="viridis", rasterized=True,
         )  # fmt: skip
-        ax.set_title(title)
-        ax.set_xlabel("rate in Hz")
         if box is not None:
             time, mel = (row["cumulative"] for row in box)
             corner = [c["continuous"] if c["minus_6db"] is None else c["minus_6db"] for c in (time, mel)]
@@ -77,8 +75,8 @@ def plane_figure(ripples: RippleResponse, layers: Sequence[Mapping[str, Any]]) -
                 0.97, 0.95, f"box: layer {box[0]['layer']}, {which}", color="white", transform=ax.transAxes,
                 ha="right", va="top", fontsize=8,
             )  # fmt: skip
-        ax.set_xlim(_cell_edges(ripples.rates_hz)[[0, -1]])
-        ax.set_ylim(_cell_edges(ripples.scales)[[0, -1]])
+        rates, scales = (_cell_edges(values)[[0, -1]] for values in (ripples.rates_hz, ripples.scales))
+        ax.set(title=title, xlabel="rate in Hz", xlim=rates, ylim=scales)
     axes[0].set_ylabel("scale in cycles per mel band")
     figure.colorbar(mesh, ax=axes, label="response, largest = 1", fraction=0.025, pad=0.01)
     return figure
@@ -124,14 +122,12 @@ def _pass_bands(
         ax.axvline(ripple, color="#dc4f6b", lw=1.4, ls="--")
         ax.text(ripple, -0.75, " fastest ripple", color="#dc4f6b", fontsize=8, ha="left", va="bottom")
     ax.set_yticks(positions, ticks)
-    ax.set_ylim(positions[-1] + 0.7, -1.2)
-    ax.set_xlim(0, limit)
     ax.grid(False, axis="y")
     masked = any(row["own"]["full_gain"] is not None for row in rows)
     folds = any(row["folding"] for row in rows)
     what = "kept (pale: fading; red: folded)" if folds else "kept after each layer (pale: fading)"
-    ax.set_title(f"{axis}: " + (what if masked else "Nyquist frequency so far, f/2S"))
-    ax.set_xlabel(_LABELS[axis])
+    title = f"{axis}: " + (what if masked else "Nyquist frequency so far, f/2S")
+    ax.set(title=title, xlabel=_LABELS[axis], xlim=(0, limit), ylim=(positions[-1] + 0.7, -1.2))
 
 
 def _ends(reference: Mapping[str, Any]) -> str:
@@ -147,10 +143,8 @@ def _measured(ax: "Axes", axis: str, responses: Sequence[LayerResponse], limit: 
             ax.plot(response.modulation, response.mask, color=colour, lw=1)
             points = [(x, y) for x, y in zip(response.modulation, response.measured, strict=True) if y is not None]
             ax.plot(*zip(*points, strict=True), "o", ms=2.6, color=colour, label=f"layer {response.layer}")
-    ax.set_xlim(0, limit)
-    ax.set_title(f"{axis}: predicted (line) and measured (dots)")
-    ax.set_xlabel(_LABELS[axis])
-    ax.set_ylabel("gain")
+    title = f"{axis}: predicted (line) and measured (dots)"
+    ax.set(title=title, xlabel=_LABELS[axis], ylabel="gain", xlim=(0, limit))
     ax.set_ylim(bottom=0)
 
 

@@ -39,8 +39,7 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
     font = 9 if n <= 15 else 6
     ax.set_xticks(range(0, n, step), labels[::step], rotation=90, fontsize=font)
     ax.set_yticks(range(0, n, step), labels[::step], fontsize=font)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("true")
+    ax.set(xlabel="predicted", ylabel="true")
     if n <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
             dark = share[row, column] > 55
@@ -75,9 +74,7 @@ def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
                 )  # fmt: skip
         for curve in _curves(point for point in points if point["task"] == task):
             ax.plot(*zip(*curve, strict=True), color=FAINT, lw=1.2, zorder=0)
-        ax.set_title(printable(task))
-        ax.set_xlabel("million MACs per second of audio")
-        ax.set_ylabel("test accuracy in %")
+        ax.set(title=printable(task), xlabel="million MACs per second of audio", ylabel="test accuracy in %")
         ax.margins(0.15)
     shared_legend(figure)
     return figure

@@ -31,18 +31,10 @@ def curves_figure(metrics: Sequence[Mapping[str, Any]]) -> "Figure":
                 ]
                 if points:
                     x, y = zip(*points, strict=True)
-                    ax.plot(
-                        x,
-                        y,
-                        style,
-                        marker="o",
-                        ms=3,
-                        color=PALETTE[i % len(PALETTE)],
-                        label=printable(f"{task}, {split}"),
-                    )
-        ax.set_xlabel("epoch")
+                    colour = PALETTE[i % len(PALETTE)]
+                    ax.plot(x, y, style, marker="o", ms=3, color=colour, label=printable(f"{task}, {split}"))
         ax.set_title(f"{what} in {'nats' if what == 'loss' else '%'}")
-        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        _count_epochs(ax)
     ax.legend()
     return figure
 
@@ -63,16 +55,12 @@ def dynamics_figure(dynamics: Sequence[Mapping[str, Any]]) -> "Figure":
     n_layers = len(dynamics[0]["strides"])
     colours = ramp(n_layers)
     for i, axis in enumerate(AXES):
-        ax = grid[0][i]
-        for layer in range(n_layers):
-            values = [point["strides"][layer][i] for point in dynamics]
-            ax.plot(epochs, values, color=colours[layer], label=f"layer {layer + 1}")
-        ax.set_title(f"stride, {axis}")
-        ax = grid[1][i]
-        for layer in range(n_layers):
-            values = [point["cutoffs"][layer][i] for point in dynamics]
-            ax.plot(epochs, values, color=colours[layer])
-        ax.set_title(f"cut-off so far, {axis}, in {'Hz' if axis == 'time' else 'cycles/band'}")
+        cutoff = f"cut-off so far, {axis}, in {'Hz' if axis == 'time' else 'cycles/band'}"
+        for row, (key, title) in enumerate((("strides", f"stride, {axis}"), ("cutoffs", cutoff))):
+            grid[row][i].set_title(title)
+            for layer, colour in enumerate(colours):
+                values = [point[key][layer][i] for point in dynamics]
+                grid[row][i].plot(epochs, values, color=colour, label=f"layer {layer + 1}")
         grid[0][2].plot(epochs, [p["total_stride"][i] for p in dynamics], color=PALETTE[i], label=f"{axis}: product")
         grid[0][2].plot(epochs, [p["shrinkage"][i] for p in dynamics], "--", color=PALETTE[i], label=f"{axis}: sizes")
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=n_layers)
@@ -82,8 +70,7 @@ def dynamics_figure(dynamics: Sequence[Mapping[str, Any]]) -> "Figure":
     grid[1][2].plot(epochs, [point["macs_per_second"] / 1e6 for point in dynamics], color=PALETTE[2])
     grid[1][2].set_title("million MACs per second of audio")
     for ax in grid.flat:
-        ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        _count_epochs(ax)
     return figure
 
 
@@ -123,7 +110,11 @@ def striding_figure(runs: Sequence[Mapping[str, Any]]) -> "Figure":
         if len(titles) > 1:
             axes[0].set_ylabel(printable(title))
         for ax in axes:
-            ax.set_xlabel("epoch")
-            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+            _count_epochs(ax)
     shared_legend(figure)
     return figure
+
+
+def _count_epochs(ax: Any) -> None:
+    ax.set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

@@ -43,12 +43,8 @@ def _image_strides(strides: str | Sequence[float | Sequence[float] | None]) -> s
 
 def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     """Accuracy of image runs beside their cost and the published scores."""
-    table = _table(title)
-    table.add_column("downsampling")
-    table.add_column("initial strides")
-    for heading in ("accuracy", "runs", "MMAC per image", "published"):
-        table.add_column(heading, justify="right")
-    table.add_column("final strides")
+    numbers = ("accuracy", "runs", "MMAC per image", "published")
+    table = _table(title, ("downsampling", "initial strides"), numbers, ("final strides",))
     for row in rows:
         sd = "" if row["accuracy_sd"] is None else f" ± {row['accuracy_sd']:.1f}"
         published = "-" if row["published"] is None else f"{row['published']:.1f} %"
@@ -68,11 +64,8 @@ def scores_table(scores: dict[str, "Score"], title: str) -> Table:
     """Accuracy, loss and whatever else each kind of task is scored by."""
     from ..training.evaluation import METRICS
 
-    table = _table(title)
     used = [name for name in METRICS if any(name in score.metrics() for score in scores.values())]
-    table.add_column("task")
-    for heading in ("accuracy", *(METRICS[name].short for name in used), "loss", "clips"):
-        table.add_column(heading, justify="right")
+    table = _table(title, ("task",), ("accuracy", *(METRICS[name].short for name in used), "loss", "clips"))
     for task, score in scores.items():
         metrics = score.metrics()
         others = [f"{metrics[name]:.3f}" if name in metrics else "" for name in used]
@@ -82,10 +75,7 @@ def scores_table(scores: dict[str, "Score"], title: str) -> Table:
 
 def events_table(report: Mapping[str, Any], title: str) -> Table:
     """Events of each class and in all: precision, recall and F1, of onsets alone and of segments, too."""
-    table = _table(title)
-    table.add_column("class")
-    for heading in ("precision", "recall", "F1", "F1 of onsets", "F1 of segments", "events"):
-        table.add_column(heading, justify="right")
+    table = _table(title, ("class",), ("precision", "recall", "F1", "F1 of onsets", "F1 of segments", "events"))
     for label, counts in report["event"].items():
         shown = [_percent(counts[name]) for name in ("precision", "recall", "f1")]
         if not label and report["interval"]:
@@ -98,11 +88,7 @@ def events_table(report: Mapping[str, Any], title: str) -> Table:
 
 def false_alarms_table(found: Mapping[str, Any], title: str) -> Table:
     """Events of each task that cannot be there, per hour, with their 95 % interval and the classes of most of them."""
-    table = _table(title)
-    table.add_column("task")
-    for heading in ("per hour", "95 % interval", "events", "hours"):
-        table.add_column(heading, justify="right")
-    table.add_column("most often")
+    table = _table(title, ("task",), ("per hour", "95 % interval", "events", "hours"), ("most often",))
     for task, counts in found["tasks"].items():
         low, high = counts["interval"]
         most = ", ".join(f"{label} {rate:.3g}" for label, rate in list(counts["classes"].items())[:3])
@@ -143,10 +129,8 @@ def folds_table(scores: Mapping[str, Any], title: str) -> Table:
 
 def confusion_table(task: str, labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
     """A row for each true class: its accuracy, and how many of its clips were taken for which class."""
-    table = _table(f"{task}: true class by row")
-    table.add_column("class", no_wrap=True)
-    for heading in ("accuracy", "clips", *labels):
-        table.add_column(heading, justify="right")
+    table = _table(f"{task}: true class by row", ("class",), ("accuracy", "clips", *labels))
+    table.columns[0].no_wrap = True
     for i, (label, row) in enumerate(zip(labels, confusion, strict=True)):
         accuracy = f"{100 * row[i] / sum(row):.1f} %" if sum(row) else ""
         table.add_row(label, accuracy, str(sum(row)), *map(str, row))
@@ -274,8 +258,19 @@ def _kilobytes(n_bytes: int | None) -> str:
     return "" if n_bytes is None else f"{n_bytes / 1000:.0f} kB"
 
 
-def _table(title: str | None, pad_edge: bool = True) -> Table:
-    return Table(title=title and printable(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=pad_edge)
+def _table(
+    title: str | None,
+    texts: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    more_texts: Sequence[str] = (),
+    pad_edge: bool = True,
+) -> Table:
+    """An empty table with these headings; numbers are set flush right."""
+    table = Table(title=title and printable(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=pad_edge)
+    for headings, justify in ((texts, "left"), (numbers, "right"), (more_texts, "left")):
+        for heading in headings:
+            table.add_column(heading, justify=justify)
+    return table
 
 
 def _span(row: "Row") -> str:
@@ -292,13 +287,9 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
     runs = f", mean of {len(found['runs'])} runs" if len(found["runs"]) > 1 else ""
     for axis, unit, digits in (("time", "Hz", 1), ("mel", "cycles per mel band", 3)):
         title = f"{axis}: modulations kept, in {unit} (input of {found['seconds']:g} s{runs})"
-        table = _table(title, pad_edge=False)
-        table.add_column("\nlayer")
-        table.add_column("\nstride", justify="right")
-        for group in ("own", "so far"):
-            for i, heading in enumerate(("f/2S", "full", "-6 dB", "last")):
-                table.add_column(f"{group if i == 0 else ''}\n{heading}", justify="right")
-        table.add_column("paper's\nTable 2", justify="right")
+        sides = [f"{group}\n{edge}" for group in ("own", "so far") for edge in ("f/2S", "full", "-6 dB", "last")]
+        sides = [side if side.endswith("f/2S") else side[side.index("\n") :] for side in sides]
+        table = _table(title, ("\nlayer",), ("\nstride", *sides, "paper's\nTable 2"), pad_edge=False)
         for row in found["layers"]:
             if row["axis"] == axis:
                 values = [*row["own"].values(), *row["cumulative"].values()]
@@ -317,9 +308,8 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
         tables[-1].caption = "strided convolutions have no cut-off: what lies above f/2S is folded back, not removed"
         tables[-1].caption_justify = "left"
 
-    references = _table("for comparison: what human listeners need to understand speech", pad_edge=False)
-    for heading in ("range", "in the unit above", "what", "source"):
-        references.add_column(heading)
+    title = "for comparison: what human listeners need to understand speech"
+    references = _table(title, ("range", "in the unit above", "what", "source"), pad_edge=False)
     for row in found["references"]:
         references.add_row(*reference_cells(row))
     for row in found["ripples"]:

@@ -8,10 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
-from ..layers.downsampling import Aliasing, Alpha, DiffStride
+from ..layers.downsampling import Aliasing, DiffStride
 from ..layers.recomputation import norm_recomputably, save_remake
 from ..layers.strided_conv import StridedConv
-from ..layers.strides import model_aliasing, read_strides
+from ..layers.strides import read_strides
 from .downsampling_block import DownsamplingBlock
 from .parts import GroupedAliasing, Pair, Trunk, TrunkSection, Width, plain
 
@@ -169,17 +169,6 @@ class AudioCNN(Trunk):
             [[2.0, 2.0], [1.0, 1.5]]
         """
         return [block.strides() for block in self.separable_blocks]
-
-    def aliasing(self) -> list[list[Alpha]] | None:
-        """Current (time, mel) aliasing of each block, in [0, 1]; None if none is learned.
-
-        Where groups of channels have an alpha of their own, an axis has a list of them.
-
-        Example:
-            >>> AudioCNN("spectral", channels=(8,), strides=((2, 2),), aliasing=0.25).aliasing()
-            [[0.25, 0.25]]
-        """
-        return model_aliasing(self)
 
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, ...]]:
         """Size (time, mel) of the input of each block and of the last block's output.

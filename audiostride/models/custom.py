@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..layers.downsampling import Alpha
-from ..layers.strides import diffstride_layers, model_aliasing
+from ..layers.strides import diffstride_layers
 from .parts import Frontend, FrontendSection, Part, Trunk, TrunkSection
 
 
@@ -127,10 +126,6 @@ class CustomTrunk(Trunk):
     def strides(self) -> list[list[float]]:
         """Current strides of its `DiffStride` layers; an empty list if it has none."""
         return [layer.strides() for layer in diffstride_layers(self.net)]
-
-    def aliasing(self) -> list[list[Alpha]] | None:
-        """Current aliasing of its `DiffStride` and `SpectralPool` layers; None if none is learned."""
-        return model_aliasing(self.net)
 
 
 class CustomFrontendSection(FrontendSection):

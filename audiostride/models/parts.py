@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.downsampling import Alpha, DiffStride
+from ..layers.strides import model_aliasing
 from ..sections import Section
 
 NOT_SOUND = "this model classifies images, and cut-offs are for sounds"
@@ -166,8 +167,16 @@ class Trunk(Part):
         raise NotImplementedError
 
     def aliasing(self) -> list[list[Alpha]] | None:
-        """Current aliasing of each layer that pools and axis; None if none is learned."""
-        raise NotImplementedError
+        """Current aliasing, in [0, 1], of each layer that pools and axis; None if none is learned.
+
+        Where groups of channels have an alpha of their own, an axis has a list of them.
+
+        Example:
+            >>> from audiostride import AudioCNN
+            >>> AudioCNN("spectral", channels=(8,), strides=((2, 2),), aliasing=0.25).aliasing()
+            [[0.25, 0.25]]
+        """
+        return model_aliasing(self)
 
 
 def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:

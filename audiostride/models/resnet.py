@@ -15,9 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
-from ..layers.downsampling import Aliasing, Alpha
+from ..layers.downsampling import Aliasing
 from ..layers.strided_conv import PointwiseConv
-from ..layers.strides import model_aliasing
 from .downsampling_block import DownsamplingBlock
 from .parts import GroupedAliasing, Input, Pair, Trunk, TrunkSection, Width, plain
 
@@ -162,10 +161,6 @@ class ResNet(Trunk):
     def strides(self) -> list[list[float]]:
         """Current (time, mel) stride of each place that has one, learned or fixed."""
         return [place.strides() for place in self._places()]
-
-    def aliasing(self) -> list[list[Alpha]] | None:
-        """Current (time, mel) aliasing of each place that pools; None if none is learned."""
-        return model_aliasing(self)
 
     def map_sizes(self, time: int, mel: int) -> list[tuple[int, ...]]:
         """Size (time, mel) of the map before each place that has a stride, and of the last feature map.

@@ -16,9 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
-from ..layers.downsampling import Alpha
 from ..layers.strided_conv import StridedConv
-from ..layers.strides import model_aliasing
 from .downsampling_block import DownsamplingBlock
 from .parts import Frontend, FrontendSection, OneAliasing, Trunk, TrunkSection, Width, plain
 
@@ -176,18 +174,11 @@ class WaveCNN(Trunk):
 
     def strides(self) -> list[list[float]]:
         """Current stride of each block, learned or fixed, as a list of one axis."""
-        return [block.strides() for block in self._wave_blocks()]
-
-    def aliasing(self) -> list[list[Alpha]] | None:
-        """Current aliasing of each block, as a list of one axis; None if none is learned."""
-        return model_aliasing(self)
+        return [block.strides() for block in self.blocks]
 
     def map_sizes(self, time: int) -> list[tuple[int, ...]]:
         """Length of the input of each block and of the last block's output, in its samples."""
         sizes: list[tuple[int, ...]] = [(time,)]
-        for block in self._wave_blocks():
+        for block in self.blocks:
             sizes.append(block.output_lengths(*sizes[-1]))
         return sizes
-
-    def _wave_blocks(self) -> list[WaveBlock]:
-        return list(self.blocks)
