@@ -126,7 +126,7 @@ class Noise:
         info = audio_info(path)
         start_s = rng.uniform(0, max(0.0, info.frames / info.sample_rate - wanted_s))
         noise = np.resize(read_audio(path, self.sample_rate, start_s, wanted_s), len(waveform))
-        return _add_noise(waveform, noise, rng.uniform(*self.snr_db))
+        return add_noise(waveform, noise, rng.uniform(*self.snr_db))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class ColouredNoise:
         parts = rng.standard_normal(2 * len(bins), dtype=np.float32)
         coloured = parts.view(np.complex64) * bins ** np.float32(-rng.uniform(0, 2) / 2)
         noise = np.fft.irfft(np.concatenate([np.zeros(1, np.complex64), coloured]), len(waveform))
-        return _add_noise(waveform, noise, rng.uniform(*self.snr_db))
+        return add_noise(waveform, noise, rng.uniform(*self.snr_db))
 
 
 @dataclass(frozen=True)
@@ -453,7 +453,8 @@ class AugmentSection(Section):
         )
 
 
-def _add_noise(waveform: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+def add_noise(waveform: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+    """A waveform with noise of the same length at a signal-to-noise ratio in dB; beside silence none is added."""
     signal_power, noise_power = np.square(waveform).mean(), np.square(noise).mean()
     if not (signal_power > 0 and noise_power > 0):
         return waveform

@@ -4,6 +4,7 @@ Every random choice of training is a pure function of (seed, epoch, clip), never
 history, so the number of workers does not matter and a run can be taken up again at any step.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 from .augment import Augmentation, change_speed
+from .background import SHOWN, background_window, made_window, mixed_in
 from .clips import Clips
 from .epoch_plan import plan_epoch
 from .loading import load
@@ -33,6 +35,8 @@ class LabelledClips:
         splits: "train", "validation" or "test" of each clip.
         n_classes: number of classes of each task.
         skip_bad: leave a training clip that cannot be read (any more) out of its batch, instead of raising.
+        background: sounds that are none of the classes, see `background`; those of its split "train" are trained on.
+        negatives: kinds of such sounds that are made, see `background.made_window`.
     """
 
     clips: Clips
@@ -40,6 +44,8 @@ class LabelledClips:
     splits: Sequence[str]
     n_classes: dict[str, int] = field(default_factory=dict)
     skip_bad: bool = False
+    background: Clips | None = None
+    negatives: Sequence[str] = ()
 
     def indexes(self, split: str) -> np.ndarray:
         """Numbers of the clips of one split."""
@@ -59,6 +65,7 @@ class TrainingBatch(NamedTuple):
             split among them; 0 for a stand-in where there are fewer clips than processes.
         seeds: a number for each clip to draw the augmentation of its spectrogram from, int64.
         left_out: a line for each clip that could not be read, of a set with `skip_bad`.
+        none: for each task whose data has background which rows are none of its classes; they have no name.
     """
 
     waveform: Tensor
@@ -68,6 +75,7 @@ class TrainingBatch(NamedTuple):
     shares: Mapping[str, float]
     seeds: Tensor | None = None
     left_out: Sequence[str] = ()
+    none: Mapping[str, slice] = {}
 
 
 class EvaluationBatch(NamedTuple):
@@ -162,11 +170,13 @@ def _joined(parts: Sequence[TrainingBatch]) -> TrainingBatch:
     if len(parts) == 1:
         return parts[0]
     rows: dict[str, slice] = {}
+    none: dict[str, slice] = {}
     first = 0
     for part in parts:
-        n = len(part.names)
+        n, end = len(part.names), first + len(part.waveform)
         rows |= dict.fromkeys(part.labels, slice(first, first + n))
-        first += n
+        none |= dict.fromkeys(part.none, slice(first + n, end))
+        first = end
     seeds = [part.seeds for part in parts if part.seeds is not None]
     return TrainingBatch(
         torch.cat([part.waveform for part in parts]),
@@ -176,6 +186,7 @@ def _joined(parts: Sequence[TrainingBatch]) -> TrainingBatch:
         {task: share for part in parts for task, share in part.shares.items()},
         torch.cat(seeds) if seeds else None,
         [line for part in parts for line in part.left_out],
+        none,
     )
 
 
@@ -200,14 +211,37 @@ class _TrainingWindows(Dataset):
         labels = {task: torch.from_numpy(numbers[indexes]) for task, numbers in data.labels.items()}
         titles = [data.clips.title(i) for i in indexes]
         rows, shares = dict.fromkeys(labels, slice(0, len(indexes))), dict.fromkeys(labels, share)
-        if self.augmentation is None:
-            return TrainingBatch(waveform, labels, titles, rows, shares, left_out=left_out)
-        alpha, between_class = self.augmentation.mixup, self.augmentation.between_class
-        if alpha:
-            rng = self._generator(5, number, int(indexes[0]))
-            waveform, labels = mix_pairs(waveform, labels, data.n_classes, alpha, rng, between_class)
-        seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
-        return TrainingBatch(waveform, labels, titles, rows, shares, seeds, left_out)
+        seeds = None
+        if self.augmentation is not None:
+            alpha, between_class = self.augmentation.mixup, self.augmentation.between_class
+            if alpha:
+                rng = self._generator(5, number, int(indexes[0]))
+                waveform, labels = mix_pairs(waveform, labels, data.n_classes, alpha, rng, between_class)
+            seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
+        batch = TrainingBatch(waveform, labels, titles, rows, shares, seeds, left_out)
+        return self._with_none(batch, number, list(windows.values()), indexes)
+
+    def _with_none(self, batch, number, windows, indexes):
+        """The batch with further windows that are none of the classes, augmented as all others."""
+        data = self.sets[number]
+        if data.background is None and not data.negatives:
+            return batch
+        none, seeds = [], []
+        for index in indexes[: math.ceil(SHOWN * len(indexes))]:
+            rng = self._generator(7, number, int(index))
+            if data.background is not None:
+                window = background_window(data.background, self.sample_rate, self.window_length, rng)
+            else:
+                window = made_window(data.negatives[int(rng.integers(len(data.negatives)))], windows, rng)
+            for transform in self.augmentation.waveform if self.augmentation else ():
+                window = transform(window, rng)
+            none.append(window)
+            seeds.append(int(rng.integers(2**62)))
+        return batch._replace(
+            waveform=torch.cat([batch.waveform, torch.from_numpy(np.stack(none))]),
+            seeds=None if batch.seeds is None else torch.cat([batch.seeds, torch.tensor(seeds)]),
+            none=dict.fromkeys(batch.labels, slice(len(windows), len(windows) + len(none))),
+        )
 
     def _windows(self, number, indexes):
         """A window of each clip by its number, and a line for each clip that is left out."""
@@ -224,16 +258,16 @@ class _TrainingWindows(Dataset):
         return windows, left_out
 
     def _window(self, number, index):
-        if self.augmentation is None:
-            return self._crop(number, index, self.window_length)
-        rng = self._generator(4, number, index)
-        if self.augmentation.speed is None:
+        data, rng = self.sets[number], self._generator(4, number, index)
+        if self.augmentation is None or self.augmentation.speed is None:
             window = self._crop(number, index, self.window_length)
         else:
             speed = rng.uniform(*self.augmentation.speed)
             window = self._crop(number, index, round(self.window_length * speed))
             window = change_speed(window, speed, self.window_length)
-        for transform in self.augmentation.waveform:
+        if data.background is not None:
+            window = mixed_in(data.background, window, self.sample_rate, rng)
+        for transform in self.augmentation.waveform if self.augmentation else ():
             window = transform(window, rng)
         return window
 

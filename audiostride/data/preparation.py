@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, RecipeError
+from .background import read_background
 from .bad_files import drop_bad_files
 from .batches import LabelledClips
 from .cache import cached
@@ -78,7 +79,14 @@ def prepare_data(
             elif not known:
                 _refuse_untrained(numbers[name], splits, found[name], f"task {name!r}")
         skip_bad = isinstance(block, EncodedData) and block.on_bad_file == "skip"
-        sets.append(LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}, skip_bad))
+        data = LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}, skip_bad)
+        if isinstance(block, EncodedData):
+            data.negatives = block.negatives
+            if block.background is not None:
+                data.background = read_background(
+                    block.background, sample_rate, seed, validation_fraction, f"{key}.background"
+                )
+        sets.append(data)
     return sets, {name: found[name] for name in tasks}, bad_files
 
 

@@ -69,6 +69,7 @@ class EncodedData(DataSection):
     on_missing_label: what is done about clips with an empty label, unless the task is multilabel: "error", or "skip" to
         leave them out.
     channel: what is heard of several channels: their mean, one by its name or number from 1 on, or the loudest.
+    background: a folder of sounds, or one recording, that hold none of the classes, see `audiostride.data.background`.
     """
 
     group: str | None = None
@@ -79,6 +80,8 @@ class EncodedData(DataSection):
     on_bad_file: Literal["error", "skip"] = "error"
     on_missing_label: Literal["error", "skip"] = "error"
     channel: Literal["mix", "left", "right", "loudest"] | Annotated[int, Field(ge=1)] = "mix"
+    background: str | None = None
+    negatives: list[Literal["noise", "quiet", "reversed", "mixed"]] = []
 
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         """The table of clips behind this section, which errors call by its key.

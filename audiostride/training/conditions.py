@@ -36,6 +36,9 @@ def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher |
             table.update(f"{data.clips.title(index)}\0{split}\n".encode("utf-8", "surrogateescape"))
         for task, numbers in data.labels.items():
             table.update(task.encode() + np.ascontiguousarray(numbers).tobytes())
+        for index in range(len(data.background or ())):
+            assert data.background is not None
+            table.update(f"{data.background.title(index)}\0".encode("utf-8", "surrogateescape"))
     found = {
         "recipe": settings,
         "environment": environment(),

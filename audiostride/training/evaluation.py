@@ -127,6 +127,22 @@ def task_loss(
     return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
 
 
+def none_loss(logits: Tensor, kind: str = "multiclass") -> Tensor:
+    """Mean loss of logits ``(n, n_classes)`` of sounds that are none of the classes, a scalar in at least float32.
+
+    Cross-entropy against equal shares of all classes; of a multilabel task the binary one against none.
+
+    Source:
+        Hendrycks, Mazeika & Dietterich 2019, "Deep Anomaly Detection with Outlier Exposure".
+
+    Example:
+        >>> none_loss(torch.zeros(4, 3)).item()
+        1.0986123085021973
+    """
+    share = 0.0 if kind == "multilabel" else 1 / logits.shape[1]
+    return task_loss(logits, torch.full(logits.shape, share, device=logits.device), kind)
+
+
 def share_correct(logits: Tensor, labels: Tensor, kind: str = "multiclass") -> Tensor:
     """How correct each clip is, ``(n,)`` from 0 to 1: its likeliest class, or the share of its yes-or-no decisions.
 

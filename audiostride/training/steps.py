@@ -14,15 +14,19 @@ from ..errors import TrainingError
 from ..models.classifier import AudioClassifier
 from ..models.cost import stride_cost
 from .distillation import Teacher, distillation_loss
-from .evaluation import share_correct, task_loss
+from .evaluation import none_loss, share_correct, task_loss
 from .processes import gather, gather_numbers, process_count, without_exchange
 from .recipe import TrainSection
 from .resuming import Totals
 
+NONE_WEIGHT = 0.5
+"""Weight of the loss of background beside that of clips, as in Hendrycks et al. 2019."""
+
 
 @dataclass
 class Objective:
-    """What a step minimises: the weighted sum of the tasks' losses (by labels and a teacher), and the cost of strides.
+    """What a step minimises: the weighted sum of the tasks' losses (by labels, a teacher and background), and the cost
+    of strides.
 
     Attributes:
         settings: of the training loop.
@@ -71,6 +75,7 @@ class Objective:
             waveform = batch.waveform.to(device)
             logits = parallel(waveform, tuple(labels))
             taught = self.teacher.logits(waveform, tuple(labels)) if self.teacher else {}
+        none = {task: none_loss(logits[task][rows], model.kinds[task]) for task, rows in batch.none.items()}
         logits = {task: answers[batch.rows[task]] for task, answers in logits.items()}
         taught = {task: answers[batch.rows[task]] for task, answers in taught.items()}
         losses = {
@@ -100,6 +105,9 @@ class Objective:
             }
             distance = torch.stack([self.task_weights.get(t, 1.0) * x for t, x in distances.items()]).sum()
             loss = (1 - self.teacher.weight) * loss + self.teacher.weight * distance
+        for task, value in none.items():
+            weight = NONE_WEIGHT * self.task_weights.get(task, 1.0)
+            loss = loss + weight * process_count() * batch.shares[task] * value
         price = self.settings.stride_cost
         return loss + price * stride_cost(model) if price else loss
 
