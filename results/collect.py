@@ -125,6 +125,8 @@ def portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
         block = part["data"]
         if "path" in block and block.get("source") != "hub":
             block["path"] = Path(block["path"]).name
+        if block.get("background"):
+            block["background"] = Path(block["background"]).name
     return kept
 
 

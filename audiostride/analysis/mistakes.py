@@ -62,7 +62,7 @@ def confusion(predictions: TaskPredictions, labels: Sequence[str]) -> np.ndarray
 
 
 def worst_predictions(
-    predictions: TaskPredictions, labels: Sequence[str], n: int, kind: str = "multiclass"
+    predictions: TaskPredictions, labels: Sequence[str], n: int, kind: str = "multiclass", temperature: float = 1.0
 ) -> tuple[bool, list[dict[str, Any]]]:
     """The clips with the largest loss: mistakes, or where there are none the least certain correct predictions.
 
@@ -71,6 +71,7 @@ def worst_predictions(
         labels: the classes in order.
         n: how many at most.
         kind: of the task.
+        temperature: of the task's calibration.
 
     Returns:
         Whether they are mistakes, and for each its file, truth, label and the probabilities of both.
@@ -81,7 +82,7 @@ def worst_predictions(
         >>> mistakes, worst["file"], round(worst["p_truth"], 2)
         (True, 'b', 0.05)
     """
-    logits = torch.from_numpy(predictions.logits)
+    logits = torch.from_numpy(predictions.logits) / temperature
     truth, predicted = _decisions(predictions, labels, kind)
     if kind == "multilabel":  # the classes are independent: the probability of this very set
         signs = (torch.from_numpy(np.where(of, 1.0, -1.0)) for of in (truth, predicted))

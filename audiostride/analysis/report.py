@@ -20,15 +20,16 @@ from ..training.directory import RECIPE_FILE
 from ..training.evaluation import METRICS
 from ..training.predictions_file import TaskPredictions, read_predictions
 from ..training.run_files import read_metrics, read_results, recipe_of
+from .confidence import confidence
 from .cutoff_plots import cutoff_figure, plane_figure
 from .learning_dynamics import over_training, watched_split
 from .measured_response import ripple_response, takes_ripples
 from .mistakes import class_scores, confusion, worst_predictions
 from .plot_style import svg
-from .result_plots import confusion_figure, spectrogram_figure
+from .result_plots import confusion_figure, reliability_figure, spectrogram_figure
 from .run_directory import describe_cutoffs, task_clips
 from .training_plots import curves_figure, dynamics_figure
-from .wording import folding_sentence, reference_cells, ripple_sentence
+from .wording import confidence_sentence, folding_sentence, reference_cells, ripple_sentence
 
 MAX_BYTES = 3_000_000
 """A report is never larger: it goes by mail."""
@@ -179,7 +180,7 @@ def _task(
     fetch: bool,
 ) -> dict[str, Any]:
     labels, kind = model.labels[task], model.kinds[task]
-    mistakes, worst = worst_predictions(predictions, labels, n_mistakes, kind)
+    mistakes, worst = worst_predictions(predictions, labels, n_mistakes, kind, model.calibration(task).temperature)
     missing = ""
     try:
         clips = task_clips(run_dir, task, progress, fetch)
@@ -189,8 +190,11 @@ def _task(
                 entry |= _show_clip(clips, number[entry["file"]], model, entry)
     except DataError as error:
         missing = str(error)
+    believed = confidence(predictions, model, task)
     return {
         "task": task,
+        "confidence": believed | {"sentence": confidence_sentence(believed)},
+        "reliability": svg(reliability_figure(believed["bins"]), f"Reliability diagram of {task}"),
         "confusion": None
         if kind == "multilabel"
         else svg(confusion_figure(confusion(predictions, labels), labels), f"Confusion matrix of {task}"),

@@ -52,6 +52,25 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
 
 
 @styled
+def reliability_figure(bins: Sequence[Mapping[str, float]]) -> "Figure":
+    """Reliability diagram: the share that is right against the score, and how many scores there are.
+
+    Args:
+        bins: "bins" of `confidence.calibration_error`.
+    """
+    figure = new_figure(3.4, 3.4)
+    ax = figure.subplots()
+    scores, right, n = ([100 * one[key] for one in bins] for key in ("score", "right", "n"))
+    ax.plot([0, 100], [0, 100], color=FAINT, lw=1.2, zorder=0)
+    ax.plot(scores, right, color=CONFUSION, lw=1.0)
+    ax.scatter(scores, right, [4 + 60 * count / max(n) for count in n], color=CONFUSION)
+    ax.set_xlabel("score in %")
+    ax.set_ylabel("of these right, in %")
+    ax.set_aspect("equal")
+    return figure
+
+
+@styled
 def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
     """Accuracy against cost, a panel a task; methods that differ in nothing but `stride_cost` are joined.
 

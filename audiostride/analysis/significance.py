@@ -139,6 +139,11 @@ def bootstrap_interval(
     return mean, float(low), float(high)
 
 
+def group_draws(n_groups: int) -> np.ndarray:
+    """How often each group is in each of some resamples of all, ``(resamples, n_groups)``."""
+    return _draws((1,) * n_groups, min(RESAMPLES, max(1000, 10**7 // n_groups)), 0)
+
+
 @lru_cache(maxsize=8)
 def _draws(copies: tuple[int, ...], resamples: int, seed: int) -> np.ndarray:
     """How often each kind is drawn in every resample, which has one fewer than there are copies of all kinds."""

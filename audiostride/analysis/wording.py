@@ -94,3 +94,26 @@ def ripple_sentence(row: Mapping[str, Any]) -> str:
         return "fastest ripple of the data: lost at layer 1, so that no layer can follow it"
     end = f"lost at layer {row['lost_at']}" if row["lost_at"] else "never lost"
     return f"fastest ripple of the data: kept {row['kept'][0]} by layer 1, {end}"
+
+
+def confidence_sentence(found: Mapping[str, Any]) -> str:
+    """Calibration error and cost of none in words, from `confidence.confidence`.
+
+    Example:
+        >>> none = {"share": 0.04, "of_right": 0.02, "of_wrong": 0.5, "accuracy": 0.97}
+        >>> found = {"calibration_error": 0.012, "interval": [0.01, 0.03], "perfect": 0.02, "none": none}
+        >>> confidence_sentence(found).partition(". ")[0]
+        'The calibration error is 1.2 % (1.0 to 3.0 %; up to 2.0 % even if scores are probabilities)'
+    """
+    interval, none = found["interval"], found["none"]
+    between = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %; " if interval else ""
+    costs = [
+        f"{100 * none[key]:.1f} % of those that would be {what}"
+        for key, what in (("of_right", "right"), ("of_wrong", "wrong"))
+        if none[key] is not None
+    ]
+    error, perfect, share = (100 * x for x in (found["calibration_error"], found["perfect"], none["share"]))
+    return (
+        f"The calibration error is {error:.1f} % ({between}up to {perfect:.1f} % even if scores are probabilities). "
+        f"{share:.1f} % of the clips are called none: {', '.join(costs)}."
+    )

@@ -3,6 +3,7 @@
     prepare     recipes, init, validate                         before a training
     training    train, sweep, crossval
     study       evaluate, cutoffs, compare, report, listen      what a run has learned
+    calibrate   calibrate                                       by which settings it is to be believed
     use         predict, embed, export                          a model at work
 
 stdout carries data, stderr progress and errors. Modules are imported where they are used, so that
@@ -20,7 +21,7 @@ import typer
 
 from ..errors import AudiostrideError, DataWarning, printable, resource_error
 from .arguments import spread
-from .events import calibrate
+from .calibrate import calibrate
 from .prepare import init, recipes, validate
 from .study import compare, cutoffs, evaluate, listen, report
 from .training import crossval, sweep, train

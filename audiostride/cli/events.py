@@ -1,4 +1,4 @@
-"""What `predict` and `evaluate` say of frames and events, and `calibrate`, which finds the settings for events."""
+"""What `predict` and `evaluate` say of frames and events."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import DataError, PartialError, UsageError
-from .arguments import Json
 from .output import print_json, print_rows, print_table
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class EventOptions:
             raise UsageError("--events and --frames: choose one")
         if (self.events or self.frames) and by_windows:
             name = "--events" if self.events else "--frames"
-            raise UsageError(f"{name} goes by frames, not by windows; omit --top-k, --windows and --overlap")
+            raise UsageError(f"{name} goes by frames, not by windows; omit --top-k, --windows, --overlap and --always")
         if self.frames and (label_files or no_csv):
             raise UsageError("--frames writes CSV, or to --out FILE.npz; omit --format, --resume and --json")
 
@@ -128,42 +127,3 @@ def evaluate_background(run_dir: str, path: str, task: str | None, as_json: bool
         print_json(found)
     else:
         print_table(false_alarms_table(found, f"False alarms in {path}"))
-
-
-def calibrate(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory; its config.json is rewritten.")],
-    events: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Recordings with a label file each, to find the settings on.")
-    ],
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Find by which thresholds, lengths and gaps a model's events are found best, and save them with it.
-
-    The best F1 of events whose onset is right within 200 ms. Test them on other recordings: `evaluate --events`.
-
-    [bold]Examples[/bold]
-
-      audiostride calibrate runs/mine --events annotated/
-    """
-    from ..models.classifier import load
-    from ..models.frames import frame_grid
-    from ..training.event_testing import best_settings, event_report, hear_annotated
-    from .progress import ProgressDisplay
-    from .terminal_tables import events_table
-
-    if not run_dir.is_dir():
-        raise UsageError(f"{run_dir}: is not a folder; the settings are saved in a run directory")
-    model = load(run_dir)
-    with ProgressDisplay() as display:
-        task, heard = hear_annotated(model, events, task, display.progress)
-        if not any(one.true for one in heard):
-            raise DataError(f"{events}: holds no event to find the settings by")
-        settings = best_settings(heard, frame_grid(model), model.labels[task], model.kinds[task])
-    model.event_settings[task] = settings
-    model.save(run_dir)
-    report = event_report(model, task, heard)
-    if as_json:
-        print_json({"settings": settings.as_dict(), "on_these": report})
-    else:
-        print_table(events_table(report, f"Events of {task} in {events}, which the settings were found on"))

@@ -57,26 +57,29 @@ def evaluate(
             return evaluate_background(str(run_dir), background, task, as_json)
         assert events is not None
         return evaluate_events(str(run_dir), events, task, as_json)
+    from ..analysis.confidence import confidence
     from ..analysis.mistakes import class_scores, confusion
     from ..models.classifier import load
     from ..training.run_testing import evaluate_with_predictions
     from .progress import ProgressDisplay
-    from .terminal_tables import class_table, confusion_table, scores_table
+    from .terminal_tables import class_table, confidence_table, confusion_table, scores_table
 
     with ProgressDisplay() as display:
         scores, predictions = evaluate_with_predictions(run_dir, data, task, display.progress, overlap, fetch)
+    model = load(run_dir)
     details: dict[str, dict[str, Any]] = {}
+    believed = {name: confidence(found, model, name) for name, found in predictions.items()}
     if by_class:
-        model = load(run_dir)
         for name, found in predictions.items():
             labels, kind = model.labels[name], model.kinds[name]
             details[name] = {"labels": labels, "classes": class_scores(found, labels, kind)}
             if kind != "multilabel":
                 details[name]["confusion"] = confusion(found, labels).tolist()
     if as_json:
-        print_json({"tasks": {name: score.metrics() | details.get(name, {}) for name, score in scores.items()}})
-        return
+        details = {name: {"confidence": believed[name]} | details.get(name, {}) for name in scores}
+        return print_json({"tasks": {name: score.metrics() | details[name] for name, score in scores.items()}})
     print_table(scores_table(scores, f"Scores of {run_dir}"))
+    print_table(confidence_table(believed))
     for name, detail in details.items():
         if "confusion" in detail and len(detail["labels"]) <= MAX_MATRIX:
             print_table(confusion_table(name, detail["labels"], detail["confusion"]))

@@ -73,6 +73,44 @@ def scores_table(scores: dict[str, "Score"], title: str) -> Table:
     return table
 
 
+def confidence_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """How far the scores of each task can be believed, and what the answer none costs and saves."""
+    rows = []
+    for task, one in found.items():
+        interval = "" if not one["interval"] else " ({:.1f} to {:.1f})".format(*(100 * x for x in one["interval"]))
+        none = [_percent(one["none"][key]) for key in ("share", "of_right", "of_wrong", "accuracy")]
+        error = f"{100 * one['calibration_error']:.1f} %{interval}"
+        rows.append([task, error, f"up to {100 * one['perfect']:.1f} %", *none])
+    headings = ("task", "calibration error", "by chance", "none", "of right ones", "of wrong ones", "others right")
+    return plain_table("How far to believe them", headings, rows)
+
+
+def calibration_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What `calibrate` found for each task."""
+    rows = []
+    for task, one in found.items():
+        below = "" if one["none_below"] is None else f"{one['none_below']:.3g}"
+        kept = "" if one["none_below"] is None else "{:.0f} to {:.0f} %".format(*(100 * share for share in one["kept"]))
+        background = "" if "background" not in one else _percent(one["background"]["none"])
+        rows.append([task, str(one["clips"]), f"{one['temperature']:.3g}", below, kept, background])
+    headings = ("task", "clips", "temperature", "none below", "new clips kept", "background called none")
+    return plain_table("Calibration", headings, rows)
+
+
+def precision_table(task: str, labels: Sequence[str], reached: Sequence[Mapping[str, Any]]) -> Table:
+    """From which score on each class is right as often as was asked for; "never" where that is not reached."""
+    rows = []
+    for label, one in zip(labels, reached, strict=True):
+        low, high = (100 * end for end in one["interval"])
+        cells = [
+            f"{one['threshold']:.3f}",
+            f"{100 * one['precision']:.0f} % ({low:.0f} to {high:.0f})",
+            str(one["clips"]),
+        ]
+        rows.append([label, *(cells if one["clips"] else ["never", "", "0"])])
+    return plain_table(task, ("class", "from score", "right", "clips"), rows)
+
+
 def events_table(report: Mapping[str, Any], title: str) -> Table:
     """Events of each class and in all: precision, recall and F1, of onsets alone and of segments, too."""
     table = _table(title, ("class",), ("precision", "recall", "F1", "F1 of onsets", "F1 of segments", "events"))

@@ -58,10 +58,13 @@ def predict(
         int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, not WAV.")
     ] = None,
     overlap: Overlap = 0.0,
+    always: Annotated[bool, typer.Option("--always", help='Name the likeliest class instead of "none".')] = False,
     finding: EventOptions,
     machine: Machine,
 ) -> None:
     """Classify sounds of any length.
+
+    The label is "none" where a sound is probably none of the classes, see docs/confidence.md; `calibrate` says when.
 
     Exit code 6: some sounds could not be used; their rows say why.
 
@@ -78,7 +81,9 @@ def predict(
       arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
     """
     _check_options(inputs, rows, stream, pcm_rate, many_rows=top_k > 1 or stream, overlap=overlap)
-    finding.check(top_k > 1 or windows or overlap > 0, rows.label_format is not None, rows.resume or rows.as_json)
+    finding.check(
+        top_k > 1 or windows or overlap > 0 or always, rows.label_format is not None, rows.resume or rows.as_json
+    )
     from ..data.sounds import STDIN, find_sounds
     from ..inference.embedding import open_sounds
     from ..inference.events import NO_CHANGES, sound_events
@@ -95,9 +100,10 @@ def predict(
     if rows.label_format:
         sounds = list(open_sounds(names, model.sample_rate, pcm_rate))
         by_events = finding.events or model.event_settings or changes != NO_CHANGES
-        return _write_label_files(model, sounds, rows, machine, changes if by_events else None)
+        return _write_label_files(model, sounds, rows, machine, changes if by_events else None, always)
     made_by: dict[str, object] = {"top_k": top_k, "windows": windows, "overlap": overlap}
     made_by |= {"events": list(changes)} if finding.events else {}
+    made_by |= {"always": True} if always else {}
 
     def predicted(remaining: list[str]) -> "Iterator[SoundRows]":
         sounds = open_sounds(remaining, model.sample_rate, pcm_rate)
@@ -111,6 +117,7 @@ def predict(
             batch_size=1 if stream else machine.batch_size,
             workers=machine.workers,
             overlap=overlap,
+            always=always,
         )
 
     what = ""
@@ -189,7 +196,12 @@ def _check_options(
 
 
 def _write_label_files(
-    model: "AudioClassifier", sounds: "list[Sound]", rows: RowOptions, machine: Machine, events: "Changes | None"
+    model: "AudioClassifier",
+    sounds: "list[Sound]",
+    rows: RowOptions,
+    machine: Machine,
+    events: "Changes | None",
+    always: bool,
 ) -> None:
     from ..inference.label_files import write_label_files
     from .progress import ProgressDisplay
@@ -208,6 +220,7 @@ def _write_label_files(
             display.print,
             events,
             rows.resume,
+            always,
         )
     _report_failed(failed, len(sounds))
 

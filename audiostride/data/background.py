@@ -40,12 +40,13 @@ def read_background(path: str, sample_rate: int, seed: int, validation_fraction:
     except DataError as error:
         raise DataError(f"{key}: {error}") from error
     root = place.parent if place.is_file() else place
-    clips = FileClips([file.relative_to(root).as_posix() for file in files], {}, [], root=root)
+    names = [file.relative_to(root).as_posix() for file in files]
+    clips = FileClips(names, {}, [], root=root)
     lengths = np.array([clips.n_samples(i, sample_rate) for i in range(len(files))], np.int64)
     held_out = np.zeros(len(files), bool)
     if len(files) == 1 and validation_fraction:
         cut_s = (1 - _HELD_OUT) * lengths[0] / sample_rate
-        clips.names, clips.spans = clips.names * 2, np.array([[0.0, cut_s], [cut_s, np.inf]])
+        clips.names, clips.spans = names * 2, np.array([[0.0, cut_s], [cut_s, np.inf]])
         first = round(cut_s * sample_rate)
         lengths, held_out = np.array([first, lengths[0] - first]), np.array([False, True])
     elif validation_fraction:

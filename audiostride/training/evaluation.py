@@ -163,6 +163,7 @@ def score(
     labels: Tensor | np.ndarray,
     kind: str = "multiclass",
     thresholds: Sequence[float] | None = None,
+    temperature: float = 1.0,
 ) -> Score:
     """Score of logits ``(n, n_classes)`` against class numbers ``(n,)`` or, multilabel, ``(n, n_classes)``.
 
@@ -172,6 +173,7 @@ def score(
         kind: of the task.
         thresholds: from which probability on a class counts as present: of every class of a
             multilabel task, of the second class of a binary one; 0.5 by default.
+        temperature: at which logits become those probabilities; the loss is that of the logits as they are.
 
     Example:
         >>> score(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1])).accuracy
@@ -186,7 +188,7 @@ def score(
     if not wanted:
         return Score(loss, accuracy, len(target))
     # Both kinds as yes-or-no questions, a column each: of a binary task the one of its second class.
-    likely = probabilities(logits, kind)
+    likely = probabilities(logits / temperature, kind)
     likely, truth = (likely[:, 1:], target[:, None]) if kind == "binary" else (likely, target)
     truth, present = truth.nan_to_num(-1).long(), likely >= torch.tensor(thresholds or [0.5])
     return Score(loss, accuracy, len(target), **{name: f(likely, truth, present) for name, f in wanted.items()})
@@ -308,7 +310,13 @@ def evaluate(
     logits = clip_logits(model, clips, mine, workers, progress, overlap) if len(mine) else {}
     logits = gather_rows(logits, len(indexes))
     scores = {
-        task: score(logits[task], numbers[indexes], model.kinds[task], model.thresholds.get(task))
+        task: score(
+            logits[task],
+            numbers[indexes],
+            model.kinds[task],
+            model.thresholds.get(task),
+            model.calibration(task).temperature,
+        )
         for task, numbers in labels.items()
     }
     return scores, logits

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from scipy.special import gammaincinv
 
 from ..data.clips import Progress
 from ..data.decoding import audio_blocks
@@ -81,15 +80,4 @@ def poisson_interval(n: int, share: float = 0.95) -> tuple[float, float]:
         ([0.0, 3.689], [0.619, 8.767])
     """
     tail = (1 - share) / 2
-    return _gamma_quantile(n, tail) if n else 0.0, _gamma_quantile(n + 1, 1 - tail)
-
-
-def _gamma_quantile(shape: int, probability: float) -> float:
-    """Where the distribution function of a gamma distribution of scale 1 has a value, by bisection."""
-    low, high = 0.0, shape + 20 * np.sqrt(shape) + 20
-    a = torch.tensor(float(shape), dtype=torch.float64)
-    for _ in range(80):
-        middle = (low + high) / 2
-        below = torch.special.gammainc(a, torch.tensor(middle, dtype=torch.float64)).item() < probability
-        low, high = (middle, high) if below else (low, middle)
-    return float(low)
+    return float(gammaincinv(n, tail)) if n else 0.0, float(gammaincinv(n + 1, 1 - tail))

@@ -16,7 +16,6 @@ from ..data.labels import SEPARATOR, UNKNOWN
 from ..errors import ModelFileError, printable
 from ..files import replace_file
 from ..models.classifier import AudioClassifier
-from ..models.prediction import probabilities
 from .directory import PREDICTIONS_FILE, RESULTS_FILE
 from .evaluation import share_correct
 from .run_files import read_own, read_results
@@ -240,7 +239,7 @@ def predicted_label(model: AudioClassifier, task: str, logits: Tensor) -> str:
     labels, kind, thresholds = model.labels[task], model.kinds[task], model.thresholds.get(task)
     if kind == "multiclass" or thresholds is None:
         return labels[int(logits.argmax())]
-    likely = probabilities(logits, kind)
+    likely = model.probabilities(task, logits)
     if kind == "binary":
         return labels[int(likely[1] >= thresholds[0])]
     return "|".join(label for label, p, t in zip(labels, likely, thresholds, strict=True) if p >= t)

@@ -20,6 +20,7 @@ from ..files import replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.image_frontend import ImageFrontend
 from .build import load_teacher, make_network, read_data, take_up
+from .calibration import calibrate
 from .checkpoints import Notify, list_checkpoints
 from .conditions import conditions, environment
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, claimed
@@ -31,7 +32,7 @@ from .processes import start as start_processes
 from .recipe import Recipe, dump_recipe
 from .report import Report
 from .run_files import write_results
-from .run_testing import choose_thresholds, describe
+from .run_testing import describe
 from .tensorboard import TensorBoardLog
 from .transforms import make_transforms
 
@@ -140,11 +141,12 @@ def _begin_directory(out: Path, recipe: Recipe, bad_files: Sequence[str], replac
 def _test(
     recipe: Recipe, out: Path, sets: Sequence[LabelledClips], device: torch.device, progress: Progress | None
 ) -> tuple[dict[str, Any], dict[str, TaskPredictions]]:
-    """Test the model that was kept, once the thresholds of its tasks are chosen."""
+    """Test the model that was kept, once it is calibrated."""
     best = broadcast(load(out) if is_main() else None)
     assert best is not None
     best.to(device)
-    if choose_thresholds(best, sets, recipe.train.workers) and is_main():
+    calibration = calibrate(best, sets, recipe.train.workers)
+    if calibration and is_main():
         best.save(out)
     tasks: dict[str, Any] = {}
     predictions: dict[str, TaskPredictions] = {}
@@ -157,7 +159,7 @@ def _test(
             truth = data.labels[task][test]
             predictions[task] = make_predictions(best, task, data.clips, test, truth, logits[task], group)
     n_train = {task: len(data.indexes("train")) for data in sets for task in data.labels}
-    results = {"tasks": tasks, "n_train": n_train} | describe(best)
+    results = {"tasks": tasks, "n_train": n_train, "calibration": calibration} | describe(best)
     if recipe.published:
         results["published"] = recipe.published_score()
     return results | {"seed": recipe.seed, "environment": environment()}, predictions

@@ -27,10 +27,10 @@ from .recipe import Recipe, load_recipe
 MAX_BYTES = 2**30
 """Of a file of a run: that of a million clips of a hundred classes."""
 
-SET_LATER = ("events", "calibration")
+SET_LATER = ("events", "calibration", "thresholds")
 """Settings of a task that are found after the training, and are saved with the model then."""
 
-_ELSEWHERE = re.compile(rb'"clips_per_s": [^,}]*|^ *(path|root|cache): .*$', re.MULTILINE)
+_ELSEWHERE = re.compile(rb'"clips_per_s": [^,}]*|^ *(path|root|cache|background): .*$', re.MULTILINE)
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Stride = Annotated[float, Field(ge=1, le=2**24)]
@@ -55,6 +55,24 @@ class TaskScore(Score, results.TaskScore):
     split: Literal["test"]
 
 
+class NoneShare(Record):
+    """Of how many windows of background a model says that they are none of the classes."""
+
+    windows: Count
+    none: Share
+    interval: list[Share]
+
+
+class TaskCalibration(Record):
+    """What was found of a task on its validation clips, see `calibration.calibrate`."""
+
+    clips: Count
+    kept: list[Share]
+    temperature: Figure
+    none_below: float | None
+    background: NoneShare | None = None
+
+
 class Results(results.Results):
     """`results.json` of a finished run.
 
@@ -71,6 +89,7 @@ class Results(results.Results):
     aliasing: Aliasing = None
     published: Annotated[float, Field(ge=0, le=100)] | None = None
     n_train: dict[str, Count] = Field(default_factory=dict)
+    calibration: dict[str, TaskCalibration] = Field(default_factory=dict)
     environment: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.any_path import read_path
 from ..data.batches import LabelledClips
-from ..data.clips import Clips, Progress
+from ..data.clips import Clips, FileClips, Progress
 from ..data.decoding import read_audio
 from ..data.images import read_images
 from ..data.labels import label_numbers, one_column
@@ -23,8 +23,9 @@ from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..windows import split_windows
 from .build import read_data
+from .calibration import KEEP, calibrate_tasks, none_share
 from .directory import PREDICTIONS_FILE, RECIPE_FILE, RESULTS_FILE
-from .evaluation import Score, best_thresholds, clip_logits, evaluate
+from .evaluation import Score, evaluate
 from .predictions_file import TaskPredictions, make_predictions, read_predictions
 from .recipe import Recipe
 from .run_files import recipe_of
@@ -66,15 +67,16 @@ def evaluate_with_predictions(
     fetch: bool = False,
 ) -> tuple[dict[str, Score], dict[str, TaskPredictions]]:
     """`evaluate_run`, and the predictions that were scored, for each task."""
-    model = load(run_dir)
-    if task is not None and task not in model.labels:
-        raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
+    model, groups = load(run_dir), dict[str, str | None]()
+    asked = _asked(run_dir, model, task)
     if overlap and model.frontend.takes_images:
         raise UsageError(f"{run_dir}: classifies images, each of which is one window; omit the overlap")
-    asked = list(model.labels) if task is None else [task]
     if data is None:
         own = _own_data(Path(run_dir), model, progress, fetch, "test on other clips with --data")
         sets = [(part.clips, part.labels, rows) for part, rows in own]
+        groups = {
+            name: getattr(section.data, "group", None) for name, section in recipe_of(Path(run_dir)).tasks.items()
+        }
     else:
         clips, labels = _other_data(data, model, Path(run_dir), asked, progress)
         sets = [(clips, labels, np.arange(len(clips)))]
@@ -88,8 +90,56 @@ def evaluate_with_predictions(
         scores |= found
         for name in found:
             truth = wanted_labels[name][indexes]
-            predictions[name] = make_predictions(model, name, clips, indexes, truth, logits[name])
+            group = groups.get(name)
+            predictions[name] = make_predictions(model, name, clips, indexes, truth, logits[name], group)
     return scores, predictions
+
+
+def calibrate_run(
+    run_dir: Path,
+    data: str | None = None,
+    background: str | None = None,
+    task: str | None = None,
+    keep: float = KEEP,
+    precision: float | None = None,
+    progress: Progress | None = None,
+    fetch: bool = False,
+) -> dict[str, Any]:
+    """Calibrate a trained model on the validation clips of its run, or on other data, and save that with it.
+
+    Args:
+        run_dir: the run directory; its `config.json` is rewritten.
+        data: as for `evaluate_run`; its validation split is used if it has one, else all of it.
+        background: sounds that are none of the classes, to count of how many windows the model now says so.
+        task: only this one; None: all, with `data` those whose columns it has.
+        keep: share of the clips that are not to be called none.
+        precision: wanted share of each class's answers that is right, see `calibration.precision_thresholds`.
+        progress: called while data is read.
+        fetch: see `evaluate_run`.
+
+    Returns:
+        See `calibration.calibrate_tasks`, and "background" of `calibration.none_share`.
+
+    Raises:
+        ModelFileError, DataError, UsageError: each names the file or task.
+    """
+    model = load(run_dir)
+    asked = _asked(run_dir, model, task)
+    if data is None:
+        sets = _validation_data(run_dir, model, progress, fetch)
+    else:
+        clips, labels = _other_data(data, model, run_dir, asked, progress, "validation")
+        sets = [(clips, labels, np.arange(len(clips)))]
+    found: dict[str, Any] = {}
+    for clips, labels, rows in sets:
+        if wanted := {name: numbers for name, numbers in labels.items() if name in asked}:
+            found |= calibrate_tasks(model, clips, wanted, rows, keep, precision, workers=2)
+    if background is not None:
+        sounds = find_sounds([background])
+        for name, share in none_share(model, FileClips(sounds, {}, []), range(len(sounds)), list(found)).items():
+            found[name]["background"] = share
+    model.save(run_dir)
+    return found
 
 
 def check_windows(
@@ -125,19 +175,6 @@ def check_windows(
         raise DataError(f"{run_dir}: its data has no test clips to check the export on; give some with --clips")
     chosen = [sources[i] for i in np.linspace(0, len(sources) - 1, min(n, len(sources))).round().astype(int)]
     return torch.stack([split_windows(torch.from_numpy(read()), model.window_length)[0] for read in chosen])
-
-
-def choose_thresholds(model: AudioClassifier, sets: Sequence[LabelledClips], workers: int = 0) -> bool:
-    """Find the thresholds of a model's binary and multilabel tasks on the validation clips; False if it has none."""
-    for data in sets:
-        wanted = [task for task in data.labels if model.kinds[task] != "multiclass"]
-        rows = data.indexes("validation")
-        if wanted and len(rows):
-            logits = clip_logits(model, data.clips, rows, workers)
-            for task in wanted:
-                truth = data.labels[task][rows]
-                model.thresholds[task] = best_thresholds(logits[task], truth, model.kinds[task])
-    return bool(model.thresholds)
 
 
 def describe(model: AudioClassifier) -> dict[str, Any]:
@@ -178,6 +215,32 @@ def check_here(recipe: Recipe, advice: str, can_fetch: bool = True) -> None:
             )
 
 
+def _asked(run_dir: str | Path, model: AudioClassifier, task: str | None) -> list[str]:
+    if task is not None and task not in model.labels:
+        raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
+    return list(model.labels) if task is None else [task]
+
+
+def _validation_data(
+    run_dir: Path, model: AudioClassifier, progress: Progress | None, fetch: bool
+) -> list[tuple[Clips, dict[str, np.ndarray], np.ndarray]]:
+    """The validation clips of a run, by the splits that were drawn for it.
+
+    Raises:
+        DataError: if it has none, or the data is not split as it was for the training.
+    """
+    advice = "calibrate on other clips with --data"
+    found = []
+    for part, tested in _own_data(run_dir, model, progress, fetch, advice):
+        if not np.array_equal(tested, part.indexes("test")):
+            raise DataError(f"{run_dir}: its data has changed since, so the validation clips are not known; {advice}")
+        rows = part.indexes("validation")
+        if not len(rows):
+            raise DataError(f"{run_dir}: was trained without validation clips (train.validation_fraction); {advice}")
+        found.append((part.clips, part.labels, rows))
+    return found
+
+
 def _own_data(
     run_dir: Path, model: AudioClassifier, progress: Progress | None, fetch: bool | None, advice: str
 ) -> list[tuple[LabelledClips, np.ndarray]]:
@@ -202,9 +265,11 @@ def _own_data(
         check_here(recipe, advice, can_fetch=fetch is not None)
         recipe = recipe.model_copy(update={"cache": None})  # it would be written where the recipe says
     tested = (run_dir / PREDICTIONS_FILE).exists() and (run_dir / RESULTS_FILE).exists()
-    for task in recipe.tasks.values() if tested else ():
+    for task in recipe.tasks.values():
         if isinstance(task.data, EncodedData):
-            task.data.check = "none"  # which clips were used is known; the others need not be decoded
+            task.data.background = None  # for training only
+            if tested:
+                task.data.check = "none"  # which clips were used is known; the others need not be decoded
     sets, _, _ = read_data(recipe, progress, model.labels)
     if not tested:
         return [(data, data.indexes("test")) for data in sets]
@@ -230,16 +295,21 @@ def _own_data(
 
 
 def _other_data(
-    data: str, model: AudioClassifier, run_dir: Path, asked: Sequence[str], progress: Progress | None
+    data: str,
+    model: AudioClassifier,
+    run_dir: Path,
+    asked: Sequence[str],
+    progress: Progress | None,
+    split: str = "test",
 ) -> tuple[Clips, dict[str, np.ndarray]]:
-    """The test clips of data that is not the run's, and their class numbers for the tasks that can be tested there."""
+    """The clips of a split of data that is not the run's, or all, and their numbers for the tasks that it can test."""
     tasks = recipe_of(run_dir).tasks if (run_dir / RECIPE_FILE).is_file() else {}
     if model.frontend.takes_images:
         clips: Clips = read_images(data, getattr(tasks[asked[0]].data, "crop", "padded") if tasks else "padded")
     else:
         clips = read_path(data)
-    if "test" in clips.splits:
-        clips = clips.select([i for i, split in enumerate(clips.splits) if split == "test"])
+    if split in clips.splits:
+        clips = clips.select([i for i, its in enumerate(clips.splits) if its == split])
     clips = clips.loaded(model.resolution, progress)
     columns = {}
     for name in asked:
