@@ -100,6 +100,8 @@ def test_any_value_of_another_kind_is_named_or_changes_nothing_that_is_read(
             except ModelFileError as error:
                 assert name in str(error)  # noqa: PT017
                 continue
+            if path == ("calibration",) and value == {}:
+                continue  # as of a run without validation clips
             allowed = path[0] in free or value is ... or isinstance(value, float | list) or value in (-1, None)
             assert allowed, (path, value)
             assert type(found) is type(good)
