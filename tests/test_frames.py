@@ -6,7 +6,7 @@ import torch
 
 from audiostride import create_model, load
 from audiostride.errors import UsageError
-from audiostride.models.frames import ends_in_mean, frame_blocks, frame_grid
+from audiostride.models.frames import frame_blocks, frame_grid
 from audiostride.models.image_frontend import ImageFrontend
 
 MEAN_STRIDED = ["audio_resnet_pico_strided", "audio_resnet_small_strided", "wave_cnn_strided", "resnet18_strided"]
@@ -47,7 +47,7 @@ def test_pieces_are_the_trunk_over_the_whole_without_seams(name, size):
 @pytest.mark.parametrize("name", MEAN_STRIDED + MEAN_POOLED)
 def test_mean_of_frames_is_the_windows_logits(name):
     model = settled(name)
-    assert ends_in_mean(model.trunk)
+    assert model.trunk.ends_in_mean
     window = noise(1, model.frontend.sample_rate)[: model.window_length]
     times_ms, logits = model.frame_logits(window, model.frontend.sample_rate)
     with torch.inference_mode():

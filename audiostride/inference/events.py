@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..models.classifier import AudioClassifier
 from ..models.events import Event, EventFinder, EventSettings
-from ..models.frames import ends_in_mean, frame_blocks, frame_grid
+from ..models.frames import frame_blocks, frame_grid
 from .embedding import Sound
 from .predict import Row, SoundRows
 
@@ -144,7 +144,7 @@ def onset_bound_ms(model: AudioClassifier) -> float:
         >>> onset_bound_ms(create_model("audio_resnet_pico_strided", heads={"word": 2}))
         20.0
     """
-    return frame_grid(model).hop_ms / 2 if ends_in_mean(model.trunk) else 500 * model.window_s
+    return frame_grid(model).hop_ms / 2 if model.trunk.ends_in_mean else 500 * model.window_s
 
 
 def _counted(sound: Sound, samples: list[int]) -> Iterator[np.ndarray]:

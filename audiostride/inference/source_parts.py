@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..models.classifier import AudioClassifier
-from ..models.frames import ends_in_mean, frame_grid
+from ..models.frames import frame_grid
 from ..models.log_mel import LogMel
 
 
@@ -62,4 +62,4 @@ def frame_plan(model: AudioClassifier) -> dict[str, Any]:
     """
     plan = frame_grid(model)._asdict()
     del plan["sample_rate"]
-    return plan | {"mean": ends_in_mean(model)}
+    return plan | {"mean": model.trunk.ends_in_mean}

@@ -157,6 +157,10 @@ class AdaptiveLogMel(Frontend):
     def before_pool(self, waveform: Tensor) -> Tensor:
         return self.spectrogram(waveform)
 
+    @property
+    def centre(self) -> float:
+        return len(self.window) / 2
+
     def forward(self, waveform: Tensor) -> Tensor:
         """Turn ``(batch, samples)`` into ``(batch, 1, time, mel)`` of the learned resolution."""
         return self.pool(self.spectrogram(waveform))

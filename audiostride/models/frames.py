@@ -23,13 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from ..layers.downsampling import DiffStride, SpectralPool
-from .adaptive_log_mel import AdaptiveLogMel
-from .audio_resnet import AudioResNet
-from .image_frontend import ImageFrontend
-from .log_mel import LogMel
-from .resnet import ResNet
-from .wave_cnn import WaveCNN
+from ..layers.strides import pooling_layers
+from .parts import Trunk
 
 if TYPE_CHECKING:
     from .network import AudioNetwork
@@ -96,47 +91,31 @@ def frame_grid(model: "AudioNetwork") -> FrameGrid:
         (40.0, [12.5, 52.5], 9600)
     """
     frontend, length = model.frontend, model.window_length
-    if isinstance(frontend, ImageFrontend):
+    if frontend.takes_images:
         raise UsageError("this model classifies images, which have no frames")
     rate = frontend.sample_rate
-    centre = len(frontend.window) / 2 if isinstance(frontend, LogMel | AdaptiveLogMel) else 0.0
-    if not ends_in_mean(model.trunk):
+    if not model.trunk.ends_in_mean:
         return FrameGrid(rate, length / SLIDING_FRAMES, 0.0, None, length, 1, lead=length // 2)
     silence, trunk = frontend(model.silence()), model.trunk
-    assert isinstance(trunk, AudioResNet | ResNet | WaveCNN)
     assert frontend.hop_length
 
     def n_frames(n: int) -> int:  # that come out of the trunk for n that go in
         return trunk.map_sizes(*([n, silence.shape[3]] if frontend.n_mels else [n]))[-1][0]
 
     per_window = n_frames(silence.shape[2])
-    if any(isinstance(module, SpectralPool | DiffStride) for module in model.modules()):
-        return FrameGrid(rate, length / per_window, centre, None, length, per_window)
+    if pooling_layers(model):
+        return FrameGrid(rate, length / per_window, frontend.centre, None, length, per_window)
     many = math.factorial(20)  # whole strides divide it
     hop = frontend.hop_length * (many // n_frames(many))
-    looks_ahead = 2 * frontend.filters.shape[1] if isinstance(frontend, LogMel) else 0  # samples of a log-mel frame
-    context = math.ceil((_reach(trunk, silence) * frontend.hop_length + looks_ahead) / hop) * hop
-    return FrameGrid(rate, hop, centre, context, length, per_window)
+    context = math.ceil((_reach(trunk, silence) * frontend.hop_length + frontend.looks_ahead) / hop) * hop
+    return FrameGrid(rate, hop, frontend.centre, context, length, per_window)
 
 
-def ends_in_mean(trunk: nn.Module) -> bool:
-    """Whether the mean over a window of what comes out of a trunk's last block is the window's embedding.
-
-    Example:
-        >>> from audiostride import create_model
-        >>> ends_in_mean(create_model("audio_cnn_small_strided", heads={"word": 2}).trunk)  # ends in a maximum
-        False
-    """
-    if isinstance(trunk, AudioResNet):
-        return trunk.settings["pooling"] == "mean"
-    return isinstance(trunk, ResNet | WaveCNN)
-
-
-def trunk_frames(trunk: nn.Module, x: Tensor) -> Tensor:
+def trunk_frames(trunk: Trunk, x: Tensor) -> Tensor:
     """Frames ``(batch, frames, num_features)`` from a frontend's output; one, the embedding, if there is no mean."""
-    if not ends_in_mean(trunk):
+    if not trunk.ends_in_mean:
         return trunk(x)[:, None]
-    features = trunk.forward_features(x)  # type: ignore[operator]
+    features = trunk.forward_features(x)
     return (features.mean(-1) if features.dim() == 4 else features).transpose(1, 2)
 
 
@@ -256,7 +235,7 @@ def _windows(
     yield take(max(1, math.ceil((n_frames - grid.per_window) / shift) + 1)), n_frames
 
 
-def _reach(trunk: nn.Module, x: Tensor) -> float:
+def _reach(trunk: Trunk, x: Tensor) -> float:
     """How many of the trunk's input frames ``(batch, channel, time, ...)`` a frame sees to either side.
 
     A convolution of k frames reaches (k - 1) / 2 of its own input's, an average k - 1; one of those is no more than
@@ -272,7 +251,7 @@ def _reach(trunk: nn.Module, x: Tensor) -> float:
 
     handles = [m.register_forward_pre_hook(meet) for m in trunk.modules() if isinstance(m, _ALONG_TIME)]
     try:
-        trunk.forward_features(x)  # type: ignore[operator]
+        trunk.forward_features(x)
     finally:
         for handle in handles:
             handle.remove()

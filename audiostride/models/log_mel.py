@@ -171,11 +171,15 @@ class LogMel(Frontend):
                 f"which must lie between 1 and n_fft={n_fft}; raise n_fft"
             )
         self.sample_rate, self.hop_length, self.n_mels = sample_rate, hop_length, n_mels
-        self.frame_rate = sample_rate / hop_length
+        self.frame_rate, self.looks_ahead = sample_rate / hop_length, n_fft
         dtype = torch.get_default_dtype()
         filters = mel_filters(sample_rate, n_fft, n_mels, f_min, f_max)
         self.register_buffer("window", torch.hann_window(window_length, dtype=dtype), persistent=False)
         self.register_buffer("filters", filters.to(dtype), persistent=False)
+
+    @property
+    def centre(self) -> float:
+        return len(self.window) / 2
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Turn ``(batch, samples)`` into ``(batch, 1, time, mel)``; ``(samples,)`` into ``(1, time, mel)``.

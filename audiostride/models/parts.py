@@ -100,6 +100,7 @@ class Frontend(Part):
         hop_length: samples from frame to frame; None if there are no frames, or it is unknown.
         n_mels: number of mel bands; None as well.
         frame_rate: frames per second, in Hz; None as well.
+        looks_ahead: samples from the start of a frame on that it sees.
     """
 
     gives: Input | None = "spectrogram"
@@ -107,6 +108,12 @@ class Frontend(Part):
     hop_length: int | None
     n_mels: int | None
     frame_rate: float | None
+    looks_ahead: int = 0
+
+    @property
+    def centre(self) -> float:
+        """Centre of the first frame, in samples."""
+        return 0.0
 
     @property
     def takes_images(self) -> bool:
