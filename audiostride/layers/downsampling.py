@@ -60,7 +60,7 @@ class SpectralDownsampling(nn.Module):
             self.aliasing = None
         else:
             self.aliasing = nn.Parameter(alphas if isinstance(aliasing, Sequence) else alphas[:, 0].clone())
-        self._frozen_alphas: list[Alpha] | None = None
+        self._constants: dict[str, Any] = {}  # what was learned, on the host, once it is frozen
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         """Sizes of an axis of `n` samples at its current stride, or at `host_stride`."""
@@ -130,7 +130,7 @@ class SpectralDownsampling(nn.Module):
         None where the layer has none."""
         if self.aliasing is None:
             return None
-        return self.aliasing.tolist() if self._frozen_alphas is None else self._frozen_alphas
+        return self._constants.get("aliasing") or self.aliasing.tolist()
 
     def axis_aliasing(self, axis: int, x: Tensor) -> Tensor | None:
         """Aliasing of an axis, clipped to [0, 1] with a gradient that passes straight through the clip.
@@ -173,6 +173,11 @@ class SpectralDownsampling(nn.Module):
             raise ValueError(f"{n} channels cannot be split into {self.channel_groups} equal groups for their aliasing")
         return x.chunk(self.channel_groups, channel)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether what was learned is constant."""
+        return bool(self._constants)
+
     def freeze_strides(self) -> None:
         """Turn what is learned into constants, for inference: cached matrices, nothing left to read or learn.
 
@@ -186,10 +191,10 @@ class SpectralDownsampling(nn.Module):
             >>> list(pool.parameters()), pool.strides()
             ([], [2.0])
         """
-        if self.aliasing is not None and self._frozen_alphas is None:
-            self._frozen_alphas, values = self.aliasing.tolist(), self.aliasing.detach()
-            del self.aliasing
-            self.register_buffer("aliasing", values)
+        for name, values in list(self.named_parameters(recurse=False)):
+            self._constants[name] = values.tolist()
+            delattr(self, name)
+            self.register_buffer(name, values.detach())
 
     def _pool_by_constants(
         self, x: Tensor, axis: int, crop: Crop, stride: float | None, smoothness: float, taps: int
@@ -244,7 +249,7 @@ class SpectralPool(SpectralDownsampling):
     def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis)
-        alpha = self.axis_aliasing(axis, x) if self._frozen_alphas is None else None
+        alpha = None if self.frozen else self.axis_aliasing(axis, x)
         if taps == 1 and self.is_identity(crop):  # at any alpha; where it learns its gradient is 0, not missing
             return x if alpha is None or not torch.is_grad_enabled() else x + 0 * alpha.to(x.dtype)
         if alpha is None:
@@ -324,27 +329,14 @@ class DiffStride(SpectralDownsampling):
         self.product = math.prod(initial) if hold_product else None
         self.stride = nn.Parameter(torch.tensor(initial[:1] if shared_stride else initial))
         self.input_lengths: list[int | None] = [None] * self.n_axes
-        self._frozen: list[float] | None = None
 
     def extra_repr(self) -> str:
         return f"stride={self.strides()}, smoothness={self.smoothness}, crop={self.crop}" + self._aliasing_repr()
 
-    @property
-    def frozen(self) -> bool:
-        """Whether the strides are constants."""
-        return self._frozen is not None
-
     def strides(self) -> list[float]:
         """Current stride of each axis, as numbers on the host (on a GPU this waits for the device)."""
-        values = self.stride.tolist() if self._frozen is None else self._frozen
+        values = self._constants.get("stride") or self.stride.tolist()
         return values * self.n_axes if len(values) == 1 else values
-
-    def freeze_strides(self) -> None:
-        super().freeze_strides()
-        if self._frozen is None:
-            self._frozen, values = self.stride.tolist(), self.stride.detach()
-            del self.stride
-            self.register_buffer("stride", values)
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         stride = self.strides()[axis] if host_stride is None else float(host_stride)
@@ -361,16 +353,16 @@ class DiffStride(SpectralDownsampling):
         return diffstride_mask(crop, stride[axis % len(stride)], self.smoothness)
 
     def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
-        if self._frozen is None and torch.compiler.is_compiling():
+        if not self.frozen and torch.compiler.is_compiling():
             return uncompiled(self.pool_axis, x, axis, host_stride, taps)
         dim = x.dim() - self.n_axes + axis
         crop = self.axis_crop(x.shape[dim], axis, host_stride)
-        if self._frozen is not None:
+        if self.frozen:
             return self._pool_by_constants(x, axis, crop, self.strides()[axis], self.smoothness, taps)
         return crop_spectrum(x, self.axis_mask(crop, axis), crop, dim, taps, self.axis_aliasing(axis, x))
 
     def pool_conv(self, conv: StridedConv, x: Tensor, axis: int, host_stride: HostStride = None) -> Tensor:
-        if self._frozen is None and torch.compiler.is_compiling():
+        if not self.frozen and torch.compiler.is_compiling():
             return uncompiled(super().pool_conv, conv, x, axis, host_stride)
         return super().pool_conv(conv, x, axis, host_stride)
 

@@ -16,6 +16,7 @@ The two axes do not separate, as the layers' do, so both are pooled at once.
 Source: https://github.com/google-research/diffstride, commit b3ef50f, run by `tests/published_reference.py`.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -49,7 +50,8 @@ class PublishedDiffStride(DiffStride):
         _check_axes(self.n_axes)
 
     def output_length(self, n: int, axis: int) -> int:
-        return diffstride_length_as_published(n, axis, self.strides()[axis], self.smoothness, self.crop)
+        with torch.no_grad():  # of a copy, as a forward changes the strides
+            return copy.deepcopy(self)(torch.zeros(n, n, device=self.stride.device)).shape[axis]
 
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         raise ValueError(_AT_ONCE)
@@ -144,21 +146,6 @@ def raise_strides_as_published_(stride: Tensor, height: int, width: int, smoothn
     sizes = torch.tensor([height, width], dtype=stride.dtype, device=stride.device)
     least = sizes / (sizes - smoothness)
     stride.copy_(torch.maximum(stride, least if len(stride) == 2 else least.max()))
-
-
-def diffstride_length_as_published(n: int, axis: int, stride: float, smoothness: float, crop: bool = True) -> int:
-    """Length of an axis of `n` samples after `diffstride_as_published`; axis 0 is the height.
-
-    Example:
-        >>> diffstride_length_as_published(100, 0, 2.0, 4.0), diffstride_length_as_published(64, 1, 2.0, 4.0)
-        (58, 40)
-    """
-    strides = torch.full((2,), stride)
-    raise_strides_as_published_(strides, n, n, smoothness)
-    positions = (_column_positions if axis else _row_positions)(n)
-    mask = _mask(positions, n, strides[0], smoothness, float(axis))
-    kept = int((mask > 0).sum()) if crop else len(mask)
-    return 2 * (kept - 1) if axis else kept
 
 
 def spectral_pool_as_published(x: Tensor, stride: Sequence[float]) -> Tensor:
