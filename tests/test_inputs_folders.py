@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from audiostride.data import decoding, ffmpeg, folder
 from audiostride.data.archives import read_archives
 from audiostride.data.folder import read_folder
 from audiostride.errors import DataError, DataWarning
@@ -119,12 +120,17 @@ def test_links_to_class_folders_are_followed_and_loops_refused(tmp_path: Path) -
         read_folder(tmp_path / "sounds")
 
 
-def test_unreadable_kinds_are_counted_and_a_class_does_not_vanish_with_them(tmp_path: Path) -> None:
+def test_unreadable_kinds_are_counted_and_a_class_does_not_vanish_with_them(tmp_path: Path, monkeypatch) -> None:
+    without = decoding.EXTENSIONS - ffmpeg.EXTENSIONS
+    monkeypatch.setattr(decoding, "EXTENSIONS", without)
+    monkeypatch.setattr(folder, "UNREADABLE", folder.UNREADABLE | ffmpeg.EXTENSIONS)
     touch(tmp_path, "dog/a.wav", "cat/b.wav", "cat/c.m4a", "cat/d.M4A", "cat/e.wma")
     with pytest.warns(DataWarning, match=r"cat: left out, files of a kind that cannot be read \(2 \.m4a, 1 \.wma\)"):
         assert len(read_folder(tmp_path)) == 2
     (tmp_path / "cat" / "b.wav").unlink()
-    with pytest.raises(DataError, match=r"all files of the class 'cat' \(2 \.m4a, 1 \.wma\) cannot be read; convert"):
+    with pytest.raises(
+        DataError, match=r"all files of the class 'cat' \(2 \.m4a, 1 \.wma\) cannot be read; convert .*ffmpeg"
+    ):
         read_folder(tmp_path)
 
 

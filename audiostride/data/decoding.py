@@ -19,9 +19,10 @@ import soxr
 from ..errors import DataError, DataWarning, printable
 from ..files import file_status
 from ..waveforms import MAX_CHANNELS, MAX_PEAK, RATES_HZ
+from . import ffmpeg
 from .containers import content_problem, find_wav_samples, header_problem
 
-EXTENSIONS = frozenset(
+EXTENSIONS = ffmpeg.EXTENSIONS | frozenset(
     (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
 )
 """File name endings (lower case) that count as audio when a folder is searched."""
@@ -235,7 +236,7 @@ def check_declared(sample_rate: int, channels: int) -> str | None:
 
 
 def _mono_blocks(
-    file: soundfile.SoundFile, first: int, wanted: int, shown: str, channel: Channel
+    file: soundfile.SoundFile | ffmpeg.FFmpegFile, first: int, wanted: int, shown: str, channel: Channel
 ) -> Iterator[np.ndarray]:
     """One channel of `wanted` samples from number `first` on, block by block."""
     if channel == "loudest":
@@ -247,7 +248,7 @@ def _mono_blocks(
     pick.warn_if_cancelled()
 
 
-def _blocks(file: soundfile.SoundFile, first: int, wanted: int, shown: str) -> Iterator[np.ndarray]:
+def _blocks(file: soundfile.SoundFile | ffmpeg.FFmpegFile, first: int, wanted: int, shown: str) -> Iterator[np.ndarray]:
     done = 0
     try:
         if file.seekable():
@@ -261,7 +262,7 @@ def _blocks(file: soundfile.SoundFile, first: int, wanted: int, shown: str) -> I
                 raise DataError(f"{shown}: cut short, {done} of {wanted} samples could be read")
             done += len(block)
             yield block
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, ValueError) as error:
         raise DataError(f"{shown}: cannot be decoded ({error})") from error
 
 
@@ -275,7 +276,7 @@ def resampled_length(frames: int, source_rate: int, sample_rate: int) -> int:
     return round(frames * sample_rate / source_rate)
 
 
-def _open(path: str | os.PathLike[str] | io.BytesIO, whole: bool = False) -> soundfile.SoundFile:
+def _open(path: str | os.PathLike[str] | io.BytesIO, whole: bool = False) -> soundfile.SoundFile | ffmpeg.FFmpegFile:
     """Open a file that is to be read (`whole`) or only asked for what it declares, and check it."""
     shown = _name(path)
     if (path.getbuffer().nbytes if isinstance(path, io.BytesIO) else _status(path).st_size) == 0:
@@ -287,16 +288,21 @@ def _open(path: str | os.PathLike[str] | io.BytesIO, whole: bool = False) -> sou
         problem = _problem(file, path, whole)
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
         reason = str(error).rpartition(": ")[2] or str(error)
-        raise DataError(f"{shown}: is not audio that libsndfile can read ({reason})") from error
+        how = "FFmpeg" if os.path.splitext(shown)[1].lower() in ffmpeg.EXTENSIONS else "libsndfile"
+        raise DataError(f"{shown}: is not audio that {how} can read ({reason})") from error
     if problem:
         file.close()
         raise DataError(f"{shown}: {problem}")
     return file
 
 
-def _problem(file: soundfile.SoundFile, path: str | os.PathLike[str] | io.BytesIO, whole: bool) -> str | None:
+def _problem(
+    file: soundfile.SoundFile | ffmpeg.FFmpegFile, path: str | os.PathLike[str] | io.BytesIO, whole: bool
+) -> str | None:
     if file.frames <= 0:
         return "holds no samples"
+    if isinstance(file, ffmpeg.FFmpegFile):
+        return file.problem or check_declared(file.samplerate, file.channels)
     with _source(path) as source:
         problem = check_declared(file.samplerate, file.channels) or header_problem(file, source)
         if problem or not (whole or file.format == "OGG"):
@@ -314,7 +320,9 @@ def _content_problem(path: str, format: str, samples: int, size: int, changed_ns
         return content_problem(format, samples, source)
 
 
-def _sound_file(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile:
+def _sound_file(path: str | os.PathLike[str] | io.BytesIO) -> soundfile.SoundFile | ffmpeg.FFmpegFile:
+    if os.path.splitext(_name(path))[1].lower() in ffmpeg.EXTENSIONS:
+        return ffmpeg.FFmpegFile(path)
     if not isinstance(path, io.BytesIO):
         # As bytes, since soundfile cannot encode a name that is no valid text.
         return soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)

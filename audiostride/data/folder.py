@@ -21,8 +21,8 @@ METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 UNREADABLE = frozenset(
     (".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".dts", ".m4a", ".mka", ".mkv", ".mov", ".mp4", ".mpc", ".mpeg",
      ".ra", ".spx", ".tta", ".webm", ".wma", ".wv")
-)  # fmt: skip
-"""Endings of files with sound that libsndfile does not read."""
+) - EXTENSIONS  # fmt: skip
+"""Endings of files with sound that are not read."""
 
 _FOLD = re.compile(r"(cv|fold|part|split)[-_ ]?(\d+)", re.IGNORECASE)
 _NO_CLASS = re.compile(r"_.*|audio|clips?|recordings?|sounds?|wavs?|unlabell?ed|unsup(ervised)?", re.IGNORECASE)
@@ -236,7 +236,7 @@ def _add_labelled(
         if other:
             unreadable[name] = other
             kinds = ", ".join(f"{n} {ending}" for ending, n in other.items())
-            how = "convert them, for example with: ffmpeg -i IN.m4a OUT.flac"
+            how = "convert them (ffmpeg -i IN.m4a OUT.flac), or read .m4a, .mp4, .wma and others by audiostride[ffmpeg]"
             if not found:
                 raise DataError(f"{folder / name}: all files of the class {name!r} ({kinds}) cannot be read; {how}")
             _say(f"{folder / name}: left out, files of a kind that cannot be read ({kinds}); {how}")
