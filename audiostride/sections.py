@@ -3,10 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag
 from pydantic_core import PydanticKnownError
+
+Channel = Literal["mix", "left", "right", "loudest"] | Annotated[int, Field(ge=1)]
+"""The channel that is heard: the mean of all, the first, the second, the one of most energy, or a number from 1 on."""
 
 
 class Section(BaseModel):

@@ -279,9 +279,6 @@ def test_an_overlap_that_cannot_be_is_a_usage_error_and_a_batch_keeps_its_own(ru
         said = cli("predict", run_dir, sounds, "--overlap", share)
         assert said.returncode == 2
         assert b"it must be at least 0 and less than 1" in said.stderr
-    said = cli("predict", run_dir, sounds, "--overlap", 0.5, "--format", "raven", "--out", tmp_path / "labels")
-    assert said.returncode == 2
-    assert b"omit it with --format" in said.stderr
     for first, then in ((0.5, 0.0), (0.0, 0.5)):
         out = tmp_path / f"{first}.csv"
         cli("predict", run_dir, sounds, "--out", out, "--overlap", first)

@@ -1,5 +1,6 @@
 """Predictions as label files: what Audacity and Raven, and `source: annotated`, read back."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,35 @@ def test_the_command_writes_a_label_file_for_each_recording(
     assert all((s.score is None) == (label_format == "audacity") for s in found)
     with pytest.raises(UsageError, match=r"already exists"):
         call("predict", run_dir, recordings, "--format", label_format, "--out", tmp_path / "labels")
+
+
+def test_overlapping_windows_share_their_time_and_what_scores_little_is_left_out(
+    run_dir: Path, recordings: Path, tmp_path: Path
+) -> None:
+    arguments = ("predict", run_dir, recordings / "may.wav", "--format", "raven", "--out")
+    call(*arguments, tmp_path / "half", "--overlap", 0.5)
+    found = read_labels(tmp_path / "half" / "may.selections.txt")
+    assert [segment.label for segment in found] == ["soft", "loud"]
+    assert [segment.start_s for segment in found] == [0.0, found[0].end_s]
+    assert found[0].end_s == pytest.approx(3.0, abs=0.26)  # half a step of the windows
+    assert found[1].end_s == 5.0
+    for smallest in (0.0, found[0].score, 1.0):
+        call(*arguments, tmp_path / f"{smallest}", "--min-score", smallest)
+        kept = read_labels(tmp_path / f"{smallest}" / "may.selections.txt")
+        assert all((segment.score or 0) >= smallest for segment in kept)
+    assert kept == []
+    with pytest.raises(UsageError, match="add --format"):
+        call("predict", run_dir, recordings, "--min-score", 0.5)
+
+
+def test_windows_that_end_with_the_sound_overlap_no_others(run_dir: Path, tmp_path: Path) -> None:
+    noise = np.random.RandomState(0).standard_normal(16000 * 3 - 9600)
+    noise[: 16000 * 2 - 9600] *= 0.001  # 1.4 s soft, then 1 s loud, which is the last of three windows
+    soundfile.write(tmp_path / "a.wav", np.clip(0.5 * noise, -1, 1), 16000)
+    call("predict", run_dir, tmp_path / "a.wav", "--format", "audacity", "--out", tmp_path / "labels")
+    found = read_labels(tmp_path / "labels" / "a.txt")
+    assert found[-1].end_s == pytest.approx(2.4)
+    assert all(one.end_s <= two.start_s for one, two in itertools.pairwise(found))
 
 
 def test_label_files_beside_their_recordings_are_training_data(run_dir: Path, recordings: Path) -> None:

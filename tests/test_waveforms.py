@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from audiostride import AudioClassifier, create_model
+from audiostride.errors import DataWarning
 from audiostride.waveforms import to_mono
 
 SOUND = np.clip(0.3 * np.random.RandomState(0).standard_normal(24000), -1, 1).astype(np.float32)
@@ -51,6 +52,19 @@ def test_channels_come_first_or_last(channels: int) -> None:
     np.testing.assert_allclose(to_mono(sound, 16000, 16000), sound.mean(0), atol=1e-6)
     np.testing.assert_allclose(to_mono(sound.T, 16000, 16000), sound.mean(0), atol=1e-6)
     np.testing.assert_allclose(to_mono(torch.from_numpy(sound).T, 16000, 16000), sound.mean(0), atol=1e-6)
+
+
+def test_an_array_is_heard_by_the_channel_that_is_asked_for() -> None:
+    sound = np.stack([SOUND, 0.25 * SOUND[::-1], 2 * SOUND])
+    for waveform in (sound, sound.T):
+        for channel, row in (("left", 0), ("right", 1), (3, 2), ("loudest", 2)):
+            found = to_mono(waveform, 16000, 16000, channel)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(found, sound[row])
+    np.testing.assert_array_equal(to_mono(SOUND, 16000, 16000, "right"), SOUND)  # it was chosen before
+    with pytest.raises(ValueError, match="has 3 channels, there is no channel 4"):
+        to_mono(sound, 16000, 16000, 4)
+    with pytest.warns(DataWarning, match=r"the waveform: its channels cancel each other \(antiphase\)"):
+        assert not to_mono(np.stack([SOUND, -SOUND]), 16000, 16000).any()
 
 
 REFUSED = {

@@ -33,6 +33,25 @@ Overlap = Annotated[
         metavar="SHARE", callback=_share, help="Share of each window that the next one repeats; at least 0, below 1."
     ),
 ]
+
+
+def _channel(text: str | None) -> Any:
+    if text is None or text in ("mix", "left", "right", "loudest"):
+        return text
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--channel {text}: it must be mix, left, right, loudest or a number from 1 on")
+
+
+ChannelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--channel",
+        metavar="mix|left|right|loudest|N",
+        callback=_channel,
+        help="The channel to hear of several; default: the one that the model was trained on.",
+    ),
+]
 Fetch = Annotated[
     bool, typer.Option("--fetch", help="Let the run's recipe download its data, and write where it says.")
 ]

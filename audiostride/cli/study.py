@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
-from .arguments import Fetch, Json, Model, Overlap, RunDir
+from .arguments import ChannelOption, Fetch, Json, Model, Overlap, RunDir
 from .events import evaluate_background, evaluate_events
 from .output import print_json, print_rows, print_table
 
@@ -25,6 +25,7 @@ def evaluate(
         bool, typer.Option("--by-class", help="Also show accuracy by class and a confusion matrix.")
     ] = False,
     overlap: Overlap = 0.0,
+    channel: ChannelOption = None,
     events: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Score the events found in these recordings against their label files."),
@@ -50,6 +51,8 @@ def evaluate(
 
       audiostride evaluate runs/mine --overlap 0.5
     """
+    if channel is not None and data is None:
+        raise UsageError("--channel is of other data, which --data names; a run's own data has its data.channel")
     if events is not None or background is not None:
         if data is not None or by_class or overlap or (events and background):
             raise UsageError("--events and --background go by frames; give one, without --data, --by-class, --overlap")
@@ -65,7 +68,7 @@ def evaluate(
     from .terminal_tables import class_table, confidence_table, confusion_table, scores_table
 
     with ProgressDisplay() as display:
-        scores, predictions = evaluate_with_predictions(run_dir, data, task, display.progress, overlap, fetch)
+        scores, predictions = evaluate_with_predictions(run_dir, data, task, display.progress, overlap, fetch, channel)
     model = load(run_dir)
     details: dict[str, dict[str, Any]] = {}
     believed = {name: confidence(found, model, name) for name, found in predictions.items()}
@@ -245,7 +248,7 @@ def listen(
     check_new(out, compare_with)
     model = load(run_dir)
     rate = model.sample_rate
-    waveform = read_audio(sound, rate)
+    waveform = read_audio(sound, rate, channel=model.channel)
     write_sound(out, keep(model, waveform, layers), rate)
     for row in summarise([model_cutoffs(model)])[: None if layers is None else 2 * layers]:
         if sentence := folding_sentence(row):

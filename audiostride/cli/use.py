@@ -11,7 +11,7 @@ import typer
 
 from ..errors import DataError, PartialError, UsageError
 from ..inference.export_formats import FORMATS, SOURCES, find_format
-from .arguments import Inputs, Json, Machine, Model, Overlap
+from .arguments import ChannelOption, Inputs, Json, Machine, Model, Overlap
 from .events import EventOptions, describe_events, write_frames
 from .output import print_json, print_rows, print_table
 
@@ -41,6 +41,9 @@ class RowOptions:
     label_format: Annotated[
         LabelFormat | None, typer.Option("--format", help="Write a label file for each sound into the folder --out.")
     ] = None
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SCORE", help="With --format: leave out what scores less.")
+    ] = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted batch.")] = False
 
 
@@ -57,6 +60,7 @@ def predict(
     pcm_rate: Annotated[
         int | None, typer.Option(min=100, metavar="HZ", help="stdin is raw 16-bit mono samples at this rate, not WAV.")
     ] = None,
+    channel: ChannelOption = None,
     overlap: Overlap = 0.0,
     always: Annotated[bool, typer.Option("--always", help='Name the likeliest class instead of "none".')] = False,
     finding: EventOptions,
@@ -80,7 +84,7 @@ def predict(
 
       arecord -f S16_LE -r 16000 -t raw | audiostride predict runs/mine - --stream --pcm-rate 16000
     """
-    _check_options(inputs, rows, stream, pcm_rate, many_rows=top_k > 1 or stream, overlap=overlap)
+    _check_options(inputs, rows, stream, pcm_rate, many_rows=top_k > 1 or stream)
     finding.check(
         top_k > 1 or windows or overlap > 0 or always, rows.label_format is not None, rows.resume or rows.as_json
     )
@@ -88,25 +92,27 @@ def predict(
     from ..inference.embedding import open_sounds
     from ..inference.events import NO_CHANGES, sound_events
     from ..inference.predict import predict_sounds
-    from ..models.classifier import load
 
     names = find_sounds(inputs)
-    model = load(run_dir)
+    model = _load(run_dir, channel)
     changes = finding.changes()
     if STDIN in names:
         machine = replace(machine, workers=0)
     if finding.frames:
-        return write_frames(model, list(open_sounds(names, model.sample_rate, pcm_rate)), rows.out)
+        return write_frames(model, list(open_sounds(names, model.sample_rate, pcm_rate, model.channel)), rows.out)
     if rows.label_format:
-        sounds = list(open_sounds(names, model.sample_rate, pcm_rate))
+        sounds = list(open_sounds(names, model.sample_rate, pcm_rate, model.channel))
         by_events = finding.events or model.event_settings or changes != NO_CHANGES
-        return _write_label_files(model, sounds, rows, machine, changes if by_events else None, always)
+        if by_events and overlap:
+            raise UsageError(f"--overlap: label files of {run_dir} hold events, which go by frames; omit it")
+        return _write_label_files(model, sounds, rows, machine, changes if by_events else None, always, overlap)
     made_by: dict[str, object] = {"top_k": top_k, "windows": windows, "overlap": overlap}
+    made_by |= {} if channel is None else {"channel": channel}
     made_by |= {"events": list(changes)} if finding.events else {}
     made_by |= {"always": True} if always else {}
 
     def predicted(remaining: list[str]) -> "Iterator[SoundRows]":
-        sounds = open_sounds(remaining, model.sample_rate, pcm_rate)
+        sounds = open_sounds(remaining, model.sample_rate, pcm_rate, model.channel)
         if finding.events:
             return sound_events(model, sounds, changes, stream)
         return predict_sounds(
@@ -126,6 +132,16 @@ def predict(
     elif stream:
         what = _describe_stream(model, overlap)
     _print_rows(model, names, predicted, made_by, what, rows, stream)
+
+
+def _load(run_dir: str, channel: ChannelOption) -> "AudioClassifier":
+    """The model, which hears another channel of sounds if it is to."""
+    from ..models.classifier import load
+
+    model = load(run_dir)
+    if channel is not None:
+        model.channel = channel  # type: ignore[assignment]
+    return model
 
 
 def _describe_stream(model: "AudioClassifier", overlap: float) -> str:
@@ -175,9 +191,7 @@ def _print_rows(
     _report_failed(sum(done.values()), len(done))
 
 
-def _check_options(
-    inputs: list[str], rows: RowOptions, stream: bool, pcm_rate: int | None, *, many_rows: bool, overlap: float
-) -> None:
+def _check_options(inputs: list[str], rows: RowOptions, stream: bool, pcm_rate: int | None, *, many_rows: bool) -> None:
     """Refuse options of `predict` that do not go together."""
     if rows.as_csv and rows.as_json:
         raise UsageError("--csv and --json: choose one")
@@ -185,8 +199,8 @@ def _check_options(
         raise UsageError(
             "--format writes label files into a folder: it needs --out DIR and allows no other output options"
         )
-    if rows.label_format and overlap:
-        raise UsageError("--overlap: label files join consecutive windows; omit it with --format")
+    if rows.min_score is not None and not rows.label_format:
+        raise UsageError("--min-score leaves segments out of label files; add --format")
     if rows.resume and rows.out is None:
         raise UsageError("--resume continues a file or a folder of label files; name it with --out")
     if pcm_rate and "-" not in inputs:
@@ -202,6 +216,7 @@ def _write_label_files(
     machine: Machine,
     events: "Changes | None",
     always: bool,
+    overlap: float,
 ) -> None:
     from ..inference.label_files import write_label_files
     from .progress import ProgressDisplay
@@ -221,6 +236,8 @@ def _write_label_files(
             events,
             rows.resume,
             always,
+            overlap,
+            rows.min_score or 0.0,
         )
     _report_failed(failed, len(sounds))
 
@@ -229,6 +246,8 @@ def embed(
     run_dir: Model,
     inputs: Inputs,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.npz or FILE.parquet.")],
+    *,
+    channel: ChannelOption = None,
     machine: Machine,
 ) -> None:
     """Write the embedding of every sound to a table: path, seconds, embedding, error.
@@ -240,12 +259,11 @@ def embed(
     from ..data.sounds import STDIN, find_sounds
     from ..inference.embedding import open_sounds
     from ..inference.embedding_table import write_embeddings
-    from ..models.classifier import load
     from .progress import ProgressDisplay
 
     names = find_sounds(inputs)
-    model = load(run_dir)
-    sounds = list(open_sounds(names, model.sample_rate))
+    model = _load(run_dir, channel)
+    sounds = list(open_sounds(names, model.sample_rate, channel=model.channel))
     with ProgressDisplay() as display:
         workers = 0 if STDIN in names else machine.workers
         failed = write_embeddings(model, sounds, out, machine.batch_size, workers, display.progress)

@@ -6,19 +6,19 @@
 import io
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-from ..errors import DataError, DataWarning, printable
+from ..errors import DataError, printable
 from ..files import file_status
-from ..waveforms import MAX_CHANNELS, MAX_PEAK, RATES_HZ
+from ..sections import Channel
+from ..waveforms import MAX_CHANNELS, MAX_PEAK, RATES_HZ, channel_number, warn_if_cancelled
 from . import ffmpeg
 from .containers import content_problem, find_wav_samples, header_problem
 
@@ -29,9 +29,6 @@ EXTENSIONS = ffmpeg.EXTENSIONS | frozenset(
 
 MAX_SAMPLES = 2**27
 """Most samples that are decoded at once, 512 MB: 2.3 h at 16 kHz."""
-
-Channel = Literal["mix", "left", "right", "loudest"] | int
-"""The channel that is heard: the mean of all, the first, the second, that of most energy, or a number from 1 on."""
 
 _BLOCK = 2**18  # numbers decoded at a time, so that memory is that of one channel however many there are
 
@@ -183,10 +180,11 @@ class ChannelPicker:
     """
 
     def __init__(self, channel: Channel, n_channels: int, shown: str) -> None:
-        number = channel if isinstance(channel, int) else {"mix": 0, "left": 1, "right": 2}[channel]
-        if number > n_channels:
-            raise DataError(f"{shown}: has {n_channels} channel{'s' * (n_channels > 1)}, there is no channel {number}")
-        self.column, self.shown = number - 1, shown
+        try:
+            self.column = channel_number(channel, n_channels, shown) - 1
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        self.shown, self.n_channels = shown, n_channels
         self.peak = self.mixed_peak = 0.0
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
@@ -204,18 +202,12 @@ class ChannelPicker:
             return block[:, max(0, self.column)]
         mixed: np.ndarray = block.mean(axis=1, dtype=np.float32)
         self.peak = max(self.peak, peak)
-        self.mixed_peak = max(self.mixed_peak, _peak(mixed) * block.shape[1])
+        self.mixed_peak = max(self.mixed_peak, _peak(mixed))
         return mixed
 
     def warn_if_cancelled(self) -> None:
-        """Warn if all that was mixed is below a thirtieth (-30 dB) of what one of its channels alone would give."""
-        if self.mixed_peak < self.peak / 30:
-            warnings.warn(
-                f"{self.shown}: its channels cancel each other (antiphase), so their mix is nearly silent; "
-                "choose one channel: left, right or loudest (data.channel in a recipe)",
-                DataWarning,
-                stacklevel=3,
-            )
+        """Warn if all that was mixed is nearly silent, and its channels are not."""
+        warn_if_cancelled(self.peak, self.mixed_peak, self.n_channels, self.shown)
 
 
 def _peak(samples: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from ..errors import DataError
 from ..files import expand_user
-from ..sections import Section
+from ..sections import Channel, Section
 
 if TYPE_CHECKING:
     from .clips import Clips, EncodedClips, Progress
@@ -79,7 +79,7 @@ class EncodedData(DataSection):
     check: Literal["all", "none"] = "all"
     on_bad_file: Literal["error", "skip"] = "error"
     on_missing_label: Literal["error", "skip"] = "error"
-    channel: Literal["mix", "left", "right", "loudest"] | Annotated[int, Field(ge=1)] = "mix"
+    channel: Channel = "mix"
     background: str | None = None
     negatives: list[Literal["noise", "quiet", "reversed", "mixed"]] = []
 

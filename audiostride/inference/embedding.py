@@ -22,6 +22,7 @@ from ..data.decoding import audio_blocks
 from ..data.sounds import STDIN
 from ..errors import DataError
 from ..models.classifier import AudioClassifier
+from ..sections import Channel
 from .streams import pipe_blocks, windows_of
 
 
@@ -55,7 +56,9 @@ class Piece(NamedTuple):
     error: str | None
 
 
-def open_sounds(names: Iterable[str], sample_rate: int, pcm_rate: int | None = None) -> Iterator[Sound]:
+def open_sounds(
+    names: Iterable[str], sample_rate: int, pcm_rate: int | None = None, channel: Channel = "mix"
+) -> Iterator[Sound]:
     """The sounds behind names of files; "-" is standard input, see `streams.pipe_blocks`.
 
     Example:
@@ -64,9 +67,10 @@ def open_sounds(names: Iterable[str], sample_rate: int, pcm_rate: int | None = N
     """
     for name in names:
         if name == STDIN:
-            yield Sound(name, partial(pipe_blocks, cast(io.BufferedIOBase, sys.stdin.buffer), sample_rate, pcm_rate))
+            stdin = cast(io.BufferedIOBase, sys.stdin.buffer)
+            yield Sound(name, partial(pipe_blocks, stdin, sample_rate, pcm_rate, channel))
         else:
-            yield Sound(name, partial(audio_blocks, name, sample_rate))
+            yield Sound(name, partial(audio_blocks, name, sample_rate, channel))
 
 
 def embed_sounds(

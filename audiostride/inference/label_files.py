@@ -1,8 +1,10 @@
 """Predictions as label files of Audacity and Raven: what the model hears, on the recording's own time line."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from ..data.annotations import Segment, write_audacity, write_raven
@@ -35,6 +37,8 @@ def write_label_files(
     events: Changes | None = None,
     resume: bool = False,
     always: bool = False,
+    overlap: float = 0.0,
+    min_score: float = 0.0,
 ) -> int:
     """Write a label file for each of many sounds: its events, or its windows with neighbours of one label joined.
 
@@ -50,6 +54,8 @@ def write_label_files(
         events: what is to differ from the model's settings for events; None: windows.
         resume: keep label files that exist, and classify the other sounds.
         always: write a class where the answer would be "none"; else such windows are left out.
+        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        min_score: windows, or events, that score less are left out.
 
     Returns:
         How many of the sounds failed.
@@ -67,7 +73,14 @@ def write_label_files(
     if events is None:
         top_k = max(len(model.labels[task]) if kind == "multilabel" else 1 for task, kind in kinds.items())
         parts = predict_sounds(
-            model, sounds, top_k=top_k, per_window=True, batch_size=batch_size, workers=workers, always=always
+            model,
+            sounds,
+            top_k=top_k,
+            per_window=True,
+            batch_size=batch_size,
+            workers=workers,
+            overlap=overlap,
+            always=always,
         )
     else:
         kinds = dict.fromkeys(kinds, "multiclass")  # a threshold has decided already
@@ -83,6 +96,9 @@ def write_label_files(
             failed += 1
             on_error(rows[-1].error or part.name)
         else:
+            if events is None:
+                rows = _side_by_side(rows)
+            rows = [row for row in rows if row.score is None or row.score >= min_score]
             write(paths[part.name], segments(rows, kinds, model.labels, model.thresholds))
         rows = []
         if progress:
@@ -177,3 +193,21 @@ def segments(
         for part in parts
     ]
     return sorted(joined, key=lambda segment: (segment.start_s, segment.label))
+
+
+def _side_by_side(rows: Sequence[Row]) -> list[Row]:
+    """The same timeline with each window ending where the next one begins: they share what both hold evenly.
+
+    Example:
+        >>> rows = [Row("a.wav", "word", t, t + 2, 1, "up", 0.5) for t in (0, 1, 2)]
+        >>> [(row.start_s, row.end_s) for row in _side_by_side(rows)]
+        [(0.0, 1.5), (1.5, 2.5), (2.5, 4)]
+    """
+    windows = sorted({(row.start_s or 0.0, row.end_s or 0.0) for row in rows if row.error is None})
+    own, begin = {}, 0.0
+    for (start, end), (following, _) in pairwise([*windows, (math.inf, math.inf)]):
+        border = min(end, (end + following) / 2)
+        own[start, end] = begin, border
+        begin = max(following, border)
+    times = [own.get((row.start_s or 0.0, row.end_s or 0.0), (None, None)) for row in rows]
+    return [row._replace(start_s=start, end_s=end) for row, (start, end) in zip(rows, times, strict=True)]

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..errors import ModelFileError
 from ..files import replace_file
+from ..sections import Channel
 from .calibration import check_calibration
 from .events import check_settings
 from .files import (
@@ -62,6 +63,7 @@ class AudioClassifier(AudioNetwork, ModelHubMixin):
             "model": {"name": _name_of(self.trunk, TRUNKS), **self.trunk.settings},
             "frontend": {"name": _name_of(self.frontend, FRONTENDS), **self.frontend.settings},
             "window_s": self.window_s,
+            **({} if self.channel == "mix" else {"channel": self.channel}),
             "tasks": {
                 task: {"kind": self.kinds[task], "labels": labels}
                 | ({"thresholds": self.thresholds[task]} if task in self.thresholds else {})
@@ -166,6 +168,7 @@ def _load(folder: Path, own_classes: bool) -> AudioClassifier:
                 _checked(float, "window_s", config["window_s"]),
                 {task: settings["kind"] for task, settings in tasks.items()},
             )
+        model.channel = _checked(Channel, "channel", config.get("channel", "mix"))
         model.thresholds = {task: s["thresholds"] for task, s in tasks.items() if "thresholds" in s}
         model.calibrations = {t: check_calibration(s["calibration"]) for t, s in tasks.items() if "calibration" in s}
         model.event_settings = {

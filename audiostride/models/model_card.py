@@ -6,7 +6,6 @@ from ..errors import printable
 from .cost import cost_per_second
 from .cutoffs import model_cutoffs, why_no_cutoffs
 from .network import AudioNetwork
-from .parts import Frontend
 
 
 def model_card(
@@ -85,7 +84,7 @@ def model_card(
         *(["import huggingface_hub"] if _own_classes(model) else []),
         "",
         f"model = {_loading(model, json.dumps(model_id or 'USER/NAME'))}",
-        *_using(model.frontend),
+        *_using(model),
         "```",
         "",
         "## Licence",
@@ -119,16 +118,17 @@ def _cutoffs(model: AudioNetwork) -> list[str]:
     return [*lines, ""]
 
 
-def _using(frontend: Frontend) -> list[str]:
+def _using(model: AudioNetwork) -> list[str]:
     """Lines of Python that put a question to the model."""
+    frontend = model.frontend
     if frontend.takes_images:
         shape = f"({frontend.resolution}, {frontend.resolution}, 3)"
         return [
             f"image = torch.zeros{shape}.byte()  # yours, values from 0 to 255",
             "print(model(image[None]))  # logits",
         ]
-    rate = frontend.sample_rate
-    return [f"waveform = au.read_audio('sound.wav', {rate})", f"print(model.predict(waveform, {rate}))"]
+    rate, channel = frontend.sample_rate, "" if model.channel == "mix" else f", channel={model.channel!r}"
+    return [f"waveform = au.read_audio('sound.wav', {rate}{channel})", f"print(model.predict(waveform, {rate}))"]
 
 
 def _own_classes(model: AudioNetwork) -> list[str]:

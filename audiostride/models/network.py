@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import UsageError
 from ..layers.strides import pooling_layers
+from ..sections import Channel
 from ..waveforms import to_mono
 from ..windows import window_parts
 from .audio_cnn import AudioCNN
@@ -60,6 +61,7 @@ class AudioNetwork(nn.Module):
             that each class must reach, if a precision was asked for.
         calibrations: of each task for which one was found, see `models.calibration`.
         event_settings: of each task for which they were found, see `events_by`.
+        channel: the channel that it was trained on and hears of sounds with several, see `waveforms.Channel`.
         frozen: whether the trunk is frozen, see `freeze`.
         results: what `results.json` says of a loaded model (scores, cost, strides), else None.
 
@@ -89,6 +91,7 @@ class AudioNetwork(nn.Module):
         self.frontend = frontend
         self.trunk = trunk
         self.window_s = window_s
+        self.channel: Channel = "mix"
         self.frozen = False
         self.evaluations, self.mode_before = 0, True  # of `evaluating`
         self.labels: dict[str, list[str]] = {}
@@ -260,7 +263,7 @@ class AudioNetwork(nn.Module):
             >>> model.embed(np.zeros(44100, np.float32), sample_rate=44100).shape
             torch.Size([16])
         """
-        samples = to_mono(waveform, sample_rate, self.sample_rate)
+        samples = to_mono(waveform, sample_rate, self.sample_rate, self.channel)
         parts = window_parts(samples, self.window_length, overlap)
         return torch.cat([self.embed_windows(part) for part in parts]).mean(0)
 
@@ -296,7 +299,7 @@ class AudioNetwork(nn.Module):
         """
         if not isinstance(hop_ms, Real) or not 1000 / self.sample_rate <= hop_ms < math.inf:
             raise ValueError(f"hop_ms must be at least one sample and finite, got {hop_ms!r}")
-        samples, length = to_mono(waveform, sample_rate, self.sample_rate), self.window_length
+        samples, length = to_mono(waveform, sample_rate, self.sample_rate, self.channel), self.window_length
         duration_ms = 1000 * len(samples) / self.sample_rate
         centres_ms = torch.arange(math.ceil(duration_ms / hop_ms), dtype=torch.float64) * hop_ms
         # Each start is rounded from its own exact time, so that a fractional hop does not drift.
@@ -331,7 +334,7 @@ class AudioNetwork(nn.Module):
             ([12.5, 52.5, 92.5], torch.Size([75, 2]))
         """
         grid = frame_grid(self)
-        samples = to_mono(waveform, sample_rate, self.sample_rate)
+        samples = to_mono(waveform, sample_rate, self.sample_rate, self.channel)
         with evaluating(self):
             parts = list(frame_blocks(self, grid, [samples]))
         logits = {task: torch.cat([part[task] for part in parts]) for task in self.heads}

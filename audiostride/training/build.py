@@ -19,7 +19,7 @@ from ..models.network import MAX_WINDOW
 from ..models.parts import Frontend, Trunk
 from ..models.trunks import FRONTENDS, TRUNKS
 from ..models.weight_budget import WeightBudget
-from ..sections import explain_all
+from ..sections import Channel, explain_all
 from .distillation import Teacher
 from .recipe import Recipe
 from .transforms import make_transforms
@@ -102,6 +102,9 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
         what = f"model.init: {init} takes {theirs} (Hz; pixels of images), so the frontend's {ours} is not used"
         lost = f": nothing above {theirs // 2} Hz will be heard" if theirs < ours else ""
         warnings.warn(what + lost, DataWarning, stacklevel=2)
+    if start.channel != (heard := heard_channel(recipe)):
+        what = f"model.init: {init} was trained on the channel {start.channel!r}, and is now trained on {heard!r}"
+        warnings.warn(f"{what} (data.channel)", DataWarning, stacklevel=2)
     taken = {"frontend": config["frontend"], "model": config["model"] | {"init": init, "linear_probe": linear_probe}}
     if "window_s" not in recipe.model_fields_set:
         taken["window_s"] = start.window_s
@@ -112,6 +115,24 @@ def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
         raise RecipeError(f"model.init: {init} does not fit this recipe: {lines}") from None
     _check_windows(recipe, start.frontend, start.trunk)
     return recipe, start
+
+
+def heard_channel(recipe: Recipe) -> Channel:
+    """The channel by which the recipe's data is heard, and then what its model is given; "mix" where data sets differ.
+
+    Example:
+        >>> from audiostride.training.recipe import load_recipe
+        >>> heard_channel(load_recipe("folder", ["tasks.label.data.channel=left"]))
+        'left'
+    """
+    channels = {task.data.channel for task in recipe.tasks.values() if isinstance(task.data, EncodedData)}
+    if len(channels) > 1:
+        shown = ", ".join(sorted(map(str, channels)))
+        what = (
+            f"data sets have different channels ({shown}); predictions are of the mix unless --channel says otherwise"
+        )
+        warnings.warn(what, DataWarning, stacklevel=2)
+    return channels.pop() if len(channels) == 1 else "mix"
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:

@@ -147,7 +147,7 @@ def _frame_logits(model: AudioClassifier, grid: FrameGrid, path: Path, task: str
     samples = [0]
 
     def counted() -> Any:
-        for block in audio_blocks(path, grid.sample_rate):
+        for block in audio_blocks(path, grid.sample_rate, model.channel):
             samples[0] += len(block)
             yield block
 

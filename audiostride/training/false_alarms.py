@@ -46,7 +46,7 @@ def false_alarms(
         lengths: list[int] = []
 
         def blocks(path: Path = Path(file), lengths: list[int] = lengths) -> Any:
-            for block in audio_blocks(path, grid.sample_rate):
+            for block in audio_blocks(path, grid.sample_rate, model.channel):
                 lengths.append(len(block))
                 yield block
 

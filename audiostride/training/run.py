@@ -19,7 +19,7 @@ from ..errors import RecipeError
 from ..files import replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.image_frontend import ImageFrontend
-from .build import load_teacher, make_network, read_data, take_up
+from .build import heard_channel, load_teacher, make_network, read_data, take_up
 from .calibration import calibrate
 from .checkpoints import Notify, list_checkpoints
 from .conditions import conditions, environment
@@ -86,6 +86,7 @@ def run(
             model = AudioClassifier(frontend, trunk, labels, recipe.window_s, kinds)
         except ValueError as error:
             raise RecipeError(f"tasks: {error}") from error
+        model.channel = heard_channel(recipe)
         if recipe.model.linear_probe:
             model.freeze()
         model.to(device)

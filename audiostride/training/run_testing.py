@@ -1,6 +1,7 @@
 """Testing a trained run, on its own test clips or on other data: its scores, its thresholds, clips to check on."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..errors import DataError, ModelFileError, UsageError
 from ..models.adaptive_log_mel import learned_resolution
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
+from ..sections import Channel
 from ..windows import split_windows
 from .build import read_data
 from .calibration import KEEP, calibrate_tasks, none_share
@@ -65,9 +67,11 @@ def evaluate_with_predictions(
     progress: Progress | None = None,
     overlap: float = 0.0,
     fetch: bool = False,
+    channel: Channel | None = None,
 ) -> tuple[dict[str, Score], dict[str, TaskPredictions]]:
-    """`evaluate_run`, and the predictions that were scored, for each task."""
+    """`evaluate_run`, and the predictions that were scored, for each task; other data may be heard by a `channel`."""
     model, groups = load(run_dir), dict[str, str | None]()
+    model.channel = channel or model.channel
     asked = _asked(run_dir, model, task)
     if overlap and model.frontend.takes_images:
         raise UsageError(f"{run_dir}: classifies images, each of which is one window; omit the overlap")
@@ -170,7 +174,7 @@ def check_windows(
             for index in rows
         ]
     else:
-        sources = [partial(read_audio, name, sample_rate) for name in find_sounds([clips])]
+        sources = [partial(read_audio, name, sample_rate, channel=model.channel) for name in find_sounds([clips])]
     if not sources:
         raise DataError(f"{run_dir}: its data has no test clips to check the export on; give some with --clips")
     chosen = [sources[i] for i in np.linspace(0, len(sources) - 1, min(n, len(sources))).round().astype(int)]
@@ -307,7 +311,7 @@ def _other_data(
     if model.frontend.takes_images:
         clips: Clips = read_images(data, getattr(tasks[asked[0]].data, "crop", "padded") if tasks else "padded")
     else:
-        clips = read_path(data)
+        clips = replace(read_path(data), channel=model.channel)
     if split in clips.splits:
         clips = clips.select([i for i, its in enumerate(clips.splits) if its == split])
     clips = clips.loaded(model.resolution, progress)
