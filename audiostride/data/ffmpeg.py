@@ -7,7 +7,7 @@ which would open other files, are refused.
 import importlib.util
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -134,7 +134,7 @@ def _open(source: str | os.PathLike[str] | io.BytesIO) -> Iterator[Any]:
             raise ValueError(error.strerror) from error
 
 
-def _decode(source: str | os.PathLike[str] | io.BytesIO) -> Iterator[np.ndarray]:
+def _decode(source: str | os.PathLike[str] | io.BytesIO) -> Generator[np.ndarray, None, None]:
     """All samples, float32 ``(samples, channels)``, block by block."""
     import av
 
