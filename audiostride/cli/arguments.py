@@ -35,8 +35,8 @@ Overlap = Annotated[
 ]
 
 
-def _channel(text: str | None) -> Any:
-    if text is None or text in ("mix", "left", "right", "loudest"):
+def _channel(text: str) -> str | int:
+    if text in ("mix", "left", "right", "loudest"):
         return text
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
@@ -44,11 +44,11 @@ def _channel(text: str | None) -> Any:
 
 
 ChannelOption = Annotated[
-    str | None,
+    Any,
     typer.Option(
         "--channel",
         metavar="mix|left|right|loudest|N",
-        callback=_channel,
+        parser=_channel,
         help="The channel to hear of several; default: the one that the model was trained on.",
     ),
 ]

@@ -140,7 +140,7 @@ def _load(run_dir: str, channel: ChannelOption) -> "AudioClassifier":
 
     model = load(run_dir)
     if channel is not None:
-        model.channel = channel  # type: ignore[assignment]
+        model.channel = channel
     return model
 
 
