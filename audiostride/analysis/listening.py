@@ -19,6 +19,7 @@ from ..files import replacing
 from ..layers.downsampling import DiffStride, SpectralDownsampling
 from ..layers.spectrum import diffstride_mask
 from ..mel_scale import LOG_OFFSET
+from ..models.adaptive_log_mel import AdaptiveLogMel, default_log_mel
 from ..models.classifier import AudioClassifier
 from ..models.log_mel import LogMel
 from ..models.network import SpectrogramTrunk, spectrogram_cnn
@@ -62,19 +63,45 @@ def trunk_gain(
     if trunk.settings["downsampling"] == "strided":
         raise UsageError("strided convolutions have no cut-off: what lies above it is folded back, not removed")
     for block, lengths in list(zip(trunk.blocks, sizes, strict=False))[:layers]:
-        if not isinstance(block.pool, SpectralDownsampling):
-            continue
-        for number, axis in enumerate(block.pooled_axes):
-            gain = gains[axis]
-            crop = block.pool.axis_crop(lengths[axis], number)
-            mask = np.ones(crop.n_bins)
-            if isinstance(block.pool, DiffStride):
-                stride = block.pool.stride[number % len(block.pool.stride)].detach()
-                mask = diffstride_mask(crop, stride, block.pool.smoothness).cpu().double().numpy()
-            mask = mask + block.pool.mean_alpha(number) * (1 - mask)
-            gain[: crop.n_bins] *= mask[: len(gain)]
-            gain[crop.n_bins :] = 0
+        if isinstance(block.pool, SpectralDownsampling):
+            for number, axis in enumerate(block.pooled_axes):
+                own = _pool_gain(block.pool, lengths[axis], number)
+                gains[axis][: len(own)] *= own
+                gains[axis][len(own) :] = 0
     return gains
+
+
+def model_gain(model: AudioClassifier, layers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """`trunk_gain` of a whole model on its window, with the pooling of an `AdaptiveLogMel` as layer 0.
+
+    Behind an `AdaptiveLogMel` a strided trunk is left out unless layers of it are asked for.
+
+    Raises:
+        UsageError: as `trunk_gain`.
+    """
+    frontend, trunk = spectrogram_cnn(model, "listening")
+    size = (model.window_length // frontend.hop_length, frontend.n_mels)
+    if isinstance(frontend, LogMel):
+        return trunk_gain(trunk, *size, layers)
+    time, mel = (_pool_gain(frontend.pool, n, number) for number, n in enumerate(size))
+    if layers != 0 and not (layers is None and trunk.settings["downsampling"] == "strided"):
+        for gain, own in zip(
+            (time, mel), trunk_gain(trunk, *frontend.map_size(model.window_length), layers), strict=True
+        ):
+            gain[: len(own)] *= own
+            gain[len(own) :] = 0
+    return time, mel
+
+
+def _pool_gain(pool: SpectralDownsampling, n: int, number: int) -> np.ndarray:
+    """What a layer keeps of each of the ``n // 2 + 1`` bins of one of its axes."""
+    crop, gain = pool.axis_crop(n, number), np.zeros(n // 2 + 1)
+    mask = np.ones(crop.n_bins)
+    if isinstance(pool, DiffStride):
+        stride = pool.stride[number % len(pool.stride)].detach()
+        mask = diffstride_mask(crop, stride, pool.smoothness).cpu().double().numpy()
+    gain[: crop.n_bins] = (mask + pool.mean_alpha(number) * (1 - mask))[: len(gain)]
+    return gain
 
 
 @torch.inference_mode()
@@ -84,7 +111,7 @@ def keep(model: AudioClassifier, waveform: np.ndarray, layers: int | None = None
     Args:
         model: a classifier whose trunk pools.
         waveform: shape ``(samples,)`` at the frontend's sample rate, any length from one hop on.
-        layers: apply the cut-offs of the first so many layers only; None: of all.
+        layers: apply the cut-offs of the first so many layers only, 0 those of an `AdaptiveLogMel`; None: of all.
 
     Returns:
         Float32 of the same length.
@@ -99,22 +126,26 @@ def keep(model: AudioClassifier, waveform: np.ndarray, layers: int | None = None
         >>> keep(model, np.random.RandomState(0).standard_normal(8000).astype(np.float32)).shape
         (8000,)
     """
-    frontend, trunk = spectrogram_cnn(model, "listening")
+    frontend, _ = spectrogram_cnn(model, "listening")
     log_mel = _log_mel(frontend, waveform)
-    gains = trunk_gain(trunk, model.window_length // frontend.hop_length, frontend.n_mels, layers)
-    for axis, gain in enumerate(gains):
+    for axis, gain in enumerate(model_gain(model, layers)):
         log_mel = _low_pass(log_mel, gain, axis)
     return invert(frontend, log_mel, len(waveform))
 
 
 @torch.inference_mode()
 def through_mel(model: AudioClassifier, waveform: np.ndarray) -> np.ndarray:
-    """A sound through the mel spectrogram and back, without any cut-off: what `keep` is to be compared with."""
+    """A sound through the mel spectrogram and back, without any cut-off: what `keep` is to be compared with.
+
+    For a model whose resolution is learned, the spectrogram is that of the default resolution.
+    """
     frontend, _ = spectrogram_cnn(model, "listening")
+    if isinstance(frontend, AdaptiveLogMel):
+        frontend = default_log_mel(frontend).to(frontend.window.device)
     return invert(frontend, _log_mel(frontend, waveform), len(waveform))
 
 
-def invert(frontend: LogMel, log_mel: Tensor, n_samples: int) -> np.ndarray:
+def invert(frontend: LogMel | AdaptiveLogMel, log_mel: Tensor, n_samples: int) -> np.ndarray:
     """Turn a log-mel spectrogram ``(time, mel)`` back into sound.
 
     Source:
@@ -129,6 +160,8 @@ def invert(frontend: LogMel, log_mel: Tensor, n_samples: int) -> np.ndarray:
         fmax=settings["f_max"], htk=True, norm=None,
     )  # fmt: skip
     window = len(frontend.window)
+    if isinstance(frontend, AdaptiveLogMel):  # the learned window is on a longer support
+        window = round(frontend.spectrogram.learned_window.length())
     # librosa centres its frames, ours begin at t * hop: the sound comes out half a window early.
     # The seed has another name since librosa 1.0.
     seed = "rng" if "rng" in inspect.signature(librosa.griffinlim).parameters else "random_state"
@@ -173,13 +206,15 @@ def write_sound(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
         soundfile.write(partial, waveform, sample_rate, format=path.suffix[1:].upper())
 
 
-def _log_mel(frontend: LogMel, waveform: np.ndarray) -> Tensor:
+def _log_mel(frontend: LogMel | AdaptiveLogMel, waveform: np.ndarray) -> Tensor:
+    """The log-mel spectrogram ``(time, mel)`` before any pooling."""
     if len(waveform) < frontend.hop_length:
         raise UsageError(f"the sound has {len(waveform)} samples, fewer than one hop of {frontend.hop_length}")
     if len(waveform) > MAX_SECONDS * frontend.sample_rate:
         length = len(waveform) / frontend.sample_rate
         raise UsageError(f"the sound is {length:.0f} s long, more than {MAX_SECONDS} s; cut out the part to listen to")
-    return frontend(torch.from_numpy(np.ascontiguousarray(waveform)).to(frontend.window))[0]
+    spectrogram = frontend.spectrogram if isinstance(frontend, AdaptiveLogMel) else frontend
+    return spectrogram(torch.from_numpy(np.ascontiguousarray(waveform)).to(frontend.window))[0]
 
 
 def _low_pass(log_mel: Tensor, gain: np.ndarray, axis: int) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..data.ripples import SAMPLE_RATE, ripple
 from ..layers.downsampling import DiffStride
 from ..layers.spectrum import diffstride_mask
+from ..models.adaptive_log_mel import AdaptiveLogMel
 from ..models.audio_cnn import AudioCNN
 from ..models.audio_resnet import AudioResNet
 from ..models.classifier import AudioClassifier
@@ -159,7 +160,7 @@ def noise_log_mel(frontend: LogMel, seconds: float, n: int = 4, seed: int = 0) -
     return frontend(torch.from_numpy(0.1 * samples).to(frontend.window))
 
 
-def takes_ripples(frontend: LogMel) -> bool:
+def takes_ripples(frontend: LogMel | AdaptiveLogMel) -> bool:
     """Whether ripples, which are made for the bands of the default frontend, can be measured with this one."""
     return all(frontend.settings[key] == LogMel().settings[key] for key in ("sample_rate", "n_mels", "f_min", "f_max"))
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from torch import nn
 
 from ..data.clips import Clips, Progress
 from ..errors import DataError, printable
 from ..files import check_new, read_bounded, replace_file
+from ..models.adaptive_log_mel import AdaptiveLogMel, default_log_mel
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.network import spectrogram_cnn
@@ -29,7 +31,7 @@ from .plot_style import svg
 from .result_plots import confusion_figure, reliability_figure, spectrogram_figure
 from .run_directory import describe_cutoffs, task_clips
 from .training_plots import curves_figure, dynamics_figure
-from .wording import confidence_sentence, folding_sentence, reference_cells, ripple_sentence
+from .wording import confidence_sentence, folding_sentence, reference_cells, resolution_sentence, ripple_sentence
 
 MAX_BYTES = 3_000_000
 """A report is never larger: it goes by mail."""
@@ -81,6 +83,7 @@ def gather(run_dir: Path, progress: Progress | None = None, fetch: bool = False)
         "results": results,
         "lead": _lead(model, results, recipe.train.keep),
         "summary": _summary(model, results, metrics),
+        "resolution": _resolution(run_dir, model, predictions, progress, fetch),
         "curves": svg(curves_figure(metrics), "Loss and accuracy over the epochs"),
         "watched": watched,
         "keep": recipe.train.keep,
@@ -209,17 +212,50 @@ def _task(
 def _show_clip(clips: Clips, index: int, model: AudioClassifier, entry: dict[str, Any]) -> dict[str, Any]:
     rate = model.sample_rate
     waveform = clips.read(index, rate)
-    log_mel = model.frontend(model.take(torch.from_numpy(np.ascontiguousarray(waveform))))
-    picture = spectrogram_figure(log_mel[0].cpu().numpy(), model.frontend.frame_rate)
     part = waveform[: _SOUND_BYTES // 2]
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(part, -1, 1), rate, format="WAV", subtype="PCM_16")
     return {
-        "spectrogram": svg(picture, f"Log-mel spectrogram of {entry['file']}"),
+        "spectrogram": _spectrogram(model, model.frontend, waveform, f"Log-mel spectrogram of {entry['file']}"),
         "sound": "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode(),
         "seconds": len(waveform) / rate,
         "cut_s": len(part) / rate if len(part) < len(waveform) else None,
     }
+
+
+def _spectrogram(model: AudioClassifier, frontend: nn.Module, waveform: np.ndarray, description: str) -> str:
+    """What a frontend makes of a sound, as SVG."""
+    log_mel = frontend(model.take(torch.from_numpy(np.ascontiguousarray(waveform))))
+    return svg(spectrogram_figure(log_mel[0].cpu().numpy(), len(waveform) / model.sample_rate), description)
+
+
+@torch.inference_mode()
+def _resolution(
+    run_dir: Path,
+    model: AudioClassifier,
+    predictions: dict[str, TaskPredictions],
+    progress: Progress | None,
+    fetch: bool,
+) -> dict[str, Any] | None:
+    """The resolution that was learned, and a second of a test clip at the default one and at this one."""
+    frontend = model.frontend
+    if not isinstance(frontend, AdaptiveLogMel):
+        return None
+    found: dict[str, Any] = {"sentence": resolution_sentence(frontend.tile(model.window_length)), "pictures": []}
+    (task, own), *_ = predictions.items()
+    try:
+        clips = task_clips(run_dir, task, progress, fetch)
+    except DataError:
+        return found  # as with the sounds of the mistakes, which say why
+    index = next((i for i in range(len(clips)) if clips.title(i) == own.files[0]), None)
+    if index is not None:
+        second = clips.read(index, model.sample_rate)[: model.sample_rate]
+        default = default_log_mel(frontend).to(frontend.window.device)
+        for what, part in (("default", default), ("learned", frontend)):
+            found["pictures"].append(
+                (f"{what}: {own.files[0]}", _spectrogram(model, part, second, f"{what} resolution"))
+            )
+    return found
 
 
 def _shown(value: Any) -> Any:

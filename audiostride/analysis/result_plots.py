@@ -111,12 +111,12 @@ def _curves(points: Iterable[Mapping[str, Any]]) -> list[list[tuple[float, float
 
 
 @styled
-def spectrogram_figure(log_mel: np.ndarray, frame_rate: float) -> "Figure":
+def spectrogram_figure(log_mel: np.ndarray, seconds: float) -> "Figure":
     """A log-mel spectrogram ``(time, mel)``, time to the right and mel bands upwards."""
     figure = new_figure(3.0, 1.5)
     ax = figure.subplots()
     ax.grid(False)
-    extent = (0, len(log_mel) / frame_rate, 0, log_mel.shape[1])
+    extent = (0, seconds, 0, log_mel.shape[1])
     ax.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="nearest")
     ax.set_xlabel("s", fontsize=7)
     ax.set_ylabel("mel band", fontsize=7)

@@ -9,7 +9,8 @@ from ..data.clips import Clips, Progress
 from ..data.ripples import RATES_HZ, SCALES
 from ..data.sections import RipplesData
 from ..errors import UsageError
-from ..models.classifier import load
+from ..models.adaptive_log_mel import AdaptiveLogMel, learned_resolution
+from ..models.classifier import AudioClassifier, load
 from ..models.cutoffs import UNITS, model_cutoffs, summarise, why_no_cutoffs
 from ..models.folding import survival
 from ..models.log_mel import LogMel
@@ -74,6 +75,7 @@ def describe_cutoffs(
     found = {
         "runs": [str(run_dir) for run_dir in run_dirs],
         "seconds": length,
+        **({"resolution": tiles} if (tiles := _resolutions(models)) else {}),
         "units": UNITS,
         "layers": layers,
         "references": reference_ranges(frontend) if isinstance(frontend, LogMel) else [],
@@ -81,6 +83,11 @@ def describe_cutoffs(
         "measured": {"largest_error": max((response.error for response in responses), default=None)},
     }
     return found, responses
+
+
+def _resolutions(models: Sequence[AudioClassifier]) -> list[dict[str, Any]]:
+    """The resolution of each model that learned one."""
+    return [learned_resolution(model)["resolution"] for model in models if isinstance(model.frontend, AdaptiveLogMel)]
 
 
 def task_clips(run_dir: Path, task: str, progress: Progress | None = None, fetch: bool = False) -> Clips:

@@ -46,6 +46,20 @@ def reference_cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return f"{row['low']:g} - {row['high']:g} {row['unit']}", at, row["what"], row["source"]
 
 
+def resolution_sentence(tile: Mapping[str, Any]) -> str:
+    """The resolution of an `AdaptiveLogMel.tile` in words, with that of the default frontend.
+
+    Example:
+        >>> from audiostride import AdaptiveLogMel
+        >>> resolution_sentence(AdaptiveLogMel(window_ms=40, strides=(3.2, 1.25)).tile(16000))
+        'window 40.0 ms (default 25), 64 frames a second (100), 104 bands (64); it keeps modulations up to 31 Hz (50)'
+    """
+    return (
+        f"window {tile['window_ms']:.1f} ms (default 25), {tile['frames_per_s']:.0f} frames a second (100), "
+        f"{tile['bands']} bands (64); it keeps modulations up to {tile['cutoffs'][0]:.0f} Hz (50)"
+    )
+
+
 def folding_sentence(row: Mapping[str, Any]) -> str | None:
     """What a layer folds down and what it removes, from a row of `cutoffs.summarise`; None if it folds nothing.
 

@@ -24,7 +24,7 @@ from .arguments import spread
 from .calibrate import calibrate
 from .prepare import init, recipes, validate
 from .study import compare, cutoffs, evaluate, listen, report
-from .training import crossval, sweep, train
+from .training import crossval, resolution, sweep, train
 from .use import embed, export, predict
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ COMMANDS = (
     validate,
     sweep,
     crossval,
+    resolution,
     compare,
     report,
     listen,

@@ -115,6 +115,8 @@ def cutoffs(
     from ..analysis.cutoff_plots import cutoff_figure
     from ..analysis.plot_style import check_ending, save
     from ..analysis.run_directory import describe_cutoffs
+    from ..analysis.wording import resolution_sentence
+    from ..errors import printable
     from ..files import check_new
     from ..models.cutoffs import write_cutoffs
     from .terminal_tables import cutoff_tables
@@ -130,6 +132,8 @@ def cutoffs(
     if as_json:
         print_json(found)
         return
+    for run_dir, tile in zip(run_dirs, found.get("resolution", []), strict=False):
+        typer.echo(f"{printable(run_dir)}: {resolution_sentence(tile)}")
     for table in cutoff_tables(found):
         print_table(table)
 
@@ -250,8 +254,8 @@ def listen(
     rate = model.sample_rate
     waveform = read_audio(sound, rate, channel=model.channel)
     write_sound(out, keep(model, waveform, layers), rate)
-    for row in summarise([model_cutoffs(model)])[: None if layers is None else 2 * layers]:
-        if sentence := folding_sentence(row):
+    for row in summarise([model_cutoffs(model)]):
+        if (layers is None or row["layer"] <= layers) and (sentence := folding_sentence(row)):
             typer.echo(f"not in the sound: {sentence}", err=True)
     if compare_with:
         write_sound(compare_with, through_mel(model, waveform), rate)

@@ -151,6 +151,47 @@ def crossval(
         print_table(folds_table(scores, f"{task}: test scores of the folds in {folder}"))
 
 
+def resolution(
+    recipe: Recipe,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every training.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: runs/NAME-resolution.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the resolution of the spectrogram that a recipe's sounds need, and train with it.
+
+    Ten log-mels of the recipe's cost, with finer time or finer frequency, are trained for a few epochs; the better half
+    by their validation scores go on to a longer training, and so on. The last one is trained as the recipe says, into
+    DIR/final. Run the same command again to continue after an interruption.
+
+    [bold]Examples[/bold]
+
+      audiostride resolution ripples
+
+      audiostride resolution folder tasks.label.data.path=my_sounds --out runs/mine-resolution
+    """
+    from ..training.recipe import load_recipe
+    from ..training.resolution import find_resolution
+
+    folder = out or Path("runs", f"{load_recipe(recipe, overrides or []).name}-resolution")
+    rounds, final = find_resolution(recipe, folder, overrides or [], _train_all)
+    outcomes = _train_all([final])
+    if as_json:
+        trained = outcomes[0]._asdict() | {"path": str(final.path)}
+        print_json({"rounds": [one._asdict() for one in rounds], "final": trained})
+    else:
+        for number, one in enumerate(rounds, start=1):
+            for score, settings in one.tried:
+                shown = "  ".join(f"{key} {value:g}" for key, value in settings.items())
+                typer.echo(f"round {number}, epochs {one.epochs}: {100 * score:5.1f} %  {shown}")
+        _print_outcomes(outcomes, as_json)
+    if outcomes[0].state == "failed":
+        raise typer.Exit(6)
+
+
 @contextmanager
 def _if_stopped(advice: str) -> Iterator[None]:
     """Within this block a training that a signal stops ends in a message that says how to resume."""

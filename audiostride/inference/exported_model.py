@@ -152,8 +152,9 @@ class ExportedWindow(nn.Module):
         self.frontend: nn.Module = model.frontend
         if isinstance(model.frontend, LogMel):
             self.frontend = nn.Identity() if takes_log_mel else MatrixLogMel(model.frontend)
-        elif isinstance(model.frontend, AdaptiveLogMel) and not takes_log_mel:
-            self.frontend = nn.Sequential(MatrixLogMel(model.frontend.spectrogram), model.frontend.pool)
+        elif isinstance(model.frontend, AdaptiveLogMel):
+            fine = nn.Identity() if takes_log_mel else MatrixLogMel(model.frontend.spectrogram)
+            self.frontend = nn.Sequential(fine, model.frontend.pool)
         elif takes_log_mel:
             raise UsageError(f"this model has no log-mel: its frontend is {type(model.frontend).__name__}, not LogMel")
         self.trunk = model.trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -232,6 +233,7 @@ def exported_program(
 
 
 def exported_input(model: AudioClassifier, waveform: Tensor, takes_log_mel: bool) -> Tensor:
-    """What an exported file takes for a waveform ``(batch, samples)``."""
+    """What an exported file takes for a waveform ``(batch, samples)``: the spectrogram is that before any pooling."""
+    frontend = model.frontend.spectrogram if isinstance(model.frontend, AdaptiveLogMel) else model.frontend
     with torch.no_grad():
-        return (model.frontend(model.take(waveform)) if takes_log_mel else waveform).cpu().float()
+        return (frontend(model.take(waveform)) if takes_log_mel else waveform).cpu().float()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride
 from ..layers.learned_window import LearnedWindow
-from .log_mel import LogMel, LogMelSection, log_mel
+from .log_mel import LogMel, LogMelSection, log_mel_map
 from .parts import Frontend, Pair, plain
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ class FineLogMel(nn.Module):
         Raises:
             ValueError: if the waveform is shorter than one hop.
         """
-        if waveform.shape[-1] < self.hop_length:
-            raise ValueError(f"a waveform of {waveform.shape[-1]} samples is shorter than one hop of {self.hop_length}")
-        with torch.autocast(waveform.device.type, enabled=False):  # the logarithm needs more than 8 bits of power
-            return log_mel(waveform, self.window, self.filters, self.hop_length).unsqueeze(-3)
+        return log_mel_map(waveform, self.window, self.filters, self.hop_length)
 
 
 class AdaptiveLogMelSection(LogMelSection):
@@ -191,3 +188,19 @@ def learned_resolution(model: "AudioNetwork") -> dict[str, Any]:
     """``{"resolution": ...}`` of a model whose frontend is an `AdaptiveLogMel`, else nothing; for records of a run."""
     frontend = model.frontend
     return {"resolution": frontend.tile(model.window_length)} if isinstance(frontend, AdaptiveLogMel) else {}
+
+
+def default_log_mel(frontend: LogMel | AdaptiveLogMel) -> LogMel:
+    """The default resolution (window 25 ms, a frame every 10 ms, 64 bands) on a frontend's frequencies.
+
+    Example:
+        >>> default_log_mel(AdaptiveLogMel(sample_rate=32000)).settings["n_fft"]
+        1024
+    """
+    own = {key: frontend.settings[key] for key in ("sample_rate", "f_min", "f_max")}
+    n_fft = 512
+    while True:  # the shortest FFT that holds the window and has a bin in every band
+        try:
+            return LogMel(**own, n_fft=n_fft)
+        except ValueError:
+            n_fft *= 2

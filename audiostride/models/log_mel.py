@@ -187,10 +187,19 @@ class LogMel(Frontend):
         Raises:
             ValueError: if the waveform is shorter than one hop.
         """
-        if waveform.shape[-1] < self.hop_length:
-            raise ValueError(f"a waveform of {waveform.shape[-1]} samples is shorter than one hop of {self.hop_length}")
-        with torch.autocast(waveform.device.type, enabled=False):  # the logarithm needs more than 8 bits of power
-            if self.window.dtype not in (torch.float16, torch.bfloat16):
-                return log_mel(waveform, self.window, self.filters, self.hop_length).unsqueeze(-3)
-            wide = log_mel(waveform.float(), self.window.float(), self.filters.float(), self.hop_length)
-            return wide.to(self.window.dtype).unsqueeze(-3)
+        return log_mel_map(waveform, self.window, self.filters, self.hop_length)
+
+
+def log_mel_map(waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int) -> Tensor:
+    """`log_mel` as a map of one channel, ``(..., 1, time, mel)``, computed in 32 bits at least.
+
+    Raises:
+        ValueError: if the waveform is shorter than one hop.
+    """
+    if waveform.shape[-1] < hop_length:
+        raise ValueError(f"a waveform of {waveform.shape[-1]} samples is shorter than one hop of {hop_length}")
+    with torch.autocast(waveform.device.type, enabled=False):  # the logarithm needs more than 8 bits of power
+        if window.dtype not in (torch.float16, torch.bfloat16):
+            return log_mel(waveform, window, filters, hop_length).unsqueeze(-3)
+        wide = log_mel(waveform.float(), window.float(), filters.float(), hop_length)
+        return wide.to(window.dtype).unsqueeze(-3)

@@ -3,6 +3,7 @@
 import json
 
 from ..errors import printable
+from .adaptive_log_mel import AdaptiveLogMel
 from .cost import cost_per_second
 from .cutoffs import model_cutoffs, why_no_cutoffs
 from .network import AudioNetwork
@@ -53,6 +54,7 @@ def model_card(
             for task, labels in model.labels.items()
         ),
         "",
+        *_resolution(model),
         "## Data and scores",
         "",
         f"Trained on: {data or 'not stated by the publisher'}.",
@@ -100,6 +102,17 @@ def _parts(model: AudioNetwork) -> str:
     if trunk.source:
         return f"{trunk.title} on {frontend.title}"
     return f"{trunk.title} on {frontend.title} with {trunk.settings['downsampling']} downsampling"
+
+
+def _resolution(model: AudioNetwork) -> list[str]:
+    if not isinstance(model.frontend, AdaptiveLogMel):
+        return []
+    tile = model.frontend.tile(model.window_length)
+    return [
+        f"It learned the resolution of its spectrogram: a window of {tile['window_ms']:.1f} ms, "
+        f"{tile['frames_per_s']:.0f} frames a second, {tile['bands']} mel bands.",
+        "",
+    ]
 
 
 def _cutoffs(model: AudioNetwork) -> list[str]:

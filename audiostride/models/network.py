@@ -428,7 +428,7 @@ def _check_pooling(frontend: Frontend, trunk: Trunk, length: int) -> None:
         )
 
 
-def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, SpectrogramTrunk]:
+def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel | AdaptiveLogMel, SpectrogramTrunk]:
     """Frontend and trunk of an `AudioCNN` or `AudioResNet` on log-mel, for what is only made for those.
 
     Raises:
@@ -438,7 +438,7 @@ def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel, Spectrog
         >>> spectrogram_cnn(AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2}), "listen")[0].n_mels
         64
     """
-    if isinstance(model.frontend, LogMel) and isinstance(model.trunk, SpectrogramTrunk):
+    if isinstance(model.frontend, LogMel | AdaptiveLogMel) and isinstance(model.trunk, SpectrogramTrunk):
         return model.frontend, model.trunk
     kinds = f"{type(model.trunk).__name__} on {type(model.frontend).__name__}"
     raise UsageError(f"{purpose} is made for an AudioCNN or AudioResNet on LogMel; this model is a {kinds}")

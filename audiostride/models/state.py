@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..layers.downsampling import DiffStride
+from .adaptive_log_mel import AdaptiveLogMel
 from .cost import cost_per_second
 from .cutoffs import AXES, trunk_cutoffs
 from .network import AudioNetwork, spectrogram_cnn
@@ -17,7 +18,8 @@ def state_at(model: AudioNetwork, strides: Sequence[Sequence[float]]) -> dict[st
     """Cut-offs, striding factor and cost that a model has at given strides.
 
     Args:
-        model: decides everything but the learned strides; it is not changed.
+        model: decides everything but the trunk's learned strides; it is not changed. An `AdaptiveLogMel` is at its
+            present resolution.
         strides: (time, mel) stride of each block.
 
     Returns:
@@ -40,13 +42,17 @@ def state_at(model: AudioNetwork, strides: Sequence[Sequence[float]]) -> dict[st
                 own = [stride[axis] for axis in block.pooled_axes]
                 block.pool.stride.copy_(torch.tensor(own[: len(block.pool.stride)]))
     n_frames = model.window_length // frontend.hop_length
-    rows = trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate)
-    by_axis = [[row.cumulative.continuous for row in rows if row.axis == axis] for axis in AXES]
-    last = trunk.map_sizes(n_frames, frontend.n_mels)[-1]
+    first = frontend.pool if isinstance(frontend, AdaptiveLogMel) else None
+    rows = trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate, first)
+    by_axis = [[row.cumulative.continuous for row in rows if row.axis == axis and row.layer] for axis in AXES]
+    size = n_frames, frontend.n_mels
+    if isinstance(frontend, AdaptiveLogMel):
+        size = frontend.map_size(model.window_length)
+    last = trunk.map_sizes(*size)[-1]
     return {
         "strides": [list(stride) for stride in strides],
         "cutoffs": [list(pair) for pair in zip(*by_axis, strict=True)],
         "total_stride": [math.prod(stride[axis] for stride in strides) for axis in (0, 1)],
-        "shrinkage": [n_frames / last[0], frontend.n_mels / last[1]],
+        "shrinkage": [n / m for n, m in zip(size, last, strict=True)],
         "macs_per_second": cost_per_second(model, trunk).macs,
     }

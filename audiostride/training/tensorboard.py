@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import explain_write_errors
+from ..models.adaptive_log_mel import AdaptiveLogMel
 from ..models.cutoffs import AXES
 from ..models.log_mel import LogMel
 from ..models.network import AudioNetwork, SpectrogramTrunk
@@ -70,7 +71,10 @@ class TensorBoardLog:
         found = {f"{task}/{name}/{split}": v for task, scores in record["tasks"].items() for name, v in scores.items()}
         if split == "train":
             return found
-        if isinstance(self.model.trunk, SpectrogramTrunk) and isinstance(self.model.frontend, LogMel):
+        for name in ("window_ms", "frames_per_s", "bands") if "resolution" in record else ():
+            found[f"resolution/{name}"] = record["resolution"][name]
+        on_log_mel = isinstance(self.model.frontend, LogMel | AdaptiveLogMel)
+        if isinstance(self.model.trunk, SpectrogramTrunk) and on_log_mel:
             state = state_at(self.model, record["strides"])
             for axis, name in enumerate(AXES):
                 for layer, (stride, cutoff) in enumerate(zip(state["strides"], state["cutoffs"], strict=True), start=1):
