@@ -1,6 +1,6 @@
 """One process of a training job for tests/test_scale.py; run it alone or under torchrun.
 
-torchrun --standalone --nproc-per-node 2 tests/scale_worker.py OUT [--frozen] [--taught] [--steps 50] [--resume]
+torchrun --standalone --nproc-per-node 2 tests/scale_worker.py OUT [--frozen] [--adaptive] [--taught] [--steps 50] [--resume]
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_training import SEED, freeze_batch_norm, small_model, train_small
+from small_training import SEED, freeze_batch_norm, small_adaptive_model, small_model, train_small
 
 from audiostride.training.distillation import Teacher
 from audiostride.training.processes import gather, process_count, process_index
@@ -20,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--frozen", action="store_true", help="batch norm keeps its statistics")
+    parser.add_argument("--adaptive", action="store_true", help="the spectrogram's resolution is learned")
     parser.add_argument("--taught", action="store_true", help="a teacher's answers are learned, too")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--kill-at", type=int, default=0, help="process 1 kills itself at this step of the first start")
@@ -27,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_default_dtype(torch.float64)
-    model = small_model()
+    model = small_adaptive_model() if arguments.adaptive else small_model()
     if arguments.frozen:
         freeze_batch_norm(model)
     teacher = Teacher(small_model(SEED + 1), weight=0.7, temperature=2.0) if arguments.taught else None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from audiostride import AudioClassifier, AudioCNN, LogMel
+from audiostride import AdaptiveLogMel, AudioClassifier, AudioCNN, LogMel
 from audiostride.data.batches import LabelledClips
 from audiostride.data.clips import ArrayClips
 from audiostride.training.loop import train
@@ -44,6 +44,14 @@ def small_model(seed: int = SEED) -> AudioClassifier:
     torch.manual_seed(seed)
     trunk = AudioCNN("diffstride", (4, 4), ((2, 2), (1.5, 2)), smoothness=1, aliasing=0.1)
     return AudioClassifier(LogMel(n_mels=16), trunk, {"loud": 2, "third": 3}, window_s=0.2)
+
+
+def small_adaptive_model(seed: int = SEED) -> AudioClassifier:
+    """Two blocks with fixed strides on a spectrogram whose resolution is learned."""
+    torch.manual_seed(seed)
+    frontend = AdaptiveLogMel(n_mels=32, n_fft=512)
+    trunk = AudioCNN("strided", (4, 4), ((2, 2), (1, 2)))
+    return AudioClassifier(frontend, trunk, {"loud": 2, "third": 3}, window_s=0.2)
 
 
 def freeze_batch_norm(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import train_small
+from small_training import small_adaptive_model, train_small
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -24,6 +24,8 @@ from audiostride import (
 )
 from audiostride.cli import app
 from audiostride.errors import Interrupted
+from audiostride.inference.export import export_model, metadata
+from audiostride.inference.export_formats import FORMATS, run_exported
 from audiostride.inference.exported_model import ExportedWindow, exported_program
 from audiostride.layers.crop_spectrum import crop_spectrum_fft
 from audiostride.layers.learned_window import LearnedWindow, hann
@@ -224,3 +226,72 @@ def test_a_recipe_trains_it_and_says_in_its_results_what_was_learned(tmp_path: P
     assert found["resolution"] == load(tmp_path).frontend.tile(16000)
     assert found["macs_per_second"] == cost_per_second(load(tmp_path)).macs
     assert CliRunner().invoke(app, ["cutoffs", str(tmp_path), "--json"]).exit_code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("takes_log_mel", [False, True])
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_files_of_it_compute_what_it_computes(format: str, takes_log_mel: bool, tmp_path: Path) -> None:
+    model, path = moved(small_model()).eval(), tmp_path / f"model{FORMATS[format].ending}"
+    windows = 0.1 * torch.randn(6, 16000)
+    assert export_model(model, path, format, windows, takes_log_mel=takes_log_mel).max_error < 1e-3
+    inputs = model.frontend.spectrogram(windows) if takes_log_mel else windows
+    (found,) = run_exported(path, format)(inputs[:3].detach().numpy())
+    torch.testing.assert_close(torch.from_numpy(found), model(windows[:3])["word"].detach(), rtol=0, atol=1e-3)
+    assert metadata(model, takes_log_mel, False)["resolution"]["window_ms"] == pytest.approx(33.58, abs=0.01)
+
+
+@pytest.mark.slow
+def test_it_is_quantised(tmp_path: Path) -> None:
+    model = train_small(small_adaptive_model(), tmp_path / "run", epochs=6).eval()
+    loud = torch.arange(40) % 2
+    windows = torch.randn(40, 3200) * (0.02 + 0.1 * loud[:, None])
+    whole = export_model(model, tmp_path / "whole.onnx", "onnx", windows)
+    small = export_model(model, tmp_path / "small.onnx", "onnx", windows, quantize="int8")
+    assert small.labels_agree >= 0.95
+    assert small.size_bytes < whole.size_bytes
+
+
+@pytest.mark.slow
+def test_compiled_it_trains_and_infers_as_it_does_uncompiled() -> None:
+    model, waveform = moved(small_model()), torch.randn(4, 16000)
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(twin, backend="aot_eager")
+    for own, network in ((model, model), (twin, compiled)):
+        optimizer = torch.optim.SGD(parameter_groups(own, 1e-3, 0.05))
+        for _ in range(3):
+            optimizer.zero_grad()
+            network(waveform)["word"].square().sum().backward()
+            optimizer.step()
+            clamp_strides_(own)
+    assert twin.frontend.tile(16000)["strides"] != [1.6, 2.5]
+    torch.testing.assert_close(twin.frontend.pool.stride, model.frontend.pool.stride, rtol=1e-4, atol=1e-4)
+    model.eval(), twin.eval()
+    torch.testing.assert_close(compiled(waveform)["word"], model(waveform)["word"], rtol=0, atol=1e-3)
+
+
+def test_its_moving_average_has_a_resolution_between_first_and_last(tmp_path: Path) -> None:
+    plain = train_small(small_adaptive_model(), tmp_path / "plain")
+    train_small(small_adaptive_model(), tmp_path / "average", ema_decay=0.9)
+    first, last = 25.0, plain.frontend.tile(3200)["window_ms"]
+    mean = json.loads((tmp_path / "average" / "metrics.jsonl").read_text().splitlines()[-1])["resolution"]
+    assert min(first, last) < mean["window_ms"] < max(first, last)
+    assert math.prod(mean["strides"]) == pytest.approx(4, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_trained_one_is_fine_tuned_from_its_resolution_and_a_probe_leaves_it(tmp_path: Path) -> None:
+    settings = ["tasks.rate.data.n_clips=250", "tasks.scale.data.n_clips=250", "train.workers=0", "train.epochs=1"]
+    settings += ["train.batch_size=50"]
+    moved(small_model()).save(tmp_path / "start")
+    tiles = []
+    for name, probe in (("tuned", False), ("probe", True)):
+        own = [f"model.init={tmp_path / 'start'}", f"model.linear_probe={str(probe).lower()}"]
+        recipe = Path(__file__).parents[1] / "recipes" / "ripples.yaml"
+        tree = [*settings, *own, "train.stride_learning_rate=0.01"]
+        run(load_recipe(str(recipe), tree), tmp_path / name)
+        tiles.append(load(tmp_path / name).frontend.tile(16000))
+    start = load(tmp_path / "start").frontend.tile(16000)
+    assert tiles[1] == start
+    assert tiles[0]["window_ms"] != start["window_ms"]
+    assert tiles[0]["strides"] == pytest.approx(start["strides"], abs=0.1)

@@ -89,6 +89,18 @@ def test_two_processes_are_taught_as_one_is(alone: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_two_processes_learn_the_resolution_that_one_learns(tmp_path: Path) -> None:
+    for name, processes in (("alone", 1), ("pair", 2)):
+        done = _launch(tmp_path / name, processes, "--frozen", "--adaptive")
+        assert done.returncode == 0, done.stderr
+    _assert_same_course(tmp_path / "alone", tmp_path / "pair")
+    one, other = (_metrics(tmp_path / name)[-1]["resolution"] for name in ("alone", "pair"))
+    assert one["strides"] != [2, 2]
+    assert other["strides"] == pytest.approx(one["strides"], abs=1e-8)
+    assert other["window_ms"] == pytest.approx(one["window_ms"], abs=1e-4)
+
+
+@pytest.mark.slow
 def test_four_processes_follow_the_course_of_one(alone: Path, tmp_path: Path) -> None:
     done = _launch(tmp_path / "run", 4, "--frozen")
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import ExportError, UsageError, printable
 from ..files import check_writable, replace_file
+from ..models.adaptive_log_mel import learned_resolution
 from ..models.classifier import AudioClassifier
 from ..models.frames import FrameGrid, all_frame_logits, frame_grid
 from ..windows import split_windows
@@ -89,6 +90,7 @@ def metadata(
         "window_samples": grid.window if grid else model.window_length,
         "tasks": tasks,
         "frontend": model.frontend.settings,
+        **learned_resolution(model),
     } | ({"frames": grid._asdict()} if grid else {})
 
 
