@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / "docs" / name for name in ("cost.md", "data.md", "models.md", "finetune.md", "events.md")]
+PAGES = [
+    HERE.parent / "docs" / name
+    for name in ("cost.md", "data.md", "models.md", "finetune.md", "events.md", "resolution.md")
+]
 
 FORMS = {
     "spectral": ("spectral", ""),
@@ -60,7 +63,7 @@ def step_aliasing(name: str) -> str:
             ratio = "MAC ratio" if column == "MMAC" else "time / strided"
             label = "MMAC" if column == "MMAC" else f"{what}, ms"
             body.append([network, batch, label, *(f"{row[column]} ({row[ratio]})" if row else "-" for row in rows)])
-    return _markdown(["network", "batch", "", *ALIASING], body)
+    return markdown(["network", "batch", "", *ALIASING], body)
 
 
 def step_memory() -> str:
@@ -72,14 +75,14 @@ def plain(name: str, columns: Sequence[str] = (), methods: Sequence[str] = ()) -
     """A CSV file as it is, or some of its columns, or the rows of some methods."""
     rows = [row for row in read(name) if not methods or row["method"] in methods]
     columns = columns or [column for column in rows[0] if column != "machine"]
-    return _markdown(columns, [[row[column] for column in columns] for row in rows])
+    return markdown(columns, [[row[column] for column in columns] for row in rows])
 
 
 def input_wait() -> str:
     """What of a training run is waiting for data, with and without cache and decoding processes."""
     shown = ("cache", "workers", "wait_percent", "clips_per_s", "bare_clips_per_s_before", "bare_clips_per_s_after")
     head = ["decoded cache", "decoding processes", "waiting, %", "clips/s", "bare step's before", "after", "run / bare"]
-    return _markdown(head, [[row[name] for name in (*shown, "run_to_bare")] for row in read("input_wait.csv")])
+    return markdown(head, [[row[name] for name in (*shown, "run_to_bare")] for row in read("input_wait.csv")])
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -103,10 +106,11 @@ def _forms(what: str, unit: str, ratio: str, batches: Sequence[str], per_mac: bo
                 line.append(f"{float(ours[ratio]) / float(ours['MAC ratio, full']):.2f}")
             body.append(line)
     head = ["network", "batch", f"strided, {unit.split()[-1]}", *FORMS, "ours / FFT, R = 4"]
-    return _markdown([*head, "R = 4 by its MACs"] if per_mac else head, body)
+    return markdown([*head, "R = 4 by its MACs"] if per_mac else head, body)
 
 
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table."""
     first, *others = (f"| {' | '.join(line)} |" for line in [head, *body])
     return "\n".join([first, f"|{'---|' * len(head)}", *others])
 
@@ -125,6 +129,13 @@ def few_shot() -> str:
     return table(read("few_shot.csv"))
 
 
+def resolution(name: str) -> str:
+    """A table of `resolution.csv`."""
+    import resolution_tables
+
+    return getattr(resolution_tables, name)()
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
     "aliasing": lambda: step_aliasing("step.csv"),
@@ -137,6 +148,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "one_hour": lambda: plain("one_hour.csv"),
     "compile": lambda: plain("compile.csv"),
     "input_wait": input_wait,
+    "resolution: grid": lambda: resolution("grid"),
+    "resolution: methods": lambda: resolution("methods"),
+    "resolution: gain": lambda: resolution("gain"),
     "soundscapes": lambda: plain("soundscapes.csv"),
     "peers": peers,
     "few_shot": few_shot,

@@ -1,6 +1,6 @@
 """One process of a training job for tests/test_scale.py; run it alone or under torchrun.
 
-torchrun --standalone --nproc-per-node 2 tests/scale_worker.py OUT [--frozen] [--adaptive] [--taught] [--steps 50] [--resume]
+torchrun --standalone --nproc-per-node 2 tests/scale_worker.py OUT [--frozen] [--adaptive] [--taught] [--resume]
 """
 
 import argparse
