@@ -1,7 +1,7 @@
 """Two families of sounds whose classes a log-mel of 10 ms, 64 bands and a window of 25 ms cannot hold.
 
 `modulated_noise` needs finer time: its classes differ in a modulation of 63 to 200 Hz, above the 50 Hz of 100 frames a
-second. `partials` needs finer frequency: its classes are 12 Hz apart, a third of a mel band. `true_class` names the
+second. `partials` needs finer frequency: its classes are 8 Hz apart, a fifth of a mel band. `true_class` names the
 class from the whole waveform, so neither family is hard as such.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 
 SAMPLE_RATE = 16000
 MODULATIONS_HZ = (66.0, 87.0, 114.0, 150.0, 190.0)
-PARTIALS_HZ = (400.0, 412.0, 424.0, 436.0, 448.0)
+PARTIALS_HZ = (400.0, 408.0, 416.0, 424.0, 432.0)
 FAMILIES = {"modulated noise": MODULATIONS_HZ, "partials": PARTIALS_HZ}
 
 
@@ -21,9 +21,9 @@ def modulated_noise(rate_hz: np.ndarray, random: np.random.RandomState) -> np.nd
 
 
 def partials(frequency_hz: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """A sine 20 to 24 dB below white noise; float64 ``(clips, 16000)``, an RMS near 0.1."""
+    """A sine 21 to 25 dB below white noise; float64 ``(clips, 16000)``, an RMS near 0.1."""
     level, phase = (
-        random.uniform(-24, -20, (len(frequency_hz), 1)),
+        random.uniform(-25, -21, (len(frequency_hz), 1)),
         random.uniform(0, 2 * np.pi, (len(frequency_hz), 1)),
     )
     sine = np.sin(2 * np.pi * frequency_hz[:, None] * np.arange(SAMPLE_RATE) / SAMPLE_RATE + phase)
@@ -33,13 +33,13 @@ def partials(frequency_hz: np.ndarray, random: np.random.RandomState) -> np.ndar
 def make_family(family: str, n_clips: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Clips of one second, int16 ``(clips, 16000)``, and their class numbers; all classes are equally frequent.
 
-    Modulations vary by 5 % around those of their class, partials by 2 Hz.
+    Modulations vary by 5 % around those of their class, partials by 1.5 Hz.
     """
     random = np.random.RandomState(seed)
     labels = np.arange(n_clips) % 5
     centre, aside = np.array(FAMILIES[family])[labels], random.uniform(-1, 1, n_clips)
     if family == "partials":
-        make, values = partials, centre + 2 * aside
+        make, values = partials, centre + 1.5 * aside
     else:
         make, values = modulated_noise, centre * (1 + 0.05 * aside)
     waveforms = np.empty((n_clips, SAMPLE_RATE), np.int16)
@@ -52,8 +52,8 @@ def make_family(family: str, n_clips: int = 2000, seed: int = 0) -> tuple[np.nda
 def true_class(family: str, waveforms: np.ndarray) -> np.ndarray:
     """Class of each clip by the peak of one long FFT, of the waveform or of its square (its envelope)."""
     sound = waveforms / 32768.0
-    spectrum = np.abs(np.fft.rfft(sound if family == "partials" else sound**2))  # bins of 1 Hz
+    spectrum = np.abs(np.fft.rfft(sound if family == "partials" else sound**2, 2 * SAMPLE_RATE))  # bins of 0.5 Hz
     centres = np.array(FAMILIES[family])
-    low, high = int(centres[0] * 0.9), int(centres[-1] * 1.1)
-    peak_hz = low + spectrum[:, low:high].argmax(1)
+    low, high = (round(2 * edge) for edge in ((396, 436) if family == "partials" else (60, 210)))
+    peak_hz = (low + spectrum[:, low : high + 1].argmax(1)) / 2
     return np.abs(np.log(peak_hz[:, None] / centres)).argmin(1)
