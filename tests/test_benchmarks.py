@@ -13,7 +13,15 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    ("name", "numbers"), [("cost.md", 100), ("data.md", 19), ("models.md", 18), ("finetune.md", 20), ("events.md", 11)]
+    ("name", "numbers"),
+    [
+        ("cost.md", 100),
+        ("data.md", 19),
+        ("models.md", 18),
+        ("finetune.md", 20),
+        ("events.md", 11),
+        ("resolution.md", 30),
+    ],
 )
 def test_the_tables_of_a_page_are_those_of_the_csv_files(name: str, numbers: int, tmp_path: Path) -> None:
     page, table = (ROOT / "docs" / name).read_text(), re.compile(r"(?<= -->\n\n)(?:\|.*\n)+")
