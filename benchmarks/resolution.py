@@ -29,8 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride import AdaptiveLogMel, AudioCNN, DiffStride, LogMel, clamp_strides_, parameter_groups
 from audiostride.layers.choice import Kind
+from audiostride.models.log_mel import LogMelSection
 from audiostride.training.build import read_data
-from audiostride.training.model_sections import FrontendSection
 from audiostride.training.recipe import load_recipe
 from audiostride.training.resolution import candidates
 from audiostride.training.schedules import schedule_factor
@@ -94,7 +94,7 @@ def fixed(window_ms: float, hop_ms: float, bands: int, method: str = "fixed") ->
     return Method(method, f"{hop_ms:g} ms {bands} bands {window_ms:g} ms", (log_mel(window_ms, hop_ms, bands),))
 
 
-GRID = [fixed(own["window_ms"], own["hop_ms"], own["n_mels"]) for own in candidates(FrontendSection())]
+GRID = [fixed(own["window_ms"], own["hop_ms"], own["n_mels"]) for own in candidates(LogMelSection())]
 DEFAULT = fixed(25, 10, 64)
 FINE = (log_mel(25, 5, 128),)
 
@@ -130,8 +130,9 @@ ADAPTIVE = [adaptive(25, (2, 2)), adaptive(10, (1, 4)), adaptive(60, (4, 1))]
 class Bench:
     """Sets, spectrograms and rows."""
 
-    def __init__(self, data: Path, work: Path, out: Path):
+    def __init__(self, data: Path, work: Path, out: Path, minutes: float):
         self.data, self.work, self.out = data, work, out
+        self.until = time.perf_counter() + 60 * minutes
         self.sounds: dict[tuple[str, int], Sounds] = {}
         self.spectrograms: dict[tuple[Any, ...], Tensor] = {}
         self.rows: dict[tuple[str, ...], dict[str, str]] = {}
@@ -146,6 +147,8 @@ class Bench:
         key = (name, str(seed), method.method, method.setting, str(epochs))
         if key not in self.rows:
             began = time.perf_counter()
+            if began > self.until:
+                raise SystemExit("the time is up; the same command continues")
             found = self.train(name, seed, method, epochs)
             values = {**dict(zip(COLUMNS, key, strict=False)), **found, "seconds": f"{time.perf_counter() - began:.0f}"}
             self.add({column: str(values.get(column, "")) for column in COLUMNS})
@@ -330,10 +333,11 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--methods", nargs="+", default=["fixed", "halving", "search", "rivals", "learned", "adaptive"])
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no training after so many")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(args.data, args.work, args.out)
+    bench = Bench(args.data, args.work, args.out, args.minutes)
     for seed in args.seeds:
         for name in args.sets:
             run(bench, name, seed, args.methods)

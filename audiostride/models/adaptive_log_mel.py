@@ -10,7 +10,6 @@ Sources: Riad et al., ICLR 2022 (strides); Leiber et al. 2022 (window length).
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 

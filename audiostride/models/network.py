@@ -18,6 +18,7 @@ from ..layers.strides import pooling_layers
 from ..sections import Channel
 from ..waveforms import to_mono
 from ..windows import window_parts
+from .adaptive_log_mel import AdaptiveLogMel
 from .audio_cnn import AudioCNN
 from .audio_resnet import AudioResNet
 from .calibration import NONE, Calibration, calibrated, is_none
