@@ -3,7 +3,7 @@
     python results/esc10.py DATA/esc
 
 The folder holds `train/` and `test/`, each with a `metadata.csv` that has the columns file_name, label, esc10,
-clip_licence and freesound_id. Writes `esc10.csv` beside them.
+clip_licence and freesound_id. Writes `esc10.csv` next to them.
 """
 
 import csv

@@ -53,7 +53,7 @@ class Method(NamedTuple):
         shared: whether both axes share a stride.
         aliasing: how aliasing is learned, "" if it is not.
         after_relu: whether what has passed the ReLU is pooled.
-        width: "widened" (the widest of its kind), "widened less" or "narrowed" beside the usual channels, else "".
+        width: "widened" (the widest of its kind), "widened less" or "narrowed" next to the usual channels, else "".
         start: its initial strides, "" for the usual ones.
         others: further settings with unusual values, by key.
     """

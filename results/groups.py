@@ -2,7 +2,7 @@
 
 Adds a line to `groups.csv` for the test set of a data folder: for each of its clips, in the order of their names, the
 number of its group, which are the values of COLUMN in `test/metadata.csv` (a speaker, an instrument of a bank, a
-source recording). Needed for runs whose recipe names no `data.group`; `collect.py` adds the others by itself.
+source recording). Needed for runs whose recipe names no `data.group`; `collect.py` adds the others on its own.
 """
 
 import csv

@@ -28,7 +28,7 @@ PLACE = re.compile(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(page: Path) -> None:
-    """Renew the tables of the page, and its figure beside it."""
+    """Renew the tables of the page, and its figure next to it."""
     evidence, earlier = (gather(runs) if runs else None for runs in by_validation(read_runs()))
     made = {}
     if evidence:

@@ -3,7 +3,7 @@
     python results/resting.py DIR [KEY=VALUE...] [--seeds 0 1 2] [--out resting.csv] [--runs FOLDER]
 
 DIR is the folder of notes, as for `results/recipes/notes_pitch.yaml`, whose plain DiffStride (R = 1) this trains. Each
-model is tested twice: as it was kept, and with the running statistics of its batch norms computed anew from an epoch of
+model is tested twice: as it was kept, and with the running statistics of its batch norms recomputed from an epoch of
 training clips, at the strides that it has now. A finished run is not repeated. `page.py` shows the CSV in
 docs/results.md.
 """

@@ -175,7 +175,7 @@ def learned_alpha(evidence: Evidence) -> Iterable[Table]:
 
 
 def resting() -> Iterable[Table]:
-    """Strides that rest before the end, and batch norm's statistics computed anew."""
+    """Strides that rest before the end, and batch norm's statistics recomputed."""
     rows, found = read_rows("resting.csv"), []
     for kind in dict.fromkeys(row["strides"] for row in rows):
         chosen = [row for row in rows if row["strides"] == kind]

@@ -1,4 +1,4 @@
-"""Comparison tables of any set of runs: accuracy, cost, cut-offs, and how sure a difference is.
+"""Comparison tables of any set of runs: accuracy, cost, cut-offs, and how certain a difference is.
 
 Runs on the same tasks and data are one row; the settings in which they differ name the methods.
 Seeds are averaged over. Every figure is computed from the runs' own files, unrounded, and rounded
@@ -33,7 +33,7 @@ def compare(runs: Sequence[Run], methods: Mapping[str, str] | None = None) -> di
         audio and parameters, and each of `evaluation.METRICS` that the task has; "mean": the mean over the
         tasks that every method has; "differences": of each two methods, see
         `significance.paired_difference`; "cutoffs": strides and cut-offs of methods that pool;
-        "shared_strides": shared beside separate strides.
+        "shared_strides": shared versus separate strides.
 
     Raises:
         UsageError: if the same run (settings and seed) is given twice.

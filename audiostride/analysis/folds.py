@@ -15,7 +15,7 @@ from .significance import accuracy_interval
 
 
 def summarise_folds(run_dirs: Sequence[Path]) -> dict[str, Any]:
-    """Scores of the finished runs of a cross-validation, one a fold.
+    """Scores of the finished runs of a cross-validation, one for each fold.
 
     The mean is over folds, each with the same weight, and the sd (n - 1) is of the folds. Pooled is the
     accuracy over all clips, each as the one run that was not trained on it says. Its 95 % interval comes

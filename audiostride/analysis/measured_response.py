@@ -86,7 +86,7 @@ def layer_responses(trunk: SpectrogramTrunk, log_mel: Tensor, frame_rate: float)
         frame_rate: of the input, in Hz.
 
     Returns:
-        A response a block and axis that is pooled, time then mel.
+        A response for each block and each axis that is pooled, time then mel.
 
     Example:
         >>> responses = layer_responses(AudioCNN(channels=(4, 4), strides=((2, 2), (1, 3))),

@@ -1,6 +1,6 @@
 """How every figure looks, and how it is saved: to a file, or as an SVG inside the report.
 
-Colours are mid-tones that read on light and on dark ground, so that the report can show one SVG in both.
+Colours are mid-tones that read on light and on dark backgrounds, so that the report can show one SVG in both.
 """
 
 import functools

@@ -17,7 +17,7 @@ CONFUSION = "#1d5fd0"
 
 @styled
 def confusion_figure(counts: np.ndarray, labels: Sequence[str]) -> "Figure":
-    """Confusion matrix: a row a true class, in % of its clips.
+    """Confusion matrix: a row for each true class, in % of its clips.
 
     Args:
         counts: int of shape ``(true, predicted)``.
@@ -72,7 +72,7 @@ def reliability_figure(bins: Sequence[Mapping[str, float]]) -> "Figure":
 
 @styled
 def cost_figure(points: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Accuracy against cost, a panel a task; methods that differ in nothing but `stride_cost` are joined.
+    """Accuracy against cost, a panel for each task; methods that differ in nothing but `stride_cost` are joined.
 
     Args:
         points: rows with "task", "method", "macs_per_second", "mean" accuracy and its "sd" (or None),

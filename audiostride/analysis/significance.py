@@ -1,4 +1,4 @@
-"""How sure a difference between two methods is: the definition, once.
+"""How certain a difference between two methods is: the definition, in one place.
 
 Two methods are compared on the clips and seeds that both have. Clips of one speaker, instrument or
 recording are not independent, and neither are the predictions of one seed; so the 95 % interval comes from a

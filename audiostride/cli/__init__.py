@@ -1,6 +1,6 @@
 """The `audiostride` command: parse, call, print. Nothing else.
 
-    prepare     recipes, init, validate                         before a training
+    prepare     recipes, init, validate                         before training
     training    train, sweep, crossval
     study       evaluate, cutoffs, compare, report, listen      what a run has learned
     calibrate   calibrate                                       by which settings it is to be believed

@@ -1,4 +1,4 @@
-"""Before a training: `recipes`, `init`, `validate`."""
+"""Before training: `recipes`, `init`, `validate`."""
 
 import shlex
 from pathlib import Path

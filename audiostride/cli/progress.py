@@ -21,7 +21,7 @@ _STRIDES_EVERY_S = 0.5
 class ProgressDisplay:
     """Progress bars on a terminal; without one a line when each step of the work is done.
 
-    Use it as a context manager and pass its `report` to a training, or its `progress` to other work.
+    Use it as a context manager and pass its `report` to a training run, or its `progress` to other work.
 
     Args:
         quiet: show nothing, as one of several processes is enough.
@@ -54,7 +54,7 @@ class ProgressDisplay:
         self.bars.stop()
 
     def report(self) -> Report:
-        """Its methods as the callbacks of a training."""
+        """Its methods as the callbacks of a training run."""
         return Report(self.progress, self.on_start, self.on_step, self.on_epoch, self.print)
 
     def print(self, text: str) -> None:

@@ -42,7 +42,7 @@ def _image_strides(strides: str | Sequence[float | Sequence[float] | None]) -> s
 
 
 def images_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """Accuracy of image runs beside their cost and the published scores."""
+    """Accuracy of image runs next to their cost and the published scores."""
     numbers = ("accuracy", "runs", "MMAC per image", "published")
     table = _table(title, ("downsampling", "initial strides"), numbers, ("final strides",))
     for row in rows:

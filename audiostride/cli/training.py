@@ -1,4 +1,4 @@
-"""Trainings: `train`, `sweep`, `crossval`."""
+"""Training: `train`, `sweep`, `crossval`."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -194,7 +194,7 @@ def resolution(
 
 @contextmanager
 def _if_stopped(advice: str) -> Iterator[None]:
-    """Within this block a training that a signal stops ends in a message that says how to resume."""
+    """Within this block a run that is stopped by a signal ends in a message that says how to resume it."""
     from ..errors import Interrupted
 
     try:

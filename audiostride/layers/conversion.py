@@ -19,7 +19,7 @@ from .parallel_branches import Group, find_downsampling
 
 
 class RandomStrides(NamedTuple):
-    """Initial strides drawn evenly between `low` and `high`, each place and axis by itself.
+    """Initial strides drawn evenly between `low` and `high`, independently for each place and axis.
 
     Attributes:
         low: smallest stride, at least 1.
@@ -86,7 +86,7 @@ def replace_downsampling(
         The same model.
 
     Raises:
-        ValueError: if the model holds no downsampling, cannot be traced, it cannot be told which
+        ValueError: if the model holds no downsampling, cannot be traced, it is unclear which
             branches run in parallel, or the strides do not fit; the message names the layer.
 
     Source:

@@ -30,7 +30,7 @@ class Downsampled(nn.Module):
         op.stride = (1,) * n_axes(op)  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the operation at stride 1, then pool. An average pool is left out: pooling averages by itself."""
+        """Apply the operation at stride 1, then pool. An average pool is skipped, as the pooling averages."""
         return self.pool(x if isinstance(self.op, AVG_POOLS) else self.op(x))
 
 

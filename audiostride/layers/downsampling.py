@@ -1,6 +1,6 @@
 """The pooling layers: `SpectralPool`, with fixed strides, and `DiffStride`, which learns them.
 
-A strided convolution (`StridedConv`) downsamples by itself; these two follow a convolution of stride 1.
+A strided convolution (`StridedConv`) downsamples as it convolves; these two follow a convolution of stride 1.
 They work on the last one, two or three axes of a tensor, one stride per axis, and pool one axis at a
 time, so a separable network can put them between its time and its frequency convolution.
 
@@ -118,7 +118,7 @@ class SpectralDownsampling(nn.Module):
         return x
 
     def is_identity(self, crop: Crop) -> bool:
-        """Whether pooling to these sizes is sure to change nothing, so that it need not be done."""
+        """Whether pooling to these sizes is known to change nothing, so that it can be skipped."""
         return False
 
     def output_length(self, n: int, axis: int) -> int:
@@ -368,7 +368,7 @@ class DiffStride(SpectralDownsampling):
 
 
 def uncompiled(function: Callable[..., Tensor], *args: Any) -> Tensor:
-    """What follows learned strides is left out of compiled graphs, which would be made anew with each new size."""
+    """Run outside compiled graphs what depends on learned strides: every new size would have to be compiled again."""
     from .uncompiled import run_uncompiled
 
     return run_uncompiled(function, *args)

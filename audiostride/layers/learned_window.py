@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class LearnedWindow(nn.Module):
     """A periodic Hann window of real, learned length L in samples, on a fixed support.
 
-    It is ``(1 - cos(2 pi n / L)) / 2`` for 0 <= n < L and 0 above, times what gives all lengths one power. The window
-    and its slope are 0 at both ends, so it is differentiable in L where samples enter it. The parameter is log2 L, in
+    It is ``(1 - cos(2 pi n / L)) / 2`` for 0 <= n < L and 0 above, scaled so that every length has the same power. The
+    window and its slope are 0 at both ends, so it is differentiable in L where samples enter it. The parameter is log2 L, in
     octaves: a step of 0.06 changes the length by 4 %, about what it changes a stride of 1.5.
 
     Args:

@@ -2,7 +2,7 @@
 
 The graph is traced with `torch.fx`. The resolution of a feature map is the list of layers that
 downsampled it on its way from the input. Where two maps meet, their lists must have the same length, and
-the layers at the same place of both become one group. Where that cannot be told, the model is refused.
+the layers at the same place of both become one group. Where that is ambiguous, the model is refused.
 """
 
 import operator
@@ -40,7 +40,7 @@ def find_downsampling(model: nn.Module, candidates: Sequence[str] = ()) -> list[
         The groups, in the order of the model's graph.
 
     Raises:
-        ValueError: if the model cannot be traced, a candidate matches no such layer, or it cannot be told
+        ValueError: if the model cannot be traced, a candidate matches no such layer, or it is unclear
             which branches run in parallel; the message names the layer.
 
     Example:

@@ -18,10 +18,10 @@ _REMAKE = "_audiostride_remake"
 
 
 def norm_recomputably(norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(x)``, and how to make it again if it is a batch norm of a large map and a backward pass may come.
+    """``norm(x)``, and how to recompute it if it is a batch norm of a large map and a backward pass may come.
 
-    What is made again is bit-exactly what `norm` gave: in training by the statistics of the same batch, which
-    are not counted a second time; in eval by the running ones.
+    The recomputed tensor is bit-exactly what `norm` gave: in training with the statistics of the same batch, which
+    are not counted a second time; in eval mode with the running ones.
 
     Example:
         >>> norm, x = nn.BatchNorm2d(3), torch.randn(20, 3, 80, 80, requires_grad=True)
@@ -30,7 +30,7 @@ def norm_recomputably(norm: nn.Module, x: Tensor) -> Tensor:
         (True, 1)
     """
     y: Tensor = norm(x)
-    # A norm over several processes would have to talk to them again; a compiler decides for itself what to keep.
+    # A norm over several processes would have to communicate again; a compiler decides for itself what to keep.
     if type(norm) is not nn.BatchNorm2d or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return y
     if x.numel() <= KEPT_NUMBERS:
@@ -42,7 +42,7 @@ def norm_recomputably(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def remake_by(value: Tensor, make: Callable[[], Tensor]) -> Tensor:
-    """Say how to make a tensor again; `make` must not hold on to the tensor itself.
+    """Record how to recompute a tensor; `make` must not keep a reference to the tensor itself.
 
     Example:
         >>> zeros = remake_by(torch.zeros(2), lambda: torch.zeros(2))
@@ -54,14 +54,14 @@ def remake_by(value: Tensor, make: Callable[[], Tensor]) -> Tensor:
 
 
 def remake_of(value: Tensor) -> Callable[[], Tensor] | None:
-    """How to make a tensor again; None if `remake_by` was not told."""
+    """How to recompute a tensor; None if `remake_by` recorded nothing."""
     return getattr(value, _REMAKE, None)
 
 
 def save_remake(value: Tensor) -> AbstractContextManager[object]:
-    """In this context autograd saves how to make `value` again, where it would save `value` itself or a reshape of it.
+    """In this context autograd saves how to recompute `value` where it would save `value` itself or a reshape of it.
 
-    Nothing changes where `remake_of` knows no way.
+    It has no effect where `remake_of` gives None.
 
     Example:
         >>> x = torch.randn(4, requires_grad=True)

@@ -144,7 +144,7 @@ def diffstride_band(n: int, stride: float, smoothness: float, aliasing: float = 
 
 
 def spectral_band(n: int, stride: float) -> tuple[float, float, float]:
-    """The same of spectral pooling, a hard mask; the Nyquist bin of an even M passes or not by its phase.
+    """The same for spectral pooling, a hard mask; the Nyquist bin of an even M passes or not by its phase.
 
     Example:
         >>> spectral_band(100, 2.0)

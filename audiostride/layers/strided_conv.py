@@ -1,4 +1,4 @@
-"""`StridedConv`: the convolution that the three ways to downsample are built from, with a stride of its own or none."""
+"""`StridedConv`: the convolution that all three kinds of downsampling are built from, with or without a stride."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

@@ -117,7 +117,7 @@ def with_product(strides: Tensor, product: float, highest: Tensor) -> Tensor:
 
     Args:
         strides: shape ``(n_axes,)``, in their range.
-        product: what their product shall be; where the ranges do not allow it, it is as near as they do.
+        product: the product to reach; where the ranges do not allow it, they come as near as possible.
         highest: shape ``(n_axes,)``.
 
     Example:

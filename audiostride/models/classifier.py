@@ -1,4 +1,4 @@
-"""`AudioClassifier`: a network that is kept in files and shared on the hub; `load` reads one. Nothing is unpickled."""
+"""`AudioClassifier`: a network that is saved to files and shared on the hub; `load` reads one. Nothing is unpickled."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def load(folder: str | os.PathLike[str]) -> AudioClassifier:
             `pretrained_names()`, unless there is a folder of that name.
 
     A folder whose trunk or frontend is a custom class has that class imported and called; load it only if you trust
-    its author. From the hub no such model is taken.
+    its author. From the hub no such model is loaded.
 
     Raises:
         ModelFileError: if a file is missing, damaged, of another format, or they do not fit together; or if a custom
@@ -157,8 +157,8 @@ def _load(folder: Path, own_classes: bool) -> AudioClassifier:
                 "it names a class to be imported and called, which no model from the hub may do; if you trust it, "
                 "fetch its files into a folder and load that"
             )
-        # What is described must not be larger than what is there; some room is left for the error that says more,
-        # and for what a custom class computes on its way.
+        # The model described must not be larger than its weights; some room is left for an error that says more, and
+        # for what a custom class allocates as it is made.
         room = 100_000_000 if custom else 10_000
         with WeightBudget(2 * sum(tensor.numel() for tensor in tensors.values()) + room):
             model = AudioClassifier(

@@ -114,8 +114,8 @@ class _Counter(TorchDispatchMode):
 def cost_per_second(model: AudioNetwork, trunk: nn.Module | None = None) -> Cost:
     """Cost of a classifier's trunk, and of a frontend's pooling, for each second of audio or one image, at its strides.
 
-    It is that of one window over the window's length. A pooling matrix grows with the square of what it pools, so
-    that a second costs more in a longer window.
+    This is the cost of one window, divided by its length. A pooling matrix grows with the square of what it pools,
+    so a second costs more in a longer window.
 
     Args:
         model: the classifier.

@@ -1,4 +1,4 @@
-"""`CustomTrunk` and `CustomFrontend`: networks and frontends of the user's own, by the name of their class.
+"""`CustomTrunk` and `CustomFrontend`: user-defined networks and frontends, by the name of their class.
 
 A class is named "my_package.nets:MyTrunk". It is imported from the working directory, from PYTHONPATH or from what
 is installed, and is called only if it is a subclass of `torch.nn.Module`: no recipe and no file of a model calls
@@ -39,7 +39,7 @@ class CustomTrunkSection(TrunkSection):
 
 
 class CustomTrunk(Trunk):
-    """A trunk of the user's own: any `torch.nn.Module` that turns a frontend's output into embeddings.
+    """A user-defined trunk: any `torch.nn.Module` that turns a frontend's output into embeddings.
 
     All it needs is `num_features`, the length of an embedding, and a `forward` that maps the frontend's output,
     ``(batch, 1, time, mel)`` after `LogMel`, to ``(batch, num_features)``. A method `forward_features` and an
@@ -141,7 +141,7 @@ class CustomFrontendSection(FrontendSection):
 
 
 class CustomFrontend(Frontend):
-    """A frontend of the user's own: any `torch.nn.Module` that turns waveforms into what its trunk takes.
+    """A user-defined frontend: any `torch.nn.Module` that turns waveforms into what its trunk takes.
 
     All it needs is a `forward` that maps waveforms ``(batch, samples)`` to ``(batch, 1, time, mel)``, or to whatever
     else the trunk takes. If it has `hop_length` (samples from frame to frame) and `n_mels`, the strides learned on
@@ -305,7 +305,7 @@ def _working_directory() -> Iterator[None]:
 
 
 def _told(error: BaseException) -> str:
-    """What was raised in somebody's module, and on which of its lines."""
+    """What a user-defined module raised, and on which of its lines."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     own = [
         frame

@@ -122,7 +122,7 @@ def trunk_cutoffs(
         first: what pools the input before the trunk, see `AdaptiveLogMel`: layer 0.
 
     Returns:
-        An entry a layer that downsamples and axis, time then mel.
+        An entry for each layer that downsamples and each axis, time then mel.
 
     Raises:
         ValueError: if the trunk pools as the published code does, whose masks have other edges.
@@ -204,13 +204,13 @@ def why_no_cutoffs(model: AudioNetwork) -> str:
 def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
     """Mean over runs of every cut-off, with the sd (n - 1) of the strides and of the paper's cut-offs.
 
-    Each run is converted by itself and averaged then.
+    Each run is converted separately, then they are averaged.
 
     Args:
         runs: `trunk_cutoffs` of models with the same blocks.
 
     Returns:
-        A dictionary a layer and axis, as `audiostride cutoffs --json` prints it; "stride_sd" and
+        A dictionary for each layer and axis, as `audiostride cutoffs --json` prints it; "stride_sd" and
         "paper_sd" are None for one run.
 
     Raises:
@@ -246,7 +246,7 @@ def summarise(runs: Sequence[Sequence[LayerCutoff]]) -> list[dict[str, Any]]:
 
 
 def write_cutoffs(path: str | os.PathLike[str], layers: Sequence[dict[str, Any]]) -> None:
-    """Write `summarise`'s rows as CSV, a row a layer and axis, with the unit of its cut-offs."""
+    """Write `summarise`'s rows as CSV, one for each layer and axis, with the unit of its cut-offs."""
     text = io.StringIO()
     table = csv.writer(text)
     sides = [f"{group}_{name}" for group in ("own", "cumulative") for name in Cutoff._fields]

@@ -47,6 +47,6 @@ class DownsamplingBlock(nn.Module):
         return tuple(sizes)
 
     def by_axis(self, values: Sequence[float], other: float) -> list[float]:
-        """Values of all axes, of which the pooling layer has those of its own."""
+        """A value for each axis: those of the pooling layer for the axes it pools, `other` for the rest."""
         own = dict(zip(self.pooled_axes, values, strict=True))
         return [own.get(axis, other) for axis in range(len(self.conv_stride))]

@@ -91,7 +91,7 @@ def survival(layers: Sequence[Mapping[str, Any]], axis: str, modulation: float) 
 
     A layer keeps it "in full" up to its full-gain edge and "in part" up to its last bin. Above it is "folded"
     down, by a strided convolution or with aliasing, or is "not" kept. A strided convolution has no mask: it keeps
-    "in full" up to its Nyquist frequency. What was folded goes on as the slower modulation it has become.
+    "in full" up to its Nyquist frequency. What was folded continues as the slower modulation it has become.
 
     Args:
         layers: from `cutoffs.summarise`.

@@ -115,8 +115,8 @@ class AudioNetwork(nn.Module):
             kinds: "multiclass" (where missing), "binary" or "multilabel" for each task.
 
         Raises:
-            ValueError: if there is no task, a task has no class or an unknown kind, or a number alone meets several
-                tasks.
+            ValueError: if there is no task, a task has no class or an unknown kind, or a number alone is given for
+                several tasks.
 
         Example:
             >>> model = AudioNetwork(LogMel(), AudioCNN(channels=(8,), strides=((2, 2),)), {"word": ["no", "yes"]})
@@ -223,7 +223,7 @@ class AudioNetwork(nn.Module):
         """Feature map after every block of the trunk, from windows ``(batch, samples)``.
 
         Returns:
-            One map ``(batch, channel, time, mel)`` a block, first block first; the last one is what
+            One map ``(batch, channel, time, mel)`` for each block, the first one first; the last one is what
             `forward_features` returns.
 
         Example:
@@ -370,7 +370,7 @@ class AudioNetwork(nn.Module):
         return predictions
 
     def events_by(self, task: str) -> EventSettings:
-        """By which settings events of a task are found: its own, else the default ones of its kind."""
+        """The settings by which events of a task are found: its own, else the defaults of its kind."""
         return self.event_settings.get(task) or default_settings(self.kinds[task], len(self.labels[task]))
 
     def probabilities(self, task: str, logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`Frontend` and `Trunk`: the two parts of a network, what they say of themselves, and their settings in a recipe.
+"""`Frontend` and `Trunk`: the two parts of a network, what they declare, and their settings in a recipe.
 
 A part, its settings and its registered sizes are defined in one module; `trunks` lists the parts there are.
 """
@@ -28,7 +28,7 @@ GroupedAliasing = OneAliasing | Annotated[list[Share], Field(min_length=2, max_l
 """The same, or where it starts in each of several equal groups of channels."""
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
-"""Channels of a layer, blocks of a stage, length of a filter: a typing error must not take all memory."""
+"""Channels of a layer, blocks of a stage, length of a filter: a typo must not exhaust the memory."""
 
 Pair = Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
 """The (time, mel) stride of a block."""

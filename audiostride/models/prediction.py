@@ -1,4 +1,4 @@
-"""`Prediction`: what a classifier says of a clip, and the probabilities that logits stand for."""
+"""`Prediction`: what a classifier says about a clip, and the probabilities that logits stand for."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ KINDS = ("multiclass", "binary", "multilabel")
 
 
 class Prediction(NamedTuple):
-    """What the classifier says of one clip for one task.
+    """What the classifier says about one clip for one task.
 
     Attributes:
         label: the likeliest class, or "none", see `calibration`.

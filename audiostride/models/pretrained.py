@@ -5,7 +5,7 @@ from pathlib import Path
 from .files import WEIGHTS_FILE
 
 FOLDER = Path(__file__).parents[1] / "pretrained"
-"""Holds a folder a model, with `config.json`, `model.safetensors` and its model card, `README.md`."""
+"""Holds a folder for each model, with `config.json`, `model.safetensors` and its model card, `README.md`."""
 
 
 def pretrained_names() -> list[str]:

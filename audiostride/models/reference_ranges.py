@@ -1,4 +1,4 @@
-"""Modulations that the literature on hearing names, to read cut-offs by: its units turned into those of a network."""
+"""Ranges of modulations from the literature on hearing, to compare cut-offs with, in the units of a network."""
 
 import math
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ class Reference(NamedTuple):
         low: lower end, 0 if there is none.
         high: upper end.
         unit: "Hz", "cycles/kHz" or "cycles per mel band".
-        what: what is said of it.
-        source: who says so.
+        what: the finding.
+        source: the publication.
     """
 
     axis: str

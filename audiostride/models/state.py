@@ -1,4 +1,4 @@
-"""What a network is like at given strides: its cut-offs, striding factor and cost, for every epoch of a training."""
+"""What a network is like at given strides: its cut-offs, striding factor and cost, for every epoch of a run."""
 
 import copy
 import math

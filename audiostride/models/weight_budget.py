@@ -1,4 +1,4 @@
-"""A limit on the size of what is made from settings that nobody has checked yet."""
+"""A limit on the size of what is made from settings that have not been checked yet."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Checkpoints: each a directory that is there whole and unharmed, or not there at all.
+"""Checkpoints: each is a directory that is complete and undamaged, or not there at all.
 
     checkpoints/epoch-0002-step-00000120/
         manifest.json           format, and length and SHA-256 of every other file
@@ -63,7 +63,7 @@ def checkpoint_name(epoch: int, step: int) -> str:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; at every moment all earlier ones are whole, and so is this one once it has its name.
+    """Write a checkpoint; earlier ones stay intact at all times, and this one is complete once it has its name.
 
     Args:
         folder: where checkpoints are; made if need be.
@@ -94,7 +94,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
                 write_synced(partial / name, content)
             write_synced(partial / _MANIFEST, json.dumps(manifest, indent=1).encode())
             sync_folder(partial)
-            if final.exists():  # of a future that was given up for an earlier checkpoint
+            if final.exists():  # of steps that were given up by resuming from an earlier one
                 remove_checkpoint(final)
             os.rename(partial, final)
             sync_folder(folder)
@@ -107,7 +107,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint and check every byte of it.
 
     Raises:
-        ModelFileError: if anything is missing, damaged, too much or of another format; names the file.
+        ModelFileError: if anything is missing, damaged, superfluous or of another format; names the file.
     """
     manifest = _read_json(path / _MANIFEST)
     if manifest.get("format") != FORMAT:
@@ -130,14 +130,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def newest_checkpoint(folder: Path, notify: Notify) -> Checkpoint | None:
-    """The newest checkpoint that is unharmed; damaged ones are put aside as `NAME.damaged`, with a notice.
+    """The newest checkpoint that is undamaged; damaged ones are set aside as `NAME.damaged`, with a notice.
 
     Args:
         folder: where checkpoints are; need not exist.
         notify: called with a line for each damaged checkpoint.
 
     Returns:
-        None if there is no unharmed checkpoint.
+        None if there is no undamaged checkpoint.
     """
     if folder.is_dir():
         _remove_hidden(folder)

@@ -1,4 +1,4 @@
-"""What the result of a training depends on: noted in every checkpoint, compared when a run is resumed."""
+"""What the result of a run depends on: noted in every checkpoint, compared when a run is resumed."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from .recipe import Recipe
 
 
 def conditions(recipe: Recipe, sets: Sequence[LabelledClips], teacher: Teacher | None = None) -> dict[str, Any]:
-    """What the result of a training depends on: recipe, environment, clips, teacher and custom classes.
+    """What the result of a run depends on: recipe, environment, clips, teacher and custom classes.
 
     Settings that do not change the result (decoding processes, when to save, where the teacher is stored) are left out.
     """
@@ -118,5 +118,5 @@ def check_conditions(now: Mapping[str, Any], then: Mapping[str, Any], allow_inex
 
 
 def _as_json(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """As a checkpoint gives it back: tuples are lists."""
+    """As a checkpoint returns it: tuples are lists."""
     return json.loads(json.dumps(tree))

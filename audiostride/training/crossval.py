@@ -25,7 +25,7 @@ def plan_crossval(
 
     Args:
         recipe: a recipe file or the name of a shipped one.
-        out: the directory of all runs, a sub-directory a fold.
+        out: the directory of all runs, with a sub-directory for each fold.
         column: column of the data whose values name the folds; None: they are drawn.
         n_folds: number of folds to draw by the recipe's seed, from 2 on; None: the column names them.
         overrides: ``key=value`` settings of every run.

@@ -36,7 +36,7 @@ def run_directory(recipe: Recipe, out: str | os.PathLike[str] | None, resume: bo
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make a directory if need be, and hold it so that no other process writes there; a kill releases it.
+    """Make a directory if needed, and lock it against other processes; the lock does not outlive its process.
 
     If nothing was written to it, it is removed again.
 

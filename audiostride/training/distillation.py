@@ -19,10 +19,10 @@ from ..models.custom import source_digest
 class Teacher:
     """A trained classifier whose outputs a student learns from, in addition to the labels.
 
-    A copy of the classifier is kept in eval mode, without gradients and with frozen strides. It is given the very
-    windows the student is given, after augmentation of the waveform and mixup, each through its own frontend. What
+    A copy of the classifier is kept in eval mode, without gradients and with frozen strides. It is given exactly
+    the windows the student is given, after augmentation of the waveform and mixup, each through its own frontend. What
     `augment.spec_augment` and `augment.equalize_db` do to the student's log-mel is not done to the teacher's: the
-    student is to conclude from a part of a window, or a coloured one, what the teacher knows from all of it, and the
+    student is to infer from a part of a window, or a coloured one, what the teacher knows from all of it, and the
     teacher's log-mel may have other frames and mel bands.
 
     Args:
@@ -61,7 +61,7 @@ class Teacher:
         freeze_strides(self.model)
 
     def check_tasks(self, kinds: Mapping[str, str]) -> None:
-        """See that the teacher has every task of the student.
+        """Check that the teacher has every task of the student.
 
         Args:
             kinds: "multiclass", "binary" or "multilabel" for each task of the student.

@@ -188,7 +188,7 @@ def _take_up(run: RunState, files: RunFiles, resume: bool, allow_inexact: bool, 
 
 
 def _check_settings(settings: TrainSection, model: AudioClassifier, sets: Sequence[LabelledClips]) -> str:
-    """What only model, data and device can tell of the settings; returns the split that is scored after each epoch."""
+    """Check settings against the model, the data and the device; returns the split that is scored after each epoch."""
     several = [task for task, kind in model.kinds.items() if kind == "multilabel"]
     if settings.label_smoothing and several:
         raise ValueError(f"label_smoothing is for tasks with one class per clip, but {several[0]!r} is multilabel")

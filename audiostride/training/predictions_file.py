@@ -1,4 +1,4 @@
-"""A run's answers to its test clips, `predictions-test.csv`: written after training, read by everything after it."""
+"""A run's predictions for its test clips, `predictions-test.csv`: written after training, read by all that follows."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ _COLUMNS = ("file", "task", "truth", "label", "logits", "group")
 
 
 class TaskPredictions(NamedTuple):
-    """A run's predictions to the test clips of one task.
+    """A run's predictions for the test clips of one task.
 
     Attributes:
         files: name of each clip.

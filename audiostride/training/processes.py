@@ -134,7 +134,7 @@ def share_of(rows: Any) -> Any:
 
 
 def gather_rows(values: Mapping[str, Tensor], n_rows: int) -> dict[str, Tensor]:
-    """Put together again what each process made of its `share_of` the rows: every row once, in order.
+    """Reassemble what each process computed for its `share_of` the rows: every row once, in order.
 
     Args:
         values: tensors on the CPU with a row for each row of this process; may be empty if it has none.

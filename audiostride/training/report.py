@@ -17,7 +17,7 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """What a training calls while it works; by default only `notify` does anything: it warns.
+    """What a training run calls while it works; by default only `notify` does anything: it warns.
 
     Attributes:
         progress: called with (what, done, total) while data is read and evaluated.

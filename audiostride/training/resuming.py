@@ -1,4 +1,4 @@
-"""The state of a training run, and how it goes into a checkpoint and back bit-exactly.
+"""The state of a training run, and how it is saved in a checkpoint and restored bit-exactly.
 
 The random choices of the data are pure functions of (seed, epoch, clip), so the sampler's state is
 a position. Learning rates are a pure function of the step.

@@ -37,7 +37,7 @@ class RunFiles:
         self.logs: dict[str, JsonLines] = {}
 
     def newest(self, resume: bool, notify: Notify) -> Checkpoint | None:
-        """The checkpoint to resume from; None to begin.
+        """The checkpoint to resume from; None to start from the beginning.
 
         Raises:
             UsageError: if there are checkpoints and `resume` is not set, or a model and no checkpoints any more.

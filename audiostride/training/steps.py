@@ -1,4 +1,4 @@
-"""One training step up to the update: losses and gradients of its batches, and what the processes tell each other."""
+"""One training step up to the update: losses and gradients of its batches, and what the processes exchange."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ class Objective:
 
 
 def exchange(own_loss: float, own_signal: int, model: AudioClassifier, step: int) -> tuple[float, int]:
-    """Mean loss and latest signal over all processes; their strides must be equal, or so would not be their maps.
+    """Mean loss and latest signal over all processes; their strides must agree, or their maps would differ in size.
 
     Raises:
         TrainingError: if the strides of two processes differ.
@@ -127,7 +127,7 @@ def exchange(own_loss: float, own_signal: int, model: AudioClassifier, step: int
 
 
 def stride_gradient_norm(optimizer: torch.optim.Optimizer) -> float:
-    """Norm of the gradients of what is learned besides the weights: a stride that is NaN fits no map.
+    """Norm of the gradients of all that is learned except the weights: no map fits a stride that is NaN.
 
     Example:
         >>> from audiostride import DiffStride, parameter_groups

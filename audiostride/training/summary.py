@@ -1,4 +1,4 @@
-"""The runs of a sweep over downsampling and initial strides in a table: means over seeds, published scores beside."""
+"""The runs of a sweep over downsampling and initial strides in a table: means over seeds, next to published scores."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from .recipe import Recipe
 
 
 def summarise(runs: Iterable[tuple[Recipe, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Mean over seeds of runs with the same downsampling and initial strides, the published score beside.
+    """Mean over seeds of runs with the same downsampling and initial strides, next to the published score.
 
     Args:
         runs: recipe and `results.json` of each run; it has one task.

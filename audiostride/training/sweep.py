@@ -1,7 +1,7 @@
 """Sweeps: one recipe trained over a grid of settings and seeds, each run in its own directory.
 
 A sweep is resumed by giving the same command again. Its state is what is in the directory: a run
-with readable results is finished and never repeated, a run without is taken up again.
+with readable results is finished and never repeated, a run without them is resumed.
 """
 
 import itertools
@@ -54,7 +54,7 @@ def plan_sweep(
 
     Args:
         recipe: a recipe file or the name of a shipped one.
-        out: the sweep's directory, a sub-directory a run.
+        out: the sweep's directory, with a sub-directory for each run.
         grid: strings like ``model.downsampling=strided,spectral``: the values of a key, divided by
             commas outside of brackets. Several keys give all their combinations, together with those of
             the recipe's own `sweep`; a key that both name has the values given here.
