@@ -10,8 +10,8 @@ class LearnedWindow(nn.Module):
     """A periodic Hann window of real, learned length L in samples, on a fixed support.
 
     It is ``(1 - cos(2 pi n / L)) / 2`` for 0 <= n < L and 0 above, scaled so that every length has the same power. The
-    window and its slope are 0 at both ends, so it is differentiable in L where samples enter it. The parameter is log2 L, in
-    octaves: a step of 0.06 changes the length by 4 %, about what it changes a stride of 1.5.
+    window and its slope are 0 at both ends, so it is differentiable in L where samples enter it. The parameter is
+    log2 L, in octaves: a step of 0.06 changes the length by 4 %, about what it changes a stride of 1.5.
 
     Args:
         length: initial length, in samples.
