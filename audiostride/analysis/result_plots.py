@@ -1,5 +1,6 @@
 """Figures of results: confusion matrix, accuracy against cost, a clip's spectrogram."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,29 @@ def reliability_figure(bins: Sequence[Mapping[str, float]]) -> "Figure":
     ax.set_xlabel("score in %")
     ax.set_ylabel("of these right, in %")
     ax.set_aspect("equal")
+    return figure
+
+
+@styled
+def false_alarms_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
+    """False alarms per hour, with their 95 % interval, against the share of events missed, or else the threshold.
+
+    Args:
+        curves: for each task the "curve" of `false_alarms`, with "missed" where that is known.
+    """
+    figure = new_figure(5.0, 3.4)
+    ax = figure.subplots()
+    known = all(curve[0].get("missed") is not None for curve in curves.values())
+    for (task, curve), colour in zip(curves.items(), itertools.cycle(PALETTE), strict=False):
+        x = [100 * point["missed"] if known else point["factor"] for point in curve]
+        low, high = ([point["interval"][end] for point in curve] for end in (0, 1))
+        ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        seen = [(at, point["per_hour"]) for at, point in zip(x, curve, strict=True) if point["events"]]
+        ax.plot(*zip(*seen, strict=True) if seen else ([], []), color=colour, marker=".", label=printable(task))
+    ax.set_yscale("log")
+    ax.set_xlabel("events missed in %" if known else "thresholds, times the present ones")
+    ax.set_ylabel("false alarms per hour")
+    shared_legend(figure)
     return figure
 
 

@@ -110,20 +110,3 @@ def evaluate_events(run_dir: str, folder: Path, task: str | None, as_json: bool)
         print_json(report)
     else:
         print_table(events_table(report, f"Events of {task} in {folder}"))
-
-
-def evaluate_background(run_dir: str, path: str, task: str | None, as_json: bool) -> None:
-    """False alarms per hour in recordings that hold none of a model's classes."""
-    from ..data.sounds import find_sounds
-    from ..models.classifier import load
-    from ..training.false_alarms import false_alarms
-    from .progress import ProgressDisplay
-    from .terminal_tables import false_alarms_table
-
-    model = load(run_dir)
-    with ProgressDisplay() as display:
-        found = false_alarms(model, find_sounds([path]), task, display.progress)
-    if as_json:
-        print_json(found)
-    else:
-        print_table(false_alarms_table(found, f"False alarms in {path}"))

@@ -7,7 +7,8 @@ import typer
 
 from ..errors import UsageError
 from .arguments import ChannelOption, Fetch, Json, Model, Overlap, RunDir
-from .events import evaluate_background, evaluate_events
+from .background import BackgroundOptions, evaluate_background
+from .events import evaluate_events
 from .output import print_json, print_rows, print_table
 
 MAX_MATRIX = 40
@@ -16,6 +17,7 @@ MAX_MATRIX = 40
 
 def evaluate(
     run_dir: Model,
+    *,
     data: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="Another folder of audio, or a table; default: the run's own test set."),
@@ -30,10 +32,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Score the events found in these recordings against their label files."),
     ] = None,
-    background: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Count false alarms per hour in recordings that hold none of the classes."),
-    ] = None,
+    alarms: BackgroundOptions,
     fetch: Fetch = False,
     as_json: Json = False,
 ) -> None:
@@ -50,15 +49,20 @@ def evaluate(
       audiostride evaluate runs/mine --by-class
 
       audiostride evaluate runs/mine --overlap 0.5
+
+      audiostride evaluate runs/mine --background quiet_nights/ --plot alarms.svg --set-threshold 1/h
     """
     if channel is not None and data is None:
         raise UsageError("--channel is of other data, which --data names; a run's own data has its data.channel")
-    if events is not None or background is not None:
-        if data is not None or by_class or overlap or (events and background):
-            raise UsageError("--events and --background go by frames; give one, without --data, --by-class, --overlap")
-        if background is not None:
-            return evaluate_background(str(run_dir), background, task, as_json)
-        assert events is not None
+    if alarms.background is None and (alarms.set_threshold is not None or alarms.plot is not None):
+        raise UsageError("--set-threshold and --plot are of the curve of false alarms; add --background")
+    if (events is not None or alarms.background is not None) and (by_class or overlap):
+        raise UsageError("--events and --background go by frames; omit --by-class and --overlap")
+    if alarms.background is not None:
+        return evaluate_background(str(run_dir), alarms, events, data, task, fetch, as_json)
+    if events is not None:
+        if data is not None:
+            raise UsageError("--events has recordings of its own; omit --data, or give one without --data")
         return evaluate_events(str(run_dir), events, task, as_json)
     from ..analysis.confidence import confidence
     from ..analysis.mistakes import class_scores, confusion

@@ -135,6 +135,21 @@ def false_alarms_table(found: Mapping[str, Any], title: str) -> Table:
     return table
 
 
+def missed_table(found: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) -> Table:
+    """What is missed at a few rates of false alarms, by task; thresholds as multiples of the present ones."""
+    rows = []
+    for task, points in found.items():
+        for per_hour, point in points.items():
+            if point is None:
+                rows.append([task, f"{per_hour}/h", "none is high enough", "", ""])
+                continue
+            low, high = point["interval"]
+            seen = f"{point['per_hour']:.3g} ({low:.3g} to {high:.3g})"
+            rows.append([task, f"{per_hour}/h", f"x {point['factor']:.2f}", seen, _percent(point.get("missed"))])
+    headings = ("task", "at most", "thresholds", "false alarms per hour", "events missed")
+    return plain_table("What is missed at how many false alarms", headings, rows)
+
+
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 

@@ -86,6 +86,7 @@ def prepare_data(
                 data.background = read_background(
                     block.background, sample_rate, seed, validation_fraction, f"{key}.background"
                 )
+                data.background.channel = block.channel
         sets.append(data)
     return sets, {name: found[name] for name in tasks}, bad_files
 

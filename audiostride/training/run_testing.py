@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,28 +72,18 @@ def evaluate_with_predictions(
     """`evaluate_run`, and the predictions that were scored, for each task; other data may be heard by a `channel`."""
     model, groups = load(run_dir), dict[str, str | None]()
     model.channel = channel or model.channel
-    asked = _asked(run_dir, model, task)
     if overlap and model.frontend.takes_images:
         raise UsageError(f"{run_dir}: classifies images, each of which is one window; omit the overlap")
+    sets = data_of(run_dir, model, data, task, progress, fetch)
     if data is None:
-        own = _own_data(Path(run_dir), model, progress, fetch, "test on other clips with --data")
-        sets = [(part.clips, part.labels, rows) for part, rows in own]
-        groups = {
-            name: getattr(section.data, "group", None) for name, section in recipe_of(Path(run_dir)).tasks.items()
-        }
-    else:
-        clips, labels = _other_data(data, model, Path(run_dir), asked, progress)
-        sets = [(clips, labels, np.arange(len(clips)))]
+        groups = {name: getattr(of.data, "group", None) for name, of in recipe_of(Path(run_dir)).tasks.items()}
     scores: dict[str, Score] = {}
     predictions: dict[str, TaskPredictions] = {}
     for clips, labels, indexes in sets:
-        wanted_labels = {name: numbers for name, numbers in labels.items() if name in asked}
-        if not wanted_labels:
-            continue
-        found, logits = evaluate(model, clips, wanted_labels, indexes, 2, progress, overlap)
+        found, logits = evaluate(model, clips, labels, indexes, 2, progress, overlap)
         scores |= found
         for name in found:
-            truth = wanted_labels[name][indexes]
+            truth = labels[name][indexes]
             group = groups.get(name)
             predictions[name] = make_predictions(model, name, clips, indexes, truth, logits[name], group)
     return scores, predictions
@@ -128,19 +118,13 @@ def calibrate_run(
         ModelFileError, DataError, UsageError: each names the file or task.
     """
     model = load(run_dir)
-    asked = _asked(run_dir, model, task)
-    if data is None:
-        sets = _validation_data(run_dir, model, progress, fetch)
-    else:
-        clips, labels = _other_data(data, model, run_dir, asked, progress, "validation")
-        sets = [(clips, labels, np.arange(len(clips)))]
     found: dict[str, Any] = {}
-    for clips, labels, rows in sets:
-        if wanted := {name: numbers for name, numbers in labels.items() if name in asked}:
-            found |= calibrate_tasks(model, clips, wanted, rows, keep, precision, workers=2)
+    for clips, labels, rows in data_of(run_dir, model, data, task, progress, fetch, "validation"):
+        found |= calibrate_tasks(model, clips, labels, rows, keep, precision, workers=2)
     if background is not None:
         sounds = find_sounds([background])
-        for name, share in none_share(model, FileClips(sounds, {}, []), range(len(sounds)), list(found)).items():
+        files = FileClips(sounds, {}, [], channel=model.channel)
+        for name, share in none_share(model, files, range(len(sounds)), list(found)).items():
             found[name]["background"] = share
     model.save(run_dir)
     return found
@@ -219,30 +203,44 @@ def check_here(recipe: Recipe, advice: str, can_fetch: bool = True) -> None:
             )
 
 
-def _asked(run_dir: str | Path, model: AudioClassifier, task: str | None) -> list[str]:
-    if task is not None and task not in model.labels:
-        raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
-    return list(model.labels) if task is None else [task]
-
-
-def _validation_data(
-    run_dir: Path, model: AudioClassifier, progress: Progress | None, fetch: bool
+def data_of(
+    run_dir: str | Path,
+    model: AudioClassifier,
+    data: str | None = None,
+    task: str | None = None,
+    progress: Progress | None = None,
+    fetch: bool = False,
+    split: Literal["test", "validation"] = "test",
 ) -> list[tuple[Clips, dict[str, np.ndarray], np.ndarray]]:
-    """The validation clips of a run, by the splits that were drawn for it.
+    """The clips of a run's split, or of other data: tables, the truth of each task that is asked for, and which rows.
+
+    Arguments and errors are those of `evaluate_run`.
 
     Raises:
-        DataError: if it has none, or the data is not split as it was for the training.
+        DataError: if the run has no validation clips, or its data is not split any more as it was for the training.
     """
-    advice = "calibrate on other clips with --data"
-    found = []
-    for part, tested in _own_data(run_dir, model, progress, fetch, advice):
-        if not np.array_equal(tested, part.indexes("test")):
-            raise DataError(f"{run_dir}: its data has changed since, so the validation clips are not known; {advice}")
-        rows = part.indexes("validation")
-        if not len(rows):
-            raise DataError(f"{run_dir}: was trained without validation clips (train.validation_fraction); {advice}")
-        found.append((part.clips, part.labels, rows))
-    return found
+    if task is not None and task not in model.labels:
+        raise UsageError(f"{run_dir} has no task {task!r}; its tasks: {', '.join(model.labels)}")
+    asked = list(model.labels) if task is None else [task]
+    if data is not None:
+        clips, labels = _other_data(data, model, Path(run_dir), asked, progress, split)
+        return [(clips, labels, np.arange(len(clips)))]
+    advice = f"{'test' if split == 'test' else 'calibrate'} on other clips with --data"
+    sets = []
+    for part, rows in _own_data(Path(run_dir), model, progress, fetch, advice):
+        if split == "validation":
+            if not np.array_equal(rows, part.indexes("test")):
+                raise DataError(
+                    f"{run_dir}: its data has changed since, so the validation clips are not known; {advice}"
+                )
+            rows = part.indexes("validation")
+            if not len(rows):
+                raise DataError(
+                    f"{run_dir}: was trained without validation clips (train.validation_fraction); {advice}"
+                )
+        if wanted := {name: numbers for name, numbers in part.labels.items() if name in asked}:
+            sets.append((part.clips, wanted, rows))
+    return sets
 
 
 def _own_data(
@@ -304,7 +302,7 @@ def _other_data(
     run_dir: Path,
     asked: Sequence[str],
     progress: Progress | None,
-    split: str = "test",
+    split: str,
 ) -> tuple[Clips, dict[str, np.ndarray]]:
     """The clips of a split of data that is not the run's, or all, and their numbers for the tasks that it can test."""
     tasks = recipe_of(run_dir).tasks if (run_dir / RECIPE_FILE).is_file() else {}
