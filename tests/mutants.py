@@ -229,8 +229,23 @@ def start(mutant: Mutant, arguments: list[str], tree: Path) -> int:
     (tree / mutant.module).write_text(mutant.code)
     import pytest
 
-    code = pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *arguments])
+    code = pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *arguments], plugins=[Witness(tree)])
     os._exit(int(code))
+
+
+class Witness:
+    """Notes which test fails, so that one can see that it passes without the mutant."""
+
+    def __init__(self, tree: Path):
+        self.path = tree / "witness"
+        self.path.write_text("")
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if report.failed:
+            self.path.write_text(report.nodeid)
+
+    def pytest_collectreport(self, report) -> None:
+        self.pytest_runtest_logreport(report)
 
 
 def judge(jobs: list[tuple[Mutant, list[str]]], processes: int) -> list[str]:
@@ -266,7 +281,8 @@ def judge(jobs: list[tuple[Mutant, list[str]]], processes: int) -> list[str]:
                     verdicts[index] = "timed out" if late else "survived" if code in (0, 5) else "killed"
                     mutant = jobs[index][0]
                     shutil.copyfile(ROOT / mutant.module, tree / mutant.module)
-                    print(f"{verdicts[index]:9} {mutant.module}:{mutant.line}  {mutant.change}", flush=True)
+                    by = f"  by {(tree / 'witness').read_text()}" if verdicts[index] == "killed" else ""
+                    print(f"{verdicts[index]:9} {mutant.module}:{mutant.line}  {mutant.change}{by}", flush=True)
                     del running[tree]
                 if waiting:
                     index, (mutant, arguments) = waiting.pop()

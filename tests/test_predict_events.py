@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from audiostride import create_model
 from audiostride.cli import app
 from audiostride.data.annotations import Segment, read_labels, write_audacity
-from audiostride.errors import DataError, PartialError, UsageError
+from audiostride.errors import DataError, DataWarning, PartialError, UsageError
 from audiostride.inference.embedding import Sound
 from audiostride.inference.events import Changes, event_latency_s, onset_bound_ms, sound_events
 from audiostride.models.classifier import load
@@ -174,6 +174,19 @@ def annotated(recording: Path) -> Path:
     return folder
 
 
+LEFT_OUT = pytest.mark.filterwarnings("ignore:.*left out")
+
+
+def test_what_is_left_out_of_the_scores_is_said(run_dir: Path, annotated: Path) -> None:
+    with pytest.warns(DataWarning) as said:
+        call("evaluate", run_dir, "--events", annotated, "--json")
+    recordings, labels = (str(warning.message) for warning in said)
+    assert "left out 1 of 4 recordings, which have no label file, such as" in recordings
+    assert "not annotated.wav" in recordings
+    assert labels.endswith("left out labels of no class: unknown")
+
+
+@LEFT_OUT
 def test_events_are_scored_against_label_files(run_dir: Path, annotated: Path) -> None:
     report = json.loads(call("evaluate", run_dir, "--events", annotated, "--json"))
     assert (report["task"], report["recordings"], report["seconds"]) == ("sound", 3, 9.0)
@@ -188,6 +201,7 @@ def test_events_are_scored_against_label_files(run_dir: Path, annotated: Path) -
     assert report["interval"][0] < 1.0
 
 
+@LEFT_OUT
 def test_settings_are_found_on_annotated_recordings_and_saved(run_dir: Path, annotated: Path, tmp_path: Path) -> None:
     model = load(run_dir)
     model.event_settings["sound"] = EventSettings((1000.0, 1000.0))
@@ -202,6 +216,7 @@ def test_settings_are_found_on_annotated_recordings_and_saved(run_dir: Path, ann
     torch.testing.assert_close(load(tmp_path / "run").state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
+@LEFT_OUT
 def test_what_cannot_be_scored_is_named(run_dir: Path, annotated: Path, tmp_path: Path) -> None:
     assert "no such folder" in call("evaluate", run_dir, "--events", tmp_path / "none", error=DataError)
     (tmp_path / "empty").mkdir()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from ..data.annotations import Segment, annotated_recordings
 from ..data.clips import Progress
 from ..data.decoding import audio_blocks
-from ..errors import DataError, UsageError
+from ..errors import DataError, DataWarning, UsageError
 from ..models.classifier import AudioClassifier
 from ..models.events import EventSettings, default_settings, find_events, tracks
 from ..models.frames import FrameGrid, frame_blocks, frame_grid
@@ -51,13 +52,15 @@ def hear_annotated(
         progress: called after each recording.
 
     Returns:
-        The task and the recordings. Labels that are none of its classes are left out.
+        The task and the recordings. Recordings without a label file are left out, and labels that are none of its
+        classes, with a warning.
 
     Raises:
         DataError: if a file cannot be read, there is no annotated recording, or no label is a class.
         UsageError: if there is no such task.
     """
-    recordings = [(path, segments) for path, segments in annotated_recordings(folder).items() if segments is not None]
+    present = annotated_recordings(folder)
+    recordings = [(path, segments) for path, segments in present.items() if segments is not None]
     if not recordings:
         raise DataError(f"{folder}: holds no recording with a label file (NAME.wav with NAME.txt in the same folder)")
     if task is not None and task not in model.labels:
@@ -68,6 +71,11 @@ def hear_annotated(
     if not known[task]:
         shown = ", ".join(sorted(set(labels))[:5]) or "none at all"
         raise DataError(f"{folder}: none of its labels ({shown}) is a class of the task {task}")
+    if without := [path for path, segments in present.items() if segments is None]:
+        left_out = f"{len(without)} of {len(present)} recordings, which have no label file, such as {without[0]}"
+        warnings.warn(f"{folder}: left out {left_out}", DataWarning, stacklevel=2)
+    if strange := sorted(set(labels).difference(*model.labels.values())):
+        warnings.warn(f"{folder}: left out labels of no class: {', '.join(strange[:5])}", DataWarning, stacklevel=2)
     model.eval()
     grid, heard = frame_grid(model), []
     for number, (path, segments) in enumerate(recordings, 1):
