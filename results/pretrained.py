@@ -1,6 +1,12 @@
 """Put the weights of a finished run of `recipes/pretrained.yaml` into the package, with their model card.
 
 python results/pretrained.py RUN_DIR
+
+To calibrate those of the package anew, without training, make RUN_DIR of them; the recipe says which clips are for
+validation, and the model card stays as it is:
+
+    cp -r audiostride/pretrained/audio_resnet_small_strided RUN_DIR && cp recipes/pretrained.yaml RUN_DIR/recipe.yaml
+    audiostride calibrate RUN_DIR
 """
 
 import sys
@@ -33,6 +39,8 @@ def main(run_dir: str) -> None:
     model = load(run_dir)
     folder = FOLDER / NAME
     model.save(folder)
+    if model.results is None:  # calibrated anew
+        return
     card = model_card(model, DATA, LICENCE, f"audiostride/{NAME}")
     card = card.replace(f'au.AudioClassifier.from_pretrained("audiostride/{NAME}")', f'au.load("{NAME}")')
     card = card.replace("\n## Cost\n", f"{LIMITS}\n## Cost\n", 1)

@@ -248,3 +248,10 @@ def run_dir(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     overrides = [f"tasks.label.data.path={tone_folder}", f"tasks.label.data.background={folder / 'rain'}"]
     run(load_recipe("folder", [*overrides, *TINY]), folder / "run")
     return folder / "run"
+
+
+def test_the_weights_of_the_package_are_calibrated_and_call_noise_none() -> None:
+    model = load("audio_resnet_small_strided")
+    assert model.calibrations.keys() == model.labels.keys()
+    assert model.predict(0.1 * SOUND, 16000)["word"].label == "none"
+    assert model.predict(0.1 * SOUND, 16000, always=True)["word"].label in model.labels["word"]
