@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..files import replacing
-from ..layers.downsampling import DiffStride, SpectralDownsampling
-from ..layers.spectrum import diffstride_mask
+from ..layers.downsampling import SpectralDownsampling
 from ..mel_scale import LOG_OFFSET
 from ..models.adaptive_log_mel import AdaptiveLogMel, default_log_mel
 from ..models.classifier import AudioClassifier
@@ -63,7 +62,7 @@ def trunk_gain(
     if trunk.settings["downsampling"] == "strided":
         raise UsageError("strided convolutions have no cut-off: what lies above it is folded back, not removed")
     for block, lengths in list(zip(trunk.blocks, sizes, strict=False))[:layers]:
-        if isinstance(block.pool, SpectralDownsampling):
+        if block.pool:
             for number, axis in enumerate(block.pooled_axes):
                 own = _pool_gain(block.pool, lengths[axis], number)
                 gains[axis][: len(own)] *= own
@@ -81,13 +80,12 @@ def model_gain(model: AudioClassifier, layers: int | None = None) -> tuple[np.nd
     """
     frontend, trunk = spectrogram_cnn(model, "listening")
     size = (model.window_length // frontend.hop_length, frontend.n_mels)
-    if isinstance(frontend, LogMel):
+    if frontend.first_pool is None:
         return trunk_gain(trunk, *size, layers)
-    time, mel = (_pool_gain(frontend.pool, n, number) for number, n in enumerate(size))
+    time, mel = (_pool_gain(frontend.first_pool, n, number) for number, n in enumerate(size))
     if layers != 0 and not (layers is None and trunk.settings["downsampling"] == "strided"):
-        for gain, own in zip(
-            (time, mel), trunk_gain(trunk, *frontend.map_size(model.window_length), layers), strict=True
-        ):
+        n_frames, n_mels = frontend.map_size(model.window_length)
+        for gain, own in zip((time, mel), trunk_gain(trunk, n_frames, n_mels, layers), strict=True):
             gain[: len(own)] *= own
             gain[len(own) :] = 0
     return time, mel
@@ -95,12 +93,9 @@ def model_gain(model: AudioClassifier, layers: int | None = None) -> tuple[np.nd
 
 def _pool_gain(pool: SpectralDownsampling, n: int, number: int) -> np.ndarray:
     """What a layer keeps of each of the ``n // 2 + 1`` bins of one of its axes."""
-    crop, gain = pool.axis_crop(n, number), np.zeros(n // 2 + 1)
-    mask = np.ones(crop.n_bins)
-    if isinstance(pool, DiffStride):
-        stride = pool.stride[number % len(pool.stride)].detach()
-        mask = diffstride_mask(crop, stride, pool.smoothness).cpu().double().numpy()
-    gain[: crop.n_bins] = (mask + pool.mean_alpha(number) * (1 - mask))[: len(gain)]
+    mask = pool.whole_mask(n, number).numpy()
+    gain = mask + pool.mean_alpha(number) * (1 - mask)
+    gain[pool.axis_crop(n, number).n_bins :] = 0  # folded down, if at all
     return gain
 
 
@@ -140,7 +135,7 @@ def through_mel(model: AudioClassifier, waveform: np.ndarray) -> np.ndarray:
     For a model whose resolution is learned, the spectrogram is that of the default resolution.
     """
     frontend, _ = spectrogram_cnn(model, "listening")
-    if isinstance(frontend, AdaptiveLogMel):
+    if frontend.first_pool:
         frontend = default_log_mel(frontend).to(frontend.window.device)
     return invert(frontend, _log_mel(frontend, waveform), len(waveform))
 
@@ -159,9 +154,7 @@ def invert(frontend: LogMel | AdaptiveLogMel, log_mel: Tensor, n_samples: int) -
         power, sr=frontend.sample_rate, n_fft=settings["n_fft"], power=2.0, fmin=settings["f_min"],
         fmax=settings["f_max"], htk=True, norm=None,
     )  # fmt: skip
-    window = len(frontend.window)
-    if isinstance(frontend, AdaptiveLogMel):  # the learned window is on a longer support
-        window = round(frontend.spectrogram.learned_window.length())
+    window = frontend.window_samples
     # librosa centres its frames, ours begin at t * hop: the sound comes out half a window early.
     # The seed has another name since librosa 1.0.
     seed = "rng" if "rng" in inspect.signature(librosa.griffinlim).parameters else "random_state"
@@ -213,8 +206,7 @@ def _log_mel(frontend: LogMel | AdaptiveLogMel, waveform: np.ndarray) -> Tensor:
     if len(waveform) > MAX_SECONDS * frontend.sample_rate:
         length = len(waveform) / frontend.sample_rate
         raise UsageError(f"the sound is {length:.0f} s long, more than {MAX_SECONDS} s; cut out the part to listen to")
-    spectrogram = frontend.spectrogram if isinstance(frontend, AdaptiveLogMel) else frontend
-    return spectrogram(torch.from_numpy(np.ascontiguousarray(waveform)).to(frontend.window))[0]
+    return frontend.before_pool(torch.from_numpy(np.ascontiguousarray(waveform)).to(frontend.window))[0]
 
 
 def _low_pass(log_mel: Tensor, gain: np.ndarray, axis: int) -> Tensor:

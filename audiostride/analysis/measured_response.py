@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from ..data.ripples import SAMPLE_RATE, ripple
-from ..layers.downsampling import DiffStride
-from ..layers.spectrum import diffstride_mask
+from ..layers.downsampling import SpectralDownsampling
 from ..models.adaptive_log_mel import AdaptiveLogMel
 from ..models.audio_cnn import AudioCNN
 from ..models.audio_resnet import AudioResNet
@@ -110,14 +109,14 @@ def layer_responses(trunk: SpectrogramTrunk, log_mel: Tensor, frame_rate: float)
     return responses
 
 
-Step = tuple[int, DiffStride, int, int, Tensor, Tensor]
+Step = tuple[int, SpectralDownsampling, int, int, Tensor, Tensor]
 """Number of the layer, its pool, which of the pool's axes, time (0) or mel (1), the map before and after."""
 
 
 def _cnn_poolings(trunk: AudioCNN, x: Tensor) -> Iterator[Step]:
     """What every pool does, as the network runs it."""
     for layer, block in enumerate(trunk.separable_blocks, start=1):
-        if not isinstance(block.pool, DiffStride):
+        if block.pool is None or not block.pool.learns_strides:
             x = block(x)
             continue
         layers = ((block.time_conv, block.time_norm), (block.mel_conv, block.mel_norm))
@@ -141,7 +140,7 @@ def _shortcut_poolings(trunk: AudioResNet, log_mel: Tensor) -> Iterator[Step]:
         for handle in handles:
             handle.remove()
     for layer, (block, x) in enumerate(zip(trunk.blocks, inputs, strict=True), start=1):
-        if not isinstance(block.pool, DiffStride):
+        if block.pool is None or not block.pool.learns_strides:
             continue
         for number, axis in enumerate(block.pooled_axes):
             after = block.pool_axis(x, axis)
@@ -149,7 +148,7 @@ def _shortcut_poolings(trunk: AudioResNet, log_mel: Tensor) -> Iterator[Step]:
             x = after
 
 
-def noise_log_mel(frontend: LogMel, seconds: float, n: int = 4, seed: int = 0) -> Tensor:
+def noise_log_mel(frontend: LogMel | AdaptiveLogMel, seconds: float, n: int = 4, seed: int = 0) -> Tensor:
     """Log-mel spectrograms of white noise, shape ``(n, 1, time, mel)``: an input that excites every bin.
 
     Example:
@@ -226,15 +225,12 @@ def ripple_response(
     return RippleResponse(list(rates_hz), list(scales), *(_to_one(grid) for grid in grids))
 
 
-def _mask(pool: DiffStride, n: int, number: int) -> list[float]:
-    crop, stride = pool.axis_crop(n, number), pool.stride[number % len(pool.stride)]
-    mask = diffstride_mask(crop, stride, pool.smoothness).tolist()
-    mask += [0.0] * (n // 2 + 1 - len(mask))
-    alpha = pool.mean_alpha(number)
-    return [gain + alpha * (1 - gain) for gain in mask]
+def _mask(pool: SpectralDownsampling, n: int, number: int) -> list[float]:
+    mask = pool.whole_mask(n, number)
+    return (mask + pool.mean_alpha(number) * (1 - mask)).tolist()
 
 
-def _measured(pool: DiffStride, before: Tensor, after: Tensor, dim: int) -> list[float | None]:
+def _measured(pool: SpectralDownsampling, before: Tensor, after: Tensor, dim: int) -> list[float | None]:
     """Gain of each bin, the mean over groups of channels where they have an alpha of their own."""
     if pool.aliasing is None:
         return _gain(before, after, dim)

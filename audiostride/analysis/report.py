@@ -14,7 +14,7 @@ from torch import nn
 from ..data.clips import Clips, Progress
 from ..errors import DataError, printable
 from ..files import check_new, read_bounded, replace_file
-from ..models.adaptive_log_mel import AdaptiveLogMel, default_log_mel
+from ..models.adaptive_log_mel import default_log_mel
 from ..models.classifier import AudioClassifier, load
 from ..models.cost import cost_per_second
 from ..models.network import spectrogram_cnn
@@ -238,10 +238,11 @@ def _resolution(
     fetch: bool,
 ) -> dict[str, Any] | None:
     """The resolution that was learned, and a second of a test clip at the default one and at this one."""
-    frontend = model.frontend
-    if not isinstance(frontend, AdaptiveLogMel):
+    frontend, _ = spectrogram_cnn(model, "the report")
+    tile = frontend.tile(model.window_length)
+    if tile is None:
         return None
-    found: dict[str, Any] = {"sentence": resolution_sentence(frontend.tile(model.window_length)), "pictures": []}
+    found: dict[str, Any] = {"sentence": resolution_sentence(tile), "pictures": []}
     (task, own), *_ = predictions.items()
     try:
         clips = task_clips(run_dir, task, progress, fetch)

@@ -9,12 +9,11 @@ from ..data.clips import Clips, Progress
 from ..data.ripples import RATES_HZ, SCALES
 from ..data.sections import RipplesData
 from ..errors import UsageError
-from ..models.adaptive_log_mel import AdaptiveLogMel, learned_resolution
-from ..models.classifier import AudioClassifier, load
+from ..models.classifier import load
 from ..models.cutoffs import UNITS, model_cutoffs, summarise, why_no_cutoffs
 from ..models.folding import survival
 from ..models.log_mel import LogMel
-from ..models.network import SpectrogramTrunk
+from ..models.network import spectrogram_parts
 from ..models.reference_ranges import reference_ranges
 from ..training.directory import RECIPE_FILE
 from ..training.run_files import recipe_of
@@ -66,16 +65,15 @@ def describe_cutoffs(
     responses = [
         response
         for model in models
-        if isinstance(model.trunk, SpectrogramTrunk) and isinstance(model.frontend, LogMel)
-        for response in layer_responses(
-            model.trunk, noise_log_mel(model.frontend, length, n_noises), model.frontend.frame_rate
-        )
+        if (parts := spectrogram_parts(model)) and parts[0].first_pool is None
+        for response in layer_responses(parts[1], noise_log_mel(parts[0], length, n_noises), parts[0].frame_rate)
     ]
+    tiles = [tile for model in models if (tile := model.frontend.tile(model.window_length))]
     ripples = ripple_limits(run_dirs[0]) if (run_dirs[0] / RECIPE_FILE).is_file() else {}
     found = {
         "runs": [str(run_dir) for run_dir in run_dirs],
         "seconds": length,
-        **({"resolution": tiles} if (tiles := _resolutions(models)) else {}),
+        **({"resolution": tiles} if tiles else {}),
         "units": UNITS,
         "layers": layers,
         "references": reference_ranges(frontend) if isinstance(frontend, LogMel) else [],
@@ -83,11 +81,6 @@ def describe_cutoffs(
         "measured": {"largest_error": max((response.error for response in responses), default=None)},
     }
     return found, responses
-
-
-def _resolutions(models: Sequence[AudioClassifier]) -> list[dict[str, Any]]:
-    """The resolution of each model that learned one."""
-    return [learned_resolution(model)["resolution"] for model in models if isinstance(model.frontend, AdaptiveLogMel)]
 
 
 def task_clips(run_dir: Path, task: str, progress: Progress | None = None, fetch: bool = False) -> Clips:

@@ -234,6 +234,5 @@ def exported_program(
 
 def exported_input(model: AudioClassifier, waveform: Tensor, takes_log_mel: bool) -> Tensor:
     """What an exported file takes for a waveform ``(batch, samples)``: the spectrogram is that before any pooling."""
-    frontend = model.frontend.spectrogram if isinstance(model.frontend, AdaptiveLogMel) else model.frontend
     with torch.no_grad():
-        return (frontend(model.take(waveform)) if takes_log_mel else waveform).cpu().float()
+        return (model.frontend.before_pool(model.take(waveform)) if takes_log_mel else waveform).cpu().float()

@@ -44,9 +44,11 @@ class SpectralDownsampling(nn.Module):
     Attributes:
         aliasing: parameter of shape ``(n_axes,)`` or ``(n_axes, groups)``, a buffer once frozen, or None.
         channel_groups: how many groups of channels have an alpha of their own.
+        learns_strides: whether its strides are learned.
     """
 
     aliasing: Tensor | None
+    learns_strides = False
 
     def __init__(self, n_axes: int, aliasing: Aliasing = None):
         super().__init__()
@@ -65,6 +67,16 @@ class SpectralDownsampling(nn.Module):
     def axis_crop(self, n: int, axis: int, host_stride: HostStride = None) -> Crop:
         """Sizes of an axis of `n` samples at its current stride, or at `host_stride`."""
         raise NotImplementedError
+
+    def axis_mask(self, crop: Crop, axis: int) -> Tensor:
+        """Mask of an axis over its kept bins."""
+        return torch.ones(crop.n_bins)
+
+    def whole_mask(self, n: int, axis: int) -> Tensor:
+        """Mask over all bins of an axis of `n` samples, 0 where it is cropped: float64 ``(n // 2 + 1,)`` on the CPU."""
+        mask, crop = torch.zeros(n // 2 + 1, dtype=torch.float64), self.axis_crop(n, axis)
+        mask[: crop.n_bins] = self.axis_mask(crop, axis).detach().cpu()
+        return mask
 
     def pool_axis(self, x: Tensor, axis: int, host_stride: HostStride = None, taps: int = 1) -> Tensor:
         """Pool one axis; axis 0 is the first of the last ``n_axes`` dimensions.
@@ -306,6 +318,7 @@ class DiffStride(SpectralDownsampling):
     """
 
     stride: Tensor
+    learns_strides = True
 
     def __init__(
         self,

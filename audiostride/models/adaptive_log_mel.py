@@ -157,6 +157,11 @@ class AdaptiveLogMel(Frontend):
     def centre(self) -> float:
         return len(self.window) / 2
 
+    @property
+    def window_samples(self) -> int:
+        """Length of the window as it is now, in samples."""
+        return round(self.spectrogram.learned_window.length())
+
     def forward(self, waveform: Tensor) -> Tensor:
         """Turn ``(batch, samples)`` into ``(batch, 1, time, mel)`` of the learned resolution."""
         return self.pool(self.spectrogram(waveform))
@@ -185,8 +190,8 @@ class AdaptiveLogMel(Frontend):
 
 def learned_resolution(model: "AudioNetwork") -> dict[str, Any]:
     """``{"resolution": ...}`` of a model whose frontend is an `AdaptiveLogMel`, else nothing; for records of a run."""
-    frontend = model.frontend
-    return {"resolution": frontend.tile(model.window_length)} if isinstance(frontend, AdaptiveLogMel) else {}
+    tile = model.frontend.tile(model.window_length)
+    return {"resolution": tile} if tile else {}
 
 
 def default_log_mel(frontend: LogMel | AdaptiveLogMel) -> LogMel:

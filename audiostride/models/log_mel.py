@@ -181,6 +181,11 @@ class LogMel(Frontend):
     def centre(self) -> float:
         return len(self.window) / 2
 
+    @property
+    def window_samples(self) -> int:
+        """Length of the window, in samples."""
+        return len(self.window)
+
     def forward(self, waveform: Tensor) -> Tensor:
         """Turn ``(batch, samples)`` into ``(batch, 1, time, mel)``; ``(samples,)`` into ``(1, time, mel)``.
 

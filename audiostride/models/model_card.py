@@ -3,7 +3,6 @@
 import json
 
 from ..errors import printable
-from .adaptive_log_mel import AdaptiveLogMel
 from .cost import cost_per_second
 from .cutoffs import model_cutoffs, why_no_cutoffs
 from .network import AudioNetwork
@@ -105,9 +104,9 @@ def _parts(model: AudioNetwork) -> str:
 
 
 def _resolution(model: AudioNetwork) -> list[str]:
-    if not isinstance(model.frontend, AdaptiveLogMel):
-        return []
     tile = model.frontend.tile(model.window_length)
+    if tile is None:
+        return []
     return [
         f"It learned the resolution of its spectrogram: a window of {tile['window_ms']:.1f} ms, "
         f"{tile['frames_per_s']:.0f} frames a second, {tile['bands']} mel bands.",

@@ -429,6 +429,13 @@ def _check_pooling(frontend: Frontend, trunk: Trunk, length: int) -> None:
         )
 
 
+def spectrogram_parts(model: AudioNetwork) -> tuple[LogMel | AdaptiveLogMel, SpectrogramTrunk] | None:
+    """Frontend and trunk of an `AudioCNN` or `AudioResNet` on a log-mel; None of any other model."""
+    if isinstance(model.frontend, LogMel | AdaptiveLogMel) and isinstance(model.trunk, SpectrogramTrunk):
+        return model.frontend, model.trunk
+    return None
+
+
 def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel | AdaptiveLogMel, SpectrogramTrunk]:
     """Frontend and trunk of an `AudioCNN` or `AudioResNet` on log-mel, for what is only made for those.
 
@@ -439,7 +446,7 @@ def spectrogram_cnn(model: AudioNetwork, purpose: str) -> tuple[LogMel | Adaptiv
         >>> spectrogram_cnn(AudioNetwork(LogMel(), AudioCNN("strided"), {"word": 2}), "listen")[0].n_mels
         64
     """
-    if isinstance(model.frontend, LogMel | AdaptiveLogMel) and isinstance(model.trunk, SpectrogramTrunk):
-        return model.frontend, model.trunk
+    if parts := spectrogram_parts(model):
+        return parts
     kinds = f"{type(model.trunk).__name__} on {type(model.frontend).__name__}"
     raise UsageError(f"{purpose} is made for an AudioCNN or AudioResNet on LogMel; this model is a {kinds}")

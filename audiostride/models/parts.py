@@ -134,6 +134,15 @@ class Frontend(Part):
         """What `first_pool` pools."""
         return self(waveform)
 
+    def map_size(self, n_samples: int) -> tuple[int, ...]:
+        """Size (time, mel) of what it gives for `n_samples` samples."""
+        assert self.hop_length
+        return n_samples // self.hop_length, *([self.n_mels] if self.n_mels else [])
+
+    def tile(self, n_samples: int) -> dict[str, Any] | None:
+        """The resolution it has learned, see `AdaptiveLogMel`; None if it learns none."""
+        return None
+
     def silence(self, length: int) -> Tensor:
         """A waveform ``(1, length)`` of zeros; of images a black one, uint8 ``(1, length, length, 3)``."""
         return torch.zeros(1, length)

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from ..layers.downsampling import DiffStride
-from .adaptive_log_mel import AdaptiveLogMel
 from .cost import cost_per_second
 from .cutoffs import AXES, trunk_cutoffs
 from .network import AudioNetwork, spectrogram_cnn
@@ -38,16 +36,13 @@ def state_at(model: AudioNetwork, strides: Sequence[Sequence[float]]) -> dict[st
     trunk = copy.deepcopy(trunk).cpu()
     with torch.no_grad():
         for block, stride in zip(trunk.blocks, strides, strict=True):
-            if isinstance(block.pool, DiffStride):
+            if block.pool and block.pool.learns_strides:
                 own = [stride[axis] for axis in block.pooled_axes]
                 block.pool.stride.copy_(torch.tensor(own[: len(block.pool.stride)]))
     n_frames = model.window_length // frontend.hop_length
-    first = frontend.pool if isinstance(frontend, AdaptiveLogMel) else None
-    rows = trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate, first)
+    rows = trunk_cutoffs(trunk, n_frames, frontend.n_mels, frontend.frame_rate, frontend.first_pool)
     by_axis = [[row.cumulative.continuous for row in rows if row.axis == axis and row.layer] for axis in AXES]
-    size = n_frames, frontend.n_mels
-    if isinstance(frontend, AdaptiveLogMel):
-        size = frontend.map_size(model.window_length)
+    size = frontend.map_size(model.window_length)
     last = trunk.map_sizes(*size)[-1]
     return {
         "strides": [list(stride) for stride in strides],

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import explain_write_errors
-from ..models.adaptive_log_mel import AdaptiveLogMel
 from ..models.cutoffs import AXES
-from ..models.log_mel import LogMel
-from ..models.network import AudioNetwork, SpectrogramTrunk
+from ..models.network import AudioNetwork, spectrogram_parts
 from ..models.state import state_at
 from .report import Report
 
@@ -73,8 +71,7 @@ class TensorBoardLog:
             return found
         for name in ("window_ms", "frames_per_s", "bands") if "resolution" in record else ():
             found[f"resolution/{name}"] = record["resolution"][name]
-        on_log_mel = isinstance(self.model.frontend, LogMel | AdaptiveLogMel)
-        if isinstance(self.model.trunk, SpectrogramTrunk) and on_log_mel:
+        if spectrogram_parts(self.model):
             state = state_at(self.model, record["strides"])
             for axis, name in enumerate(AXES):
                 for layer, (stride, cutoff) in enumerate(zip(state["strides"], state["cutoffs"], strict=True), start=1):
