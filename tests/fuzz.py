@@ -57,7 +57,7 @@ with (
     from audiostride.training import resuming as resume
     from audiostride.training.conditions import check_conditions
     from audiostride.training.recipe import load_recipe
-    from audiostride.training.shipped import shipped_recipes
+    from audiostride.training.shipped_recipes import shipped_recipes
 
 
 def _scratch_folder() -> Path:

@@ -10,7 +10,7 @@ from audiostride.layers.choice import Downsampling
 from audiostride.models.audio_resnet import Stem, mel_regions
 from audiostride.models.cost import cost_per_second, model_cost
 from audiostride.models.cutoffs import model_cutoffs
-from audiostride.models.state import state_at
+from audiostride.models.state_at_strides import state_at
 
 SMALL = {"channels": (4, 6), "time_channels": (8, 10), "strides": ((1, 2), (2, 2), (1, 1), (2, 1))}
 ONES = ((1, 1), (1, 1), (1, 1), (1, 1))

@@ -18,7 +18,7 @@ from audiostride.errors import AudiostrideError, DataError, ModelFileError, Reci
 from audiostride.models.files import save_config
 from audiostride.training.build import make_frontend, make_trunk
 from audiostride.training.recipe import Recipe, load_recipe
-from audiostride.training.shipped import shipped_recipes
+from audiostride.training.shipped_recipes import shipped_recipes
 
 _RELAXED = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

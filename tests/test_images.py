@@ -24,9 +24,9 @@ from audiostride.training.report import Report
 from audiostride.training.run import run
 from audiostride.training.run_files import read_results
 from audiostride.training.run_testing import evaluate_run
-from audiostride.training.shipped import copy_recipe, shipped_recipes
-from audiostride.training.summary import summarise
+from audiostride.training.shipped_recipes import copy_recipe, shipped_recipes
 from audiostride.training.sweep import plan_sweep, run_sweep
+from audiostride.training.sweep_summary import summarise
 
 SMALL = [
     "model.channels=[4,8]",

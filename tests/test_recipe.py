@@ -7,7 +7,7 @@ import pytest
 
 from audiostride.errors import RecipeError
 from audiostride.training.recipe import dump_recipe, load_recipe
-from audiostride.training.shipped import MAX_BYTES, shipped_recipes
+from audiostride.training.shipped_recipes import MAX_BYTES, shipped_recipes
 
 MINIMAL = "name: mine\ntasks:\n  label: {data: {source: folder, path: sounds}}\n"
 

@@ -13,7 +13,7 @@ from audiostride.analysis.learning_dynamics import over_training
 from audiostride.analysis.report import MAX_BYTES, write_report
 from audiostride.errors import ModelFileError
 from audiostride.models.classifier import load
-from audiostride.models.state import state_at
+from audiostride.models.state_at_strides import state_at
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
 from audiostride.training.run_files import read_metrics

@@ -25,7 +25,7 @@ from audiostride.training.evaluation import best_thresholds, score, task_loss
 from audiostride.training.predictions_file import predicted_label
 from audiostride.training.recipe import load_recipe
 from audiostride.training.run import run
-from audiostride.training.shipped import shipped_recipes
+from audiostride.training.shipped_recipes import shipped_recipes
 from audiostride.training.transforms import make_transforms
 
 TINY = ["model.channels=[4,4,4,4,4,4]", "train.epochs=1", "train.batch_size=8", "train.workers=0", f"seed={SEED}"]

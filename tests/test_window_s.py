@@ -15,7 +15,7 @@ from audiostride.cli import app
 from audiostride.errors import AudiostrideError, ModelFileError, RecipeError, UsageError
 from audiostride.inference.hear import HearModel, get_scene_embeddings, get_timestamp_embeddings
 from audiostride.models.cost import cost_per_second, model_cost
-from audiostride.models.state import state_at
+from audiostride.models.state_at_strides import state_at
 from audiostride.training.build import check_recipe
 from audiostride.training.recipe import load_recipe
 from audiostride.training.report import Report

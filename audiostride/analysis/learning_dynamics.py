@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.classifier import AudioClassifier
-from ..models.state import state_at
+from ..models.state_at_strides import state_at
 from ..training.run_files import read_metrics
 
 

@@ -26,7 +26,7 @@ def recipes(
       audiostride recipes speech_commands --out mine.yaml
     """
     from ..errors import UsageError
-    from ..training.shipped import copy_recipe, shipped_recipes, summary_of
+    from ..training.shipped_recipes import copy_recipe, shipped_recipes, summary_of
 
     if out is not None and name is None:
         raise UsageError("--out is where a recipe is copied to; name the recipe")

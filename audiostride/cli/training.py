@@ -230,7 +230,7 @@ def _print_outcomes(outcomes: "Sequence[Outcome]", as_json: bool) -> None:
 
 def _print_summary(planned: "Sequence[Planned]", folder: Path) -> None:
     from ..training.run_files import is_finished, read_results
-    from ..training.summary import summarise
+    from ..training.sweep_summary import summarise
     from .terminal_tables import images_table
 
     rows = summarise((run.recipe, read_results(run.path)) for run in planned if is_finished(run.path))

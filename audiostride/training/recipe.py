@@ -28,7 +28,7 @@ from ..models.trunks import FRONTENDS, TRUNKS
 from ..sections import Section, explain_all, one_of
 from .optimizers import OPTIMIZERS
 from .schedules import SCHEDULES
-from .shipped import find_recipe, read_text
+from .shipped_recipes import find_recipe, read_text
 from .strict_yaml import parse_yaml
 
 MAX_FLOAT, MAX_INT = 1e15, 2**63 - 1

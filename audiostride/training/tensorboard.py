@@ -10,7 +10,7 @@ from typing import Any
 from ..files import explain_write_errors
 from ..models.cutoffs import AXES
 from ..models.network import AudioNetwork, spectrogram_parts
-from ..models.state import state_at
+from ..models.state_at_strides import state_at
 from .report import Report
 
 
