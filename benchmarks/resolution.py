@@ -29,7 +29,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from audiostride import AdaptiveLogMel, AudioCNN, DiffStride, LogMel, clamp_strides_, parameter_groups
 from audiostride.layers.choice import Kind
-from audiostride.models.log_mel import LogMelSection
 from audiostride.training.build import read_data
 from audiostride.training.recipe import load_recipe
 from audiostride.training.resolution import candidates
@@ -94,7 +93,7 @@ def fixed(window_ms: float, hop_ms: float, bands: int, method: str = "fixed") ->
     return Method(method, f"{hop_ms:g} ms {bands} bands {window_ms:g} ms", (log_mel(window_ms, hop_ms, bands),))
 
 
-GRID = [fixed(own["window_ms"], own["hop_ms"], own["n_mels"]) for own in candidates(LogMelSection())]
+GRID = [fixed(own["window_ms"], own["hop_ms"], own["n_mels"]) for own in candidates(LogMel.section()())]
 DEFAULT = fixed(25, 10, 64)
 FINE = (log_mel(25, 5, 128),)
 

@@ -14,7 +14,6 @@ from audiostride import AdaptiveLogMel, AudioClassifier, AudioResNet, LogMel, lo
 from audiostride.analysis.listening import keep, model_gain, through_mel
 from audiostride.cli import app
 from audiostride.errors import RecipeError, TrainingError
-from audiostride.models.log_mel import LogMelSection
 from audiostride.models.model_card import model_card
 from audiostride.training.recipe import load_recipe
 from audiostride.training.resolution import candidates, find_resolution
@@ -39,7 +38,7 @@ def test_the_class_of_a_controlled_sound_can_be_told_from_its_waveform(family: s
     "own", [{}, {"hop_ms": 5, "n_mels": 128, "n_fft": 1024}, {"sample_rate": 8000, "f_max": 3900}, {"n_mels": 40}]
 )
 def test_every_candidate_is_a_log_mel_of_the_same_cost(own: dict[str, float]) -> None:
-    frontend = LogMelSection(**own)
+    frontend = LogMel.section()(**own)
     found = candidates(frontend)
     assert len(found) >= 8
     assert len({json.dumps(settings) for settings in found}) == len(found)

@@ -7,16 +7,14 @@ is the size of the spectrogram and with it the cost of the network; what is lear
 Sources: Riad et al., ICLR 2022 (strides); Leiber et al. 2022 (window length).
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.downsampling import DiffStride
 from ..layers.learned_window import LearnedWindow
-from .log_mel import LogMel, LogMelSection, log_mel_map
-from .parts import Frontend, Pair, plain
+from .log_mel import Bands, FFTLength, Frequency, LogMel, log_mel_map
+from .parts import AtLeastOne, Frontend, Pair, Positive, SampleRate, plain
 
 if TYPE_CHECKING:
     from .network import AudioNetwork
@@ -63,18 +61,6 @@ class FineLogMel(nn.Module):
         return log_mel_map(waveform, self.window, self.filters, self.hop_length)
 
 
-class AdaptiveLogMelSection(LogMelSection):
-    """Settings of `AdaptiveLogMel` in a recipe; window and strides are the initial ones."""
-
-    name: Literal["adaptive_log_mel"]  # type: ignore[assignment]
-    hop_ms: float = Field(5.0, gt=0)
-    n_fft: int = Field(1024, ge=2, le=2**20)
-    n_mels: int = Field(128, ge=1, le=2**14)
-    strides: Pair = [2, 2]
-    smoothness: float = Field(1.0, ge=1)
-    hold_product: bool = True
-
-
 class AdaptiveLogMel(Frontend):
     """Waveform to a log-mel spectrogram of learned resolution.
 
@@ -113,22 +99,21 @@ class AdaptiveLogMel(Frontend):
     """
 
     name = "adaptive_log_mel"
-    section = AdaptiveLogMelSection
     hop_length: int
     n_mels: int
     frame_rate: float
 
     def __init__(
         self,
-        sample_rate: int = 16000,
-        window_ms: float = 25.0,
-        hop_ms: float = 5.0,
-        n_fft: int = 1024,
-        n_mels: int = 128,
-        f_min: float = 60.0,
-        f_max: float = 7800.0,
-        strides: Sequence[float] = (2.0, 2.0),
-        smoothness: float = 1.0,
+        sample_rate: SampleRate = 16000,
+        window_ms: Positive = 25.0,
+        hop_ms: Positive = 5.0,
+        n_fft: FFTLength = 1024,
+        n_mels: Bands = 128,
+        f_min: Frequency = 60.0,
+        f_max: Positive = 7800.0,
+        strides: Pair = (2.0, 2.0),
+        smoothness: AtLeastOne = 1.0,
         hold_product: bool = True,
     ):
         super().__init__()

@@ -1,19 +1,17 @@
 """`AudioCNN`: the separable time/frequency CNN on log-mel spectrograms, with its three kinds of downsampling."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
-from ..layers.downsampling import Aliasing, DiffStride
+from ..layers.downsampling import DiffStride
 from ..layers.recomputation import norm_recomputably, save_remake
 from ..layers.strided_conv import StridedConv
 from ..layers.strides import read_strides
 from .downsampling_block import DownsamplingBlock
-from .parts import GroupedAliasing, Pair, Trunk, TrunkSection, Width, plain
+from .parts import AtLeastOne, GroupedAliasing, Pair, Trunk, Width, plain
 
 CHANNELS = (64, 128, 256, 256, 512, 512)
 STRIDES = ((2, 2), (2, 2), (1, 1), (2, 2), (1, 1), (2, 2))
@@ -61,19 +59,6 @@ class SeparableBlock(DownsamplingBlock):
         return x
 
 
-class AudioCNNSection(TrunkSection):
-    """Settings of `AudioCNN` in a recipe."""
-
-    name: Literal["audio_cnn"] = "audio_cnn"
-    downsampling: Kind = "diffstride"
-    channels: list[Width] = list(CHANNELS)
-    strides: list[Pair] = [list(pair) for pair in STRIDES]
-    smoothness: float = Field(4.0, ge=1)
-    shared_stride: bool = False
-    aliasing: GroupedAliasing = None
-    pool_after_relu: bool = False
-
-
 class AudioCNN(Trunk):
     """Separable CNN over log-mel spectrograms whose downsampling is strided, spectral or learned.
 
@@ -109,7 +94,6 @@ class AudioCNN(Trunk):
     """
 
     name = "audio_cnn"
-    section = AudioCNNSection
     sizes = {
         "audio_cnn": {},
         "audio_cnn_small": {"channels": (16, 32, 64, 64, 128, 128), "smoothness": 1.0},
@@ -118,11 +102,11 @@ class AudioCNN(Trunk):
     def __init__(
         self,
         downsampling: Kind = "diffstride",
-        channels: Sequence[int] = CHANNELS,
-        strides: Sequence[Sequence[float]] = STRIDES,
-        smoothness: float = 4.0,
+        channels: Sequence[Width] = CHANNELS,
+        strides: Sequence[Pair] = STRIDES,
+        smoothness: AtLeastOne = 4.0,
         shared_stride: bool = False,
-        aliasing: Aliasing = None,
+        aliasing: GroupedAliasing = None,
         pool_after_relu: bool = False,
     ):
         super().__init__()

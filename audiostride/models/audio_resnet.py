@@ -10,7 +10,7 @@ over time); Majumdar & Ginsburg 2020 (depthwise-separable convolutions over time
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -21,25 +21,9 @@ from ..layers.choice import Downsampling, Kind
 from ..layers.downsampling import Alpha
 from ..layers.strided_conv import StridedConv
 from .downsampling_block import DownsamplingBlock
-from .parts import OneAliasing, Pair, Trunk, TrunkSection, Width, plain
+from .parts import AtLeastOne, OneAliasing, Pair, Trunk, Width, plain
 
 Pooling = Literal["mean", "max", "mean_max"]
-
-
-class AudioResNetSection(TrunkSection):
-    """Settings of `AudioResNet` in a recipe."""
-
-    name: Literal["audio_resnet"]
-    downsampling: Kind = "diffstride"
-    channels: list[Width] = [16, 24, 32]
-    time_channels: list[Width] = [64, 64, 64]
-    strides: list[Pair] = [[1, 2], [2, 2], [2, 2], [1, 1], [2, 1], [1, 1]]
-    mel_regions: int = Field(8, ge=1, le=1024)
-    kernel_size: Width = 9
-    pooling: Pooling = "mean"
-    dropout: float = Field(0.0, ge=0, lt=1)
-    smoothness: float = Field(1.0, ge=1)
-    aliasing: OneAliasing = None
 
 
 class AudioResNet(Trunk):
@@ -79,7 +63,6 @@ class AudioResNet(Trunk):
     """
 
     name = "audio_resnet"
-    section = AudioResNetSection
     sizes = {
         "audio_resnet_pico": {
             "channels": (16, 24),
@@ -94,15 +77,15 @@ class AudioResNet(Trunk):
     def __init__(
         self,
         downsampling: Kind = "diffstride",
-        channels: Sequence[int] = (16, 24, 32),
-        time_channels: Sequence[int] = (64, 64, 64),
-        strides: Sequence[Sequence[float]] = ((1, 2), (2, 2), (2, 2), (1, 1), (2, 1), (1, 1)),
-        mel_regions: int = 8,
-        kernel_size: int = 9,
+        channels: Sequence[Width] = (16, 24, 32),
+        time_channels: Sequence[Width] = (64, 64, 64),
+        strides: Sequence[Pair] = ((1, 2), (2, 2), (2, 2), (1, 1), (2, 1), (1, 1)),
+        mel_regions: Annotated[int, Field(ge=1, le=1024)] = 8,
+        kernel_size: Width = 9,
         pooling: Pooling = "mean",
-        dropout: float = 0.0,
-        smoothness: float = 1.0,
-        aliasing: float | None = None,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        smoothness: AtLeastOne = 1.0,
+        aliasing: OneAliasing = None,
     ):
         super().__init__()
         self.settings = plain(locals())

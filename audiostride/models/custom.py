@@ -16,26 +16,14 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..layers.strides import diffstride_layers
-from .parts import Frontend, FrontendSection, Part, Trunk, TrunkSection
-
-
-class CustomTrunkSection(TrunkSection):
-    """A custom trunk in a recipe, see `CustomTrunk`."""
-
-    name: Literal["custom"]
-    trunk: str
-    settings: dict[str, Any] = {}
-
-    @property
-    def source(self) -> str:
-        return self.trunk
+from .parts import Frontend, Part, SampleRate, Trunk
 
 
 class CustomTrunk(Trunk):
@@ -69,12 +57,11 @@ class CustomTrunk(Trunk):
     """
 
     name = "custom"
-    section = CustomTrunkSection
     takes = None
 
-    def __init__(self, trunk: str, settings: Mapping[str, Any] | None = None):
+    def __init__(self, trunk: str, settings: dict[str, Any] = {}):  # noqa: B006 (copied)
         super().__init__()
-        self.settings = {"trunk": trunk, "settings": dict(settings or {})}
+        self.settings = {"trunk": trunk, "settings": dict(settings)}
         self.source = trunk
         self.why_no_cutoffs = (
             f"cut-offs are known for this package's trunks only; what the layers of {trunk} see is unknown"
@@ -128,18 +115,6 @@ class CustomTrunk(Trunk):
         return [layer.strides() for layer in diffstride_layers(self.net)]
 
 
-class CustomFrontendSection(FrontendSection):
-    """A custom frontend in a recipe, see `CustomFrontend`."""
-
-    name: Literal["custom"]
-    frontend: str
-    settings: dict[str, Any] = {}
-
-    @property
-    def source(self) -> str:
-        return self.frontend
-
-
 class CustomFrontend(Frontend):
     """A user-defined frontend: any `torch.nn.Module` that turns waveforms into what its trunk takes.
 
@@ -170,12 +145,11 @@ class CustomFrontend(Frontend):
     """
 
     name = "custom"
-    section = CustomFrontendSection
     gives = None
 
-    def __init__(self, frontend: str, sample_rate: int = 16000, settings: Mapping[str, Any] | None = None):
+    def __init__(self, frontend: str, sample_rate: SampleRate = 16000, settings: dict[str, Any] = {}):  # noqa: B006 (copied)
         super().__init__()
-        self.settings = {"frontend": frontend, "sample_rate": sample_rate, "settings": dict(settings or {})}
+        self.settings = {"frontend": frontend, "sample_rate": sample_rate, "settings": dict(settings)}
         self.source = frontend
         self.net = _make(frontend, self.settings["settings"])
         own: Any = getattr(self.net, "sample_rate", sample_rate)

@@ -1,25 +1,13 @@
 """`ImageFrontend`: the frontend before a trunk that sees colour images."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from .parts import NOT_SOUND, Frontend, PartSection
-
-
-class ImageFrontendSection(PartSection):
-    """Settings of `ImageFrontend` in a recipe: pixels on a side of a view."""
-
-    name: Literal["images"]
-    size: int = Field(32, ge=8, le=1024)
-
-    @property
-    def resolution(self) -> int:
-        """What a clip is read at: pixels on a side."""
-        return self.size
+from .parts import NOT_SOUND, Frontend
 
 
 class ImageFrontend(Frontend):
@@ -43,14 +31,13 @@ class ImageFrontend(Frontend):
     """
 
     name = "images"
-    section = ImageFrontendSection
     gives = "images"
     why_no_cutoffs = NOT_SOUND
     hop_length = frame_rate = n_mels = None
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int = 32):
+    def __init__(self, size: Annotated[int, Field(ge=8, le=1024)] = 32):
         super().__init__()
         if size < 1:
             raise ValueError(f"the size must be positive, got {size} pixels")

@@ -5,7 +5,7 @@ the end, so that n samples give n // hop frames: one second at 16 kHz is exactly
 HTK mel bands without norm, natural logarithm of power + 1e-5.
 """
 
-from typing import Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,10 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..mel_scale import LOG_OFFSET, mel_band_edges_hz
-from .parts import Frontend, FrontendSection, plain
+from .parts import Frontend, Positive, SampleRate, plain
 
 MAX_FILTERS = 2**24
 """Most bands times FFT length: 256 bands of an FFT of 65,536 samples."""
+
+FFTLength = Annotated[int, Field(ge=2, le=2**20)]
+Bands = Annotated[int, Field(ge=1, le=2**14)]
+Frequency = Annotated[float, Field(ge=0)]
 
 CLIPS_IN_CACHE = 8
 """Clips transformed at once on a CPU: of one second, their spectra take 3 MB (`benchmarks/log_mel.py`)."""
@@ -99,18 +103,6 @@ def _log_mel(waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int)
     return (squares @ filters.repeat_interleave(2, dim=1).T + LOG_OFFSET).log()
 
 
-class LogMelSection(FrontendSection):
-    """Settings of `LogMel` in a recipe; frequencies in Hz, times in ms."""
-
-    name: Literal["log_mel"] = "log_mel"
-    window_ms: float = Field(25.0, gt=0)
-    hop_ms: float = Field(10.0, gt=0)
-    n_fft: int = Field(512, ge=2, le=2**20)
-    n_mels: int = Field(64, ge=1, le=2**14)
-    f_min: float = Field(60.0, ge=0)
-    f_max: float = Field(7800.0, gt=0)
-
-
 class LogMel(Frontend):
     """Waveform to log-mel spectrogram, on the waveform's device, batched.
 
@@ -143,7 +135,6 @@ class LogMel(Frontend):
     """
 
     name = "log_mel"
-    section = LogMelSection
     window: Tensor
     filters: Tensor
     hop_length: int
@@ -152,13 +143,13 @@ class LogMel(Frontend):
 
     def __init__(
         self,
-        sample_rate: int = 16000,
-        window_ms: float = 25.0,
-        hop_ms: float = 10.0,
-        n_fft: int = 512,
-        n_mels: int = 64,
-        f_min: float = 60.0,
-        f_max: float = 7800.0,
+        sample_rate: SampleRate = 16000,
+        window_ms: Positive = 25.0,
+        hop_ms: Positive = 10.0,
+        n_fft: FFTLength = 512,
+        n_mels: Bands = 64,
+        f_min: Frequency = 60.0,
+        f_max: Positive = 7800.0,
     ):
         super().__init__()
         self.settings = plain(locals())

@@ -1,13 +1,18 @@
 """`Frontend` and `Trunk`: the two parts of a network, what they declare, and their settings in a recipe.
 
-A part, its settings and its registered sizes are defined in one module; `trunks` lists the parts there are.
+A part is defined in one module: its settings in a recipe are the arguments of its constructor, whose types say their
+ranges; `sizes` are its registered models. `trunks` lists the parts there are.
 """
 
+import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from functools import cache, reduce
+from types import GenericAlias, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
-from pydantic import Field
+from pydantic import Field, create_model
 from torch import Tensor, nn
 
 from ..layers.downsampling import Alpha, DiffStride
@@ -24,14 +29,21 @@ Share = Annotated[float, Field(ge=0, le=1)]
 OneAliasing = Share | None
 """Where the learned aliasing of every pooling layer starts; None: no aliasing."""
 
-GroupedAliasing = OneAliasing | Annotated[list[Share], Field(min_length=2, max_length=64)]
+GroupedAliasing = OneAliasing | Annotated[Sequence[Share], Field(min_length=2, max_length=64)]
 """The same, or where it starts in each of several equal groups of channels."""
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 """Channels of a layer, blocks of a stage, length of a filter: a typo must not exhaust the memory."""
 
-Pair = Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=2, max_length=2)]
+AtLeastOne = Annotated[float, Field(ge=1)]
+
+Pair = Annotated[Sequence[AtLeastOne], Field(min_length=2, max_length=2)]
 """The (time, mel) stride of a block."""
+
+Positive = Annotated[float, Field(gt=0)]
+
+SampleRate = Annotated[int, Field(ge=100, le=1_000_000)]
+"""In Hz."""
 
 
 class PartSection(Section):
@@ -42,18 +54,16 @@ class PartSection(Section):
     @property
     def source(self) -> str | None:
         """The custom class that it names, if it does."""
-        return None
+        return getattr(self, "frontend", None) or getattr(self, "trunk", None)
 
 
 class FrontendSection(PartSection):
-    """Settings of a frontend that takes waveforms."""
-
-    sample_rate: int = Field(16000, ge=100, le=1_000_000)
+    """Settings of a frontend."""
 
     @property
     def resolution(self) -> int:
-        """What a clip is read at: the sample rate in Hz."""
-        return self.sample_rate
+        """What a clip is read at: the sample rate in Hz; of images the pixels on a side."""
+        return getattr(self, "size", None) or self.sample_rate  # type: ignore[attr-defined]
 
 
 class TrunkSection(PartSection):
@@ -73,17 +83,35 @@ class Part(nn.Module):
 
     Attributes:
         name: what it is called in recipes and in `config.json`.
-        section: its settings in a recipe.
         settings: the arguments it was made with, as plain data.
         source: "PACKAGE.MODULE:CLASS" if it wraps a custom class, else None.
         why_no_cutoffs: why what it learns cannot be said in Hz; "" if it can.
     """
 
     name: ClassVar[str]
-    section: ClassVar[type[PartSection]]
+    section_base: ClassVar[type[PartSection]] = PartSection
     settings: dict[str, Any]
     source: str | None = None
     why_no_cutoffs: str = ""
+
+    @classmethod
+    @cache
+    def section(cls) -> Any:
+        """Its section of a recipe: the arguments of its constructor, with their ranges and defaults.
+
+        Example:
+            >>> from audiostride import RawWaveform
+            >>> RawWaveform.section()(sample_rate=50)
+            Traceback (most recent call last):
+                ...
+            pydantic_core._pydantic_core.ValidationError: 1 validation error for RawWaveformSection ...
+        """
+        hints = get_type_hints(cls.__init__, include_extras=True)
+        fields: dict[str, Any] = {"name": (Literal[cls.name], cls.name)}
+        for name, parameter in inspect.signature(cls).parameters.items():
+            default = ... if parameter.default is parameter.empty else listed(parameter.default)
+            fields[name] = (_with_lists(hints[name]), default)
+        return create_model(f"{cls.__name__}Section", __base__=cls.section_base, **fields)
 
     @property
     def title(self) -> str:
@@ -103,6 +131,7 @@ class Frontend(Part):
         looks_ahead: samples from the start of a frame on that it sees.
     """
 
+    section_base = FrontendSection
     gives: Input | None = "spectrogram"
     sample_rate: int
     hop_length: int | None
@@ -159,6 +188,7 @@ class Trunk(Part):
             downsamples and of the last one's output.
     """
 
+    section_base = TrunkSection
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     blocks: Any
     num_features: int
@@ -202,8 +232,18 @@ def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
         >>> plain({"self": object(), "strides": ((2, 2), (1, 1)), "pooling": "mean"})
         {'strides': [[2, 2], [1, 1]], 'pooling': 'mean'}
     """
-
-    def listed(value: Any) -> Any:
-        return list(map(listed, value)) if isinstance(value, list | tuple) else value
-
     return {name: listed(value) for name, value in arguments.items() if name not in ("self", "__class__")}
+
+
+def listed(value: Any) -> Any:
+    """A value whose sequences are lists."""
+    return list(map(listed, value)) if isinstance(value, list | tuple) else value
+
+
+def _with_lists(hint: Any) -> Any:
+    """The type of an argument as it is in a recipe, where every sequence is a list."""
+    if hasattr(hint, "__metadata__"):
+        return Annotated[_with_lists(hint.__origin__), *hint.__metadata__]
+    if get_origin(hint) in (Union, UnionType):
+        return reduce(operator.or_, map(_with_lists, get_args(hint)))
+    return GenericAlias(list, (_with_lists(get_args(hint)[0]),)) if get_origin(hint) is Sequence else hint

@@ -8,41 +8,17 @@ Sources: He et al. 2015 (residual nets) and 2016 (pre-activation); Riad et al., 
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
-from ..layers.downsampling import Aliasing
 from ..layers.strided_conv import PointwiseConv
 from .downsampling_block import DownsamplingBlock
-from .parts import GroupedAliasing, Input, Pair, Trunk, TrunkSection, Width, plain
+from .parts import AtLeastOne, GroupedAliasing, Input, Pair, Trunk, Width, plain
 
 Stem = Literal["small", "imagenet"]
-
-
-class ResNetSection(TrunkSection):
-    """Settings of `ResNet` in a recipe; it has one input channel for spectrograms, three for colour images.
-
-    A stride is one number for both axes, a pair, or null at a place that does not downsample.
-    """
-
-    name: Literal["resnet"]
-    downsampling: Kind = "diffstride"
-    channels: list[Width] = [64, 128, 256, 512]
-    blocks: list[Width] = [2, 2, 2, 2]
-    strides: list[Annotated[float, Field(ge=1)] | Pair | None] = [2.0, 1.0, 2.0, 2.0, 2.0]
-    smoothness: float = Field(4.0, ge=1)
-    shared_stride: bool = False
-    aliasing: GroupedAliasing = None
-    pool_after_relu: bool = False
-    stem: Stem = "small"
-    pre_activation: bool = False
-    activated_shortcut: bool = True
-    as_published: bool = False
-    in_channels: Literal[1, 3] = 1
 
 
 class ResNet(Trunk):
@@ -92,24 +68,23 @@ class ResNet(Trunk):
     """
 
     name = "resnet"
-    section = ResNetSection
     sizes = {"resnet18": {}}
     ends_in_mean = True
 
     def __init__(
         self,
         downsampling: Kind = "diffstride",
-        channels: Sequence[int] = (64, 128, 256, 512),
-        blocks: Sequence[int] = (2, 2, 2, 2),
-        strides: Sequence[float | Sequence[float] | None] = (2, 1, 2, 2, 2),
-        smoothness: float = 4.0,
+        channels: Sequence[Width] = (64, 128, 256, 512),
+        blocks: Sequence[Width] = (2, 2, 2, 2),
+        strides: Sequence[AtLeastOne | Pair | None] = (2.0, 1.0, 2.0, 2.0, 2.0),
+        smoothness: AtLeastOne = 4.0,
         shared_stride: bool = False,
         stem: Stem = "small",
         pre_activation: bool = False,
         activated_shortcut: bool = True,
         as_published: bool = False,
-        in_channels: int = 1,
-        aliasing: Aliasing = None,
+        in_channels: Literal[1, 3] = 1,
+        aliasing: GroupedAliasing = None,
         pool_after_relu: bool = False,
     ):
         super().__init__()

@@ -1,6 +1,7 @@
-"""The frontends and trunks there are; each is described, with its settings in a recipe, in its own module.
+"""The frontends and trunks there are, each described in its own module.
 
-To add one, write its module and name its class here: recipes, files of models, and the registry read these lists.
+To add one, write its module and name its class here: recipes, files of models and the registry read these lists, and the
+arguments of its constructor are its keys in a recipe, with their ranges and defaults.
 """
 
 from .adaptive_log_mel import AdaptiveLogMel

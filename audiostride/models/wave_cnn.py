@@ -10,21 +10,13 @@ waveforms"; Riad et al., ICLR 2022, Section 2.4 (other dimensions).
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.choice import Downsampling, Kind
 from ..layers.strided_conv import StridedConv
 from .downsampling_block import DownsamplingBlock
-from .parts import Frontend, FrontendSection, OneAliasing, Trunk, TrunkSection, Width, plain
-
-
-class WaveformSection(FrontendSection):
-    """Settings of `RawWaveform` in a recipe."""
-
-    name: Literal["waveform"]
+from .parts import AtLeastOne, Frontend, OneAliasing, SampleRate, Trunk, Width, plain
 
 
 class RawWaveform(Frontend):
@@ -49,10 +41,9 @@ class RawWaveform(Frontend):
     """
 
     name = "waveform"
-    section = WaveformSection
     gives = "waveform"
 
-    def __init__(self, sample_rate: int = 16000):
+    def __init__(self, sample_rate: SampleRate = 16000):
         super().__init__()
         if sample_rate < 1:
             raise ValueError(f"the sample rate must be positive, got {sample_rate} Hz")
@@ -91,18 +82,6 @@ class WaveBlock(DownsamplingBlock):
         return self.pooled(self.norm(self.conv(x)).relu())
 
 
-class WaveCNNSection(TrunkSection):
-    """Settings of `WaveCNN` in a recipe."""
-
-    name: Literal["wave_cnn"]
-    downsampling: Kind = "diffstride"
-    channels: list[Width] = [32, 64, 128, 256]
-    kernel_sizes: list[Width] = [79, 3, 3, 3]
-    strides: list[Annotated[float, Field(ge=1)]] = [16, 4, 4, 4]
-    smoothness: float = Field(4.0, ge=1)
-    aliasing: OneAliasing = None
-
-
 class WaveCNN(Trunk):
     """1-D CNN over raw waveforms, ending in global average pooling.
 
@@ -133,7 +112,6 @@ class WaveCNN(Trunk):
     """
 
     name = "wave_cnn"
-    section = WaveCNNSection
     sizes = {"wave_cnn": {}}
     takes = "waveform"
     ends_in_mean = True
@@ -141,11 +119,11 @@ class WaveCNN(Trunk):
     def __init__(
         self,
         downsampling: Kind = "diffstride",
-        channels: Sequence[int] = (32, 64, 128, 256),
-        kernel_sizes: Sequence[int] = (79, 3, 3, 3),
-        strides: Sequence[float] = (16, 4, 4, 4),
-        smoothness: float = 4.0,
-        aliasing: float | None = None,
+        channels: Sequence[Width] = (32, 64, 128, 256),
+        kernel_sizes: Sequence[Width] = (79, 3, 3, 3),
+        strides: Sequence[AtLeastOne] = (16, 4, 4, 4),
+        smoothness: AtLeastOne = 4.0,
+        aliasing: OneAliasing = None,
     ):
         super().__init__()
         self.settings = plain(locals())

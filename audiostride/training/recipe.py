@@ -4,8 +4,10 @@ A recipe is data, never code: no aliases, no duplicate keys, no implicit yes/no,
 writes them. Every problem is reported with its key, its value and the nearest name that exists.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -21,9 +23,7 @@ from pydantic import (
 from ..data.augment import AugmentSection
 from ..data.sections import TaskSection
 from ..errors import RecipeError
-from ..models.audio_cnn import AudioCNNSection
-from ..models.log_mel import LogMelSection
-from ..models.parts import FrontendSection, PartSection, TrunkSection
+from ..models.parts import FrontendSection, Part, TrunkSection
 from ..models.trunks import FRONTENDS, TRUNKS
 from ..sections import Section, explain_all, one_of
 from .optimizers import OPTIMIZERS
@@ -38,22 +38,23 @@ MAX_PROBLEMS = 50
 """So many problems of a recipe are shown at once."""
 
 
-def _chosen_from(sections: Mapping[str, type[PartSection]]) -> Any:
+def _chosen_from(parts: Mapping[str, type[Part]]) -> Any:
     """The type of a key whose section is chosen by its own key `name`, which may be left out for the first one."""
-    default = next(iter(sections))
+    default = next(iter(parts))
 
     def name(value: Any) -> str:
         return value.get("name", default) if isinstance(value, dict) else getattr(value, "name", default)
 
-    return Annotated[Union[tuple(Annotated[kind, Tag(tag)] for tag, kind in sections.items())], Discriminator(name)]  # noqa: UP007
+    sections = (Annotated[part.section(), Tag(tag)] for tag, part in parts.items())
+    return Annotated[reduce(operator.or_, sections), Discriminator(name)]
 
 
 if TYPE_CHECKING:
     AnyFrontend = FrontendSection
     AnyTrunk = TrunkSection
 else:
-    AnyFrontend = _chosen_from({name: kind.section for name, kind in FRONTENDS.items()})
-    AnyTrunk = _chosen_from({name: kind.section for name, kind in TRUNKS.items()})
+    AnyFrontend = _chosen_from(FRONTENDS)
+    AnyTrunk = _chosen_from(TRUNKS)
 
 
 class TrainSection(Section):
@@ -183,10 +184,10 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**63)
     cache: str | None = None
     window_s: float = Field(1.0, gt=0)
-    frontend: AnyFrontend = LogMelSection()
+    frontend: AnyFrontend = FRONTENDS["log_mel"].section()()
     tasks: Annotated[dict[str, TaskSection], Field(min_length=1)]
     augment: AugmentSection = AugmentSection()
-    model: AnyTrunk = AudioCNNSection()
+    model: AnyTrunk = TRUNKS["audio_cnn"].section()()
     train: TrainSection = TrainSection()
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     published: dict[str, float] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import RecipeError, TrainingError, printable
-from ..models.log_mel import LogMel, LogMelSection
+from ..models.log_mel import LogMel
 from .recipe import load_recipe
 from .run_files import read_metrics
 from .sweep import Outcome, Planned, plan_sweep
@@ -37,11 +37,11 @@ class Round(NamedTuple):
     tried: list[tuple[float, dict[str, Any]]]
 
 
-def candidates(frontend: LogMelSection) -> list[dict[str, Any]]:
+def candidates(frontend: Any) -> list[dict[str, Any]]:
     """Settings of log-mels with as many frames times bands as this one; those that its sample rate allows.
 
     Example:
-        >>> len(candidates(LogMelSection())), candidates(LogMelSection())[0]
+        >>> len(candidates(LogMel.section()())), candidates(LogMel.section()())[0]
         (10, {'window_ms': 6.25, 'hop_ms': 2.5, 'n_mels': 16, 'n_fft': 512})
     """
     found = []
@@ -56,7 +56,7 @@ def candidates(frontend: LogMelSection) -> list[dict[str, Any]]:
     return found
 
 
-def _with_fft(frontend: LogMelSection, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _with_fft(frontend: Any, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The settings with each FFT, shortest first, that holds the window and has a bin in every band."""
     others: dict[str, Any] = {"sample_rate": frontend.sample_rate, "f_min": frontend.f_min, "f_max": frontend.f_max}
     for n_fft in (2**k for k in range(9, 17)):
@@ -89,7 +89,7 @@ def find_resolution(
         TrainingError: if a training failed.
     """
     loaded = load_recipe(recipe, overrides)
-    if type(loaded.frontend) is not LogMelSection or loaded.model.init:
+    if loaded.frontend.name != "log_mel" or loaded.model.init:
         raise RecipeError("frontend: a resolution is searched for a new network on frontend.name log_mel")
     left = candidates(loaded.frontend)
     rounds: list[Round] = []
