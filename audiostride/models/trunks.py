@@ -1,6 +1,6 @@
 """The frontends and trunks there are, each described in its own module.
 
-To add one, write its module and name its class here: recipes, files of models and the registry read these lists, and the
+To add one, write its module and name its class here: recipes, model files and the registry read these lists, and the
 arguments of its constructor are its keys in a recipe, with their ranges and defaults.
 """
 
