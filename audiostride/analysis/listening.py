@@ -160,12 +160,7 @@ def invert(frontend: LogMel | AdaptiveLogMel, log_mel: Tensor, n_samples: int) -
     seed = "rng" if "rng" in inspect.signature(librosa.griffinlim).parameters else "random_state"
     seeded: dict[str, Any] = {seed: 0}
     early = librosa.griffinlim(
-        magnitude,
-        n_iter=48,
-        hop_length=frontend.hop_length,
-        win_length=window,
-        n_fft=settings["n_fft"],
-        **seeded,
+        magnitude, n_iter=48, hop_length=frontend.hop_length, win_length=window, n_fft=settings["n_fft"], **seeded
     )
     sound = np.zeros(n_samples)
     part = early[: n_samples - window // 2]

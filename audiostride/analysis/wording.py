@@ -52,7 +52,7 @@ def resolution_sentence(tile: Mapping[str, Any]) -> str:
     Example:
         >>> from audiostride import AdaptiveLogMel
         >>> resolution_sentence(AdaptiveLogMel(window_ms=40, strides=(3.2, 1.25)).tile(16000))
-        'window 40.0 ms (default 25), 64 frames a second (100), 104 bands (64); it keeps modulations up to 31 Hz (50)'
+        'window 40.0 ms (default 25), 65 frames a second (100), 105 bands (64); it keeps modulations up to 31 Hz (50)'
     """
     return (
         f"window {tile['window_ms']:.1f} ms (default 25), {tile['frames_per_s']:.0f} frames a second (100), "

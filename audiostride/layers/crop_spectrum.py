@@ -11,14 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .pooling_matrix import (
-    basis_rows,
-    bin_weights,
-    constant_matrix,
-    pooling_matrix,
-    sampling_matrix,
-    shift_columns,
-)
+from .pooling_matrix import basis_rows, bin_weights, constant_matrix, pooling_matrix, sampling_matrix, shift_columns
 from .spectrum import Crop, diffstride_mask
 
 LONG_AXIS = 1024

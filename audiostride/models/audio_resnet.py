@@ -261,12 +261,7 @@ class TimeBlock(AxisBlock):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: Sequence[float],
-        down: Downsampling,
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: Sequence[float], down: Downsampling
     ):
         super().__init__(stride, down)
         along_time, padding = (self.conv_stride[0], 1), (kernel_size // 2, 0)

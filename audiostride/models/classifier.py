@@ -15,16 +15,7 @@ from ..files import replace_file
 from ..sections import Channel
 from .calibration import check_calibration
 from .events import check_settings
-from .files import (
-    CONFIG_FILE,
-    FORMAT,
-    RESULTS_FILE,
-    WEIGHTS_FILE,
-    load_weights,
-    read_config,
-    read_weights,
-    save_model,
-)
+from .files import CONFIG_FILE, FORMAT, RESULTS_FILE, WEIGHTS_FILE, load_weights, read_config, read_weights, save_model
 from .hub import HUB_PREFIX, download
 from .model_card import model_card
 from .network import AudioNetwork
