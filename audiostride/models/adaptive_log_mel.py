@@ -31,6 +31,7 @@ class FineLogMel(nn.Module):
         hop_length: hop in samples.
 
     Example:
+        >>> import torch
         >>> waveform = torch.randn(2, 16000)
         >>> torch.allclose(FineLogMel()(waveform), LogMel()(waveform), atol=1e-4)
         True
@@ -91,6 +92,7 @@ class AdaptiveLogMel(Frontend):
         ValueError: if the settings contradict each other; the message names them.
 
     Example:
+        >>> import torch
         >>> frontend = AdaptiveLogMel()
         >>> frontend(torch.zeros(4, 16000)).shape
         torch.Size([4, 1, 101, 65])
