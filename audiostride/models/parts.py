@@ -101,10 +101,8 @@ class Part(nn.Module):
 
         Example:
             >>> from audiostride import RawWaveform
-            >>> RawWaveform.section()(sample_rate=50)
-            Traceback (most recent call last):
-                ...
-            pydantic_core._pydantic_core.ValidationError: 1 validation error for RawWaveformSection ...
+            >>> RawWaveform.section()(sample_rate=8000)
+            RawWaveformSection(name='waveform', sample_rate=8000)
         """
         hints = get_type_hints(cls.__init__, include_extras=True)
         fields: dict[str, Any] = {"name": (Literal[cls.name], cls.name)}
