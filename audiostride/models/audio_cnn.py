@@ -144,24 +144,3 @@ class AudioCNN(Trunk):
     def forward(self, log_mel: Tensor) -> Tensor:
         """Map ``(batch, 1, time, mel)`` to an embedding ``(batch, num_features)``: global max-pool."""
         return self.forward_features(log_mel).amax(dim=(-2, -1))
-
-    def strides(self) -> list[list[float]]:
-        """Current (time, mel) stride of each block, learned or fixed.
-
-        Example:
-            >>> AudioCNN("spectral", channels=(8, 8), strides=((2, 2), (1, 1.5))).strides()
-            [[2.0, 2.0], [1.0, 1.5]]
-        """
-        return [block.strides() for block in self.separable_blocks]
-
-    def map_sizes(self, time: int, mel: int) -> list[tuple[int, ...]]:
-        """Size (time, mel) of the input of each block and of the last block's output.
-
-        Example:
-            >>> AudioCNN("strided").map_sizes(100, 64)
-            [(100, 64), (50, 32), (25, 16), (25, 16), (13, 8), (13, 8), (7, 4)]
-        """
-        sizes: list[tuple[int, ...]] = [(time, mel)]
-        for block in self.separable_blocks:
-            sizes.append(block.output_lengths(*sizes[-1]))
-        return sizes

@@ -139,25 +139,18 @@ class AudioResNet(Trunk):
         parts = [frames.mean(-1) if name == "mean" else frames.amax(-1) for name in self.settings["pooling"].split("_")]
         return self.dropout(torch.cat(parts, dim=1))
 
-    def strides(self) -> list[list[float]]:
-        """Current (time, mel) stride of each block, learned or fixed."""
-        return [block.strides() for block in self.blocks]
-
     def aliasing(self) -> list[list[Alpha]] | None:
         """Current (time, mel) aliasing of each block, in [0, 1]; None if none is learned."""
         return None if self.settings["aliasing"] is None else [block.aliasing() for block in self.blocks]
 
-    def map_sizes(self, time: int, mel: int) -> list[tuple[int, ...]]:
+    def map_sizes(self, *size: int) -> list[tuple[int, ...]]:
         """Size (time, mel) of the input of each block, and of the last one's output.
 
         Behind the last block over frequency, mel counts the regions that its map is averaged to.
         """
-        sizes: list[tuple[int, ...]] = [(time, mel)]
-        for number, block in enumerate(self.blocks, start=1):
-            sizes.append(block.output_lengths(*sizes[-1]))
-            if number == len(self.mel_blocks) + 1:
-                sizes[-1] = (sizes[-1][0], self.settings["mel_regions"])
-        return sizes
+        sizes, regions = super().map_sizes(*size), self.settings["mel_regions"]
+        last = len(self.mel_blocks) + 1
+        return sizes[:last] + [(time, regions) for time, _ in sizes[last:]]
 
 
 class AxisBlock(DownsamplingBlock):

@@ -6,7 +6,7 @@ ranges; `sizes` are its registered models. `trunks` lists the parts there are.
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from types import GenericAlias, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..layers.downsampling import Alpha, DiffStride
 from ..layers.strides import model_aliasing
 from ..sections import Section
+from .downsampling_block import DownsamplingBlock
 
 NOT_SOUND = "this model classifies images, and cut-offs are for sounds"
 
@@ -182,15 +183,12 @@ class Trunk(Part):
         sizes: the settings of each of its registered sizes, by the name of the model without its downsampling.
         blocks: its parts, from input to output.
         num_features: length of an embedding.
-        map_sizes: from the size of an input, (time, mel) or (samples,), the size of the input of each layer that
-            downsamples and of the last one's output.
     """
 
     section_base = TrunkSection
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     blocks: Any
     num_features: int
-    map_sizes: Callable[..., Sequence[tuple[int, ...]]]
 
     @property
     def takes(self) -> Input | None:
@@ -206,9 +204,33 @@ class Trunk(Part):
         """Map the frontend's output to the feature map before it is pooled."""
         raise NotImplementedError
 
+    @property
+    def places(self) -> Sequence[DownsamplingBlock]:
+        """Where it downsamples, from input to output."""
+        return list(self.blocks)
+
     def strides(self) -> list[list[float]]:
-        """Current stride of each layer that downsamples, learned or fixed, of each axis."""
-        raise NotImplementedError
+        """Current stride of each place and axis, learned or fixed.
+
+        Example:
+            >>> from audiostride import AudioCNN
+            >>> AudioCNN("spectral", channels=(8, 8), strides=((2, 2), (1, 1.5))).strides()
+            [[2.0, 2.0], [1.0, 1.5]]
+        """
+        return [place.strides() for place in self.places]
+
+    def map_sizes(self, *size: int) -> list[tuple[int, ...]]:
+        """Size (time, mel), or (samples,), of the input of each place and of the last one's output.
+
+        Example:
+            >>> from audiostride import AudioCNN
+            >>> AudioCNN("strided").map_sizes(100, 64)
+            [(100, 64), (50, 32), (25, 16), (25, 16), (13, 8), (13, 8), (7, 4)]
+        """
+        sizes = [size]
+        for place in self.places:
+            sizes.append(place.output_lengths(*sizes[-1]))
+        return sizes
 
     def aliasing(self) -> list[list[Alpha]] | None:
         """Current aliasing, in [0, 1], of each layer that pools and axis; None if none is learned.

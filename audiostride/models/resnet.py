@@ -133,26 +133,17 @@ class ResNet(Trunk):
         """Map ``(batch, in_channels, time, mel)`` to an embedding ``(batch, num_features)``: global average."""
         return self.forward_features(x).mean(dim=(-2, -1))
 
-    def strides(self) -> list[list[float]]:
-        """Current (time, mel) stride of each place that has one, learned or fixed."""
-        return [place.strides() for place in self._places()]
-
-    def map_sizes(self, time: int, mel: int) -> list[tuple[int, ...]]:
+    def map_sizes(self, *size: int) -> list[tuple[int, ...]]:
         """Size (time, mel) of the map before each place that has a stride, and of the last feature map.
 
         Example:
             >>> ResNet("strided", strides=(2, 2, 2), stem="imagenet", in_channels=3).map_sizes(224, 224)
             [(56, 56), (28, 28), (14, 14), (7, 7)]
         """
-        if self.settings["stem"] == "imagenet":
-            time, mel = -(-time // 4), -(-mel // 4)
-        sizes: list[tuple[int, ...]] = [(time, mel)]
-        for place in self._places():
-            sizes.append(place.output_lengths(*sizes[-1]))
-        return sizes
+        return super().map_sizes(*(-(-n // (4 if self.settings["stem"] == "imagenet" else 1)) for n in size))
 
-    def _places(self) -> list[DownsamplingBlock]:
-        """The stem or block at each place that has a stride, from input to output."""
+    @property
+    def places(self) -> list[DownsamplingBlock]:
         places: list[Any] = [self.stem, *(stage[0] for stage in self.stages)]  # type: ignore[index]
         strides = self.settings["strides"]
         return [place for place, stride in zip(places[-len(strides) :], strides, strict=True) if stride is not None]

@@ -149,14 +149,3 @@ class WaveCNN(Trunk):
     def forward(self, waveform: Tensor) -> Tensor:
         """Map ``(batch, 1, samples)`` to an embedding ``(batch, num_features)``: global average."""
         return self.forward_features(waveform).mean(dim=-1)
-
-    def strides(self) -> list[list[float]]:
-        """Current stride of each block, learned or fixed, as a list of one axis."""
-        return [block.strides() for block in self.blocks]
-
-    def map_sizes(self, time: int) -> list[tuple[int, ...]]:
-        """Length of the input of each block and of the last block's output, in its samples."""
-        sizes: list[tuple[int, ...]] = [(time,)]
-        for block in self.blocks:
-            sizes.append(block.output_lengths(*sizes[-1]))
-        return sizes
