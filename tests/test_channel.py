@@ -119,11 +119,16 @@ def test_training_on_a_channel_makes_a_model_of_that_channel(tmp_path: Path) -> 
     everything = evaluate_run(tmp_path / "run", str(tmp_path / "sounds"))["label"]
     right = [soundfile.read(path)[0][:, 1] for path in sorted((tmp_path / "sounds").rglob("*.wav"))]
     names = [path.parent.name for path in sorted((tmp_path / "sounds").rglob("*.wav"))]
-    correct = [trained.predict(w, 16000)["label"].label == name for w, name in zip(right, names, strict=True)]
+    correct = [_likeliest(trained, w) == name for w, name in zip(right, names, strict=True)]
     assert everything.accuracy == pytest.approx(np.mean(correct))
     again = load_recipe("folder", [data.replace("right", "left"), *settings, f"model.init={tmp_path / 'run'}"])
     with pytest.warns(DataWarning, match="was trained on the channel 'right', and is now trained on 'left'"):
         take_up(again)
+
+
+def _likeliest(model: AudioClassifier, waveform: np.ndarray) -> str:
+    found = model.predict(waveform, 16000)["label"].probabilities
+    return max(found, key=lambda name: found[name])
 
 
 def test_data_sets_of_different_channels_are_said() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from audiostride.data.annotations import read_annotated, read_labels
 from audiostride.data.folder import read_folder
-from audiostride.data.labels import task_labels
+from audiostride.data.labels import find_separator, one_column, task_labels
 from audiostride.data.manifest import read_manifest
 from audiostride.errors import DataError, DataWarning
 
@@ -125,3 +125,43 @@ def test_tables_of_birdnet(tmp_path: Path) -> None:
     (tmp_path / "BirdNET_SelectionTable.txt").write_text(header + rows)
     clips = read_annotated(tmp_path)
     assert [clips.title(i) for i in range(2)] == ["G024.flac#t=3,6", "G025.flac#t=3,6"]
+
+
+def test_labels_joined_by_a_hash_are_several(tmp_path: Path) -> None:
+    """doccano/doccano 1821: exported as label1#label2, and read back as one class of that name."""
+    (tmp_path / "t.csv").write_text("file,label\na.wav,rain\nb.wav,wind\nc.wav,rain#wind\n")
+    clips = read_manifest(tmp_path / "t.csv")
+    assert find_separator(clips.columns["label"]) == "#"
+    several = one_column(clips, "label", "multilabel", "#")
+    assert task_labels(several, "label", "multilabel") == ["rain", "wind"]
+    with pytest.warns(DataWarning, match="set kind: multilabel and label_separator: '#'"):
+        one_column(clips, "label", "multiclass")
+
+
+def test_folders_of_several_labels(tmp_path: Path) -> None:
+    """birdnet-team/BirdNET-Analyzer 241: folders whose names are several labels, separated by commas."""
+    touch(tmp_path, "Owl/a.wav", "Finch/b.wav", "Owl,Finch/c.wav")
+    clips = read_folder(tmp_path)
+    assert find_separator(clips.columns["label"]) == ","
+    several = one_column(clips, "label", "multilabel", ",")
+    assert dict(zip(several.names, several.columns["label"], strict=True))["Owl,Finch/c.wav"] == "Owl|Finch"
+
+
+def test_a_table_whose_files_got_another_ending_is_said(tmp_path: Path) -> None:
+    """lucascesarfd/underwater_snd 3: the table says .wav, and the files have become .flac."""
+    touch(tmp_path, "vessel/167.flac", "vessel/168.flac")
+    (tmp_path / "metadata.csv").write_text("path,label\n./vessel/167.wav,Cargo\n./vessel/168.wav,Tug\n")
+    with pytest.raises(DataError, match=r"metadata\.csv, line 2: there is no file .*167\.wav; .*167\.flac is there"):
+        read_folder(tmp_path)
+
+
+def test_a_raven_table_with_a_column_of_nothing(tmp_path: Path) -> None:
+    """DrCoffey/DeepSqueak 48: an empty column before that of the labels, without frequencies in some rows."""
+    text = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\t"
+    text += "Delta Time (s)\t\tAnnotation\n"
+    rows = "356\tSpectrogram 1\t1\t152.749\t152.802\t49149.4\t58172.9\t0.054\t\tTrill\n"
+    rows += "362\tSpectrogram 1\t1\t153.801\t153.866\t\t\t0.065\t\tFlat\n"
+    (tmp_path / "a.txt").write_text(text + rows)
+    first, second = read_labels(tmp_path / "a.txt")
+    assert first[:5] == pytest.approx((152.749, 152.802, "Trill", 49149.4, 58172.9))
+    assert (second.label, second.low_hz) == ("Flat", None)

@@ -70,6 +70,7 @@ def test_blanks_and_unicode_forms_make_no_class_of_their_own_and_case_is_pointed
         (["dog", "cat", "dog, cat"], ","),
         (["dog", "cat", "cat/dog"], "/"),
         (["dog", "cat", "dog cat"], " "),
+        (["dog", "cat", "dog & cat"], "&"),
         (["dog", "cat", "dog|cat"], "|"),
         (["['dog', 'cat']", "['dog']"], "|"),
         (['["dog", "cat"]', "[]"], "|"),

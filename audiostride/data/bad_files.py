@@ -55,8 +55,12 @@ def drop_bad_files(
     return leave_out(clips, bad, on_bad_file, key), list(bad.values())
 
 
-def decode_all(clips: Clips, sample_rate: int, workers: int = 2) -> Iterator[tuple[int, np.ndarray | DataError]]:
-    """Every clip's waveform in order, or the error that reading it gave; a few are decoded ahead.
+def decode_all(
+    clips: Clips, sample_rate: int, workers: int = 2, length: int | None = None
+) -> Iterator[tuple[int, np.ndarray | DataError]]:
+    """Every clip's waveform in order, or its first `length` samples, or the error that reading it gave.
+
+    A few are decoded ahead.
 
     Example:
         >>> from audiostride.data.clips import ArrayClips
@@ -67,7 +71,7 @@ def decode_all(clips: Clips, sample_rate: int, workers: int = 2) -> Iterator[tup
 
     def decode(index: int) -> np.ndarray | DataError:
         try:
-            return clips.read(index, sample_rate)
+            return clips.read(index, sample_rate, 0, length)
         except DataError as error:
             return error
 

@@ -1,5 +1,6 @@
 """A folder of audio files as a data set: class sub-folders, or a table of metadata with label columns."""
 
+import glob
 import os
 import re
 import warnings
@@ -191,12 +192,19 @@ def _add_metadata(
         own = split_names(set(rows.splits))
         for line, name, text in zip(rows.lines, rows.files, rows.splits, strict=True):
             if not os.path.lexists(folder / name):
-                raise DataError(f"{metadata}, line {line}: there is no file {folder / name}")
+                raise DataError(
+                    f"{metadata}, line {line}: there is no file {folder / name}{_of_another_ending(folder / name)}"
+                )
             names.append(os.path.join(below, name))  # a table may name files by absolute paths
             splits.append(own.get(text) or split or parts.get(Path(name).parts[0], ""))
         table.extend(names, splits, rows.columns)
         for span in rows.spans:
             spans.extend(span)
+
+
+def _of_another_ending(path: Path) -> str:
+    others = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return f"; {others[0]} is there" if others else ""
 
 
 def _add_classes(table: TableBuilder, spans: array, root: Path, folder: Path, split: str) -> None:

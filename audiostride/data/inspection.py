@@ -27,6 +27,7 @@ from .labels import (
 )
 from .leaks import leaks, origin_column, same_content
 from .manifest import check_root, is_table
+from .near_duplicates import name_copies, near_duplicates
 from .table import key_of
 from .text_column import Texts
 
@@ -39,6 +40,9 @@ LABEL_NAMES = (
 
 NOT_LABELS = frozenset(("", "nan", "na", "n/a", "none", "null", "?", "-", "unknown", "inf", "-inf", "#n/a"))
 """What a class is hardly called, in lower case: a program wrote it for a missing value."""
+
+COMPARED = 2000
+"""Clips among which near-duplicates are looked for; `validate` compares more."""
 
 SPECTRA = 40
 """Clips whose spectra are looked at."""
@@ -129,7 +133,7 @@ def inspect_path(
 def inspect(
     clips: EncodedClips, label: str | None = None, group: str | None = None, progress: Progress | None = None
 ) -> Findings:
-    """Look at every clip's header and, where sizes are equal, contents; nothing is decoded.
+    """Look at every clip's header and, where sizes are equal, contents; up to `COMPARED` clips are decoded.
 
     Args:
         clips: what a source returned.
@@ -196,6 +200,12 @@ def inspect(
     copies = same_content(clips)
     found.duplicates = [[clips.names[i] for i in rows] for rows in copies]
     found.leaks = leaks(clips, clips.splits, found.group, copies)
+    rate = max(found.sample_rates, default=0)
+    same = {(a, b) for rows in copies for a in rows for b in rows}
+    near = near_duplicates(clips, rate // 2 if rate >= 192000 else 8000, clips.splits, COMPARED, progress)
+    advice = "keep one of each pair, or give both one value in a column and name it with --group"
+    if line := name_copies(clips, [pair for pair in near if pair[:2] not in same], clips.splits, advice):
+        found.notes.append(line)
     return found
 
 

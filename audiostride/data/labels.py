@@ -110,7 +110,7 @@ def labels_of(value: str, separator: str = SEPARATOR) -> list[str]:
 def find_separator(values: Iterable[str]) -> str | None:
     """What stands between labels where a column seems to hold several a clip, `SEPARATOR` for lists too; else None.
 
-    A comma, slash, plus or blank may be part of a name ("car, passing"): it counts if most parts are labels alone, too.
+    All but `SEPARATOR` and ";" may be part of a name ("car, passing"): they count if most parts are labels alone, too.
 
     Example:
         >>> find_separator(["dog", "cat", "dog;cat"]), find_separator(["dog bark", "car horn"])
@@ -120,7 +120,7 @@ def find_separator(values: Iterable[str]) -> str | None:
     listed = [value for value in distinct if value[0] == "[" and value[-1] == "]"]
     if len(listed) > len(distinct) / 2:
         return SEPARATOR
-    for separator in (SEPARATOR, ";", ",", "+", "/", " "):
+    for separator in (SEPARATOR, ";", ",", "+", "/", "#", "&", " "):
         split = {value: labels_of(value, separator) for value in distinct if separator in value}
         several = {part for parts in split.values() if len(parts) > 1 for part in parts}
         shared = Counter(part for value in distinct for part in set(split.get(value, [value])))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ..data.batches import LabelledClips
 from ..data.clips import Progress
 from ..data.leaks import leaks, origin_leak
+from ..data.near_duplicates import name_copies, near_duplicates
 from ..data.preparation import make_class_weights, prepare_data
 from ..data.sections import EncodedData
 from ..errors import DataError, DataWarning, RecipeError
@@ -32,7 +33,8 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
     """Everything `train` would find wrong before its first step, and what is on both sides of a split.
 
     Returns:
-        The tasks with their kinds, labels and clips of each split, and a line for each bad file.
+        The tasks with their kinds, labels and clips of each split, a line for each bad file, and clips that hold the
+        same recording (see `near_duplicates`).
 
     Raises:
         RecipeError: if settings contradict each other.
@@ -55,6 +57,7 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
     if teacher:
         teacher.match_classes(labels)
     tasks: dict[str, Any] = {}
+    copies: list[dict[str, Any]] = []
     for data in sets:
         names = list(data.labels)
         block = recipe.tasks[names[0]].data
@@ -70,9 +73,30 @@ def check_recipe(recipe: Recipe, progress: Progress | None = None) -> dict[str, 
                 key = f"tasks.{names[0]}.data"
                 lines = "\n".join(f"{key}: {line}" for line in found)
                 raise DataError(f"{lines}\nFix the splits, or set {key}.allow_shared_groups=true.")
+        if isinstance(block, EncodedData):
+            copies += _copies(data, recipe.frontend.resolution // 2, f"tasks.{names[0]}.data", progress)
         counts = {split: len(data.indexes(split)) for split in ("train", "validation", "test")}
         tasks |= {name: {"kind": recipe.tasks[name].kind, "labels": labels[name], "clips": counts} for name in names}
-    return {"tasks": {name: tasks[name] for name in recipe.tasks}, "bad_files": bad_files}
+    return {"tasks": {name: tasks[name] for name in recipe.tasks}, "bad_files": bad_files, "copies": copies}
+
+
+def _copies(data: LabelledClips, sample_rate: int, key: str, progress: Progress | None) -> list[dict[str, Any]]:
+    """Near-duplicates as plain data; a warning names those that are in two splits."""
+    found = near_duplicates(data.clips, sample_rate, data.splits, progress=progress)
+    advice = (
+        f"scores are inflated; remove one of each pair, or give both one value in a column and set {key}.group to it"
+    )
+    apart = [pair for pair in found if data.splits[pair.first] != data.splits[pair.second]]
+    if line := name_copies(data.clips, apart, data.splits, advice):
+        warnings.warn(f"{key}: {line}", DataWarning, stacklevel=3)
+    return [
+        {
+            "clips": [data.clips.title(i) for i in pair[:2]],
+            "splits": [data.splits[i] for i in pair[:2]],
+            "correlation": pair.correlation,
+        }
+        for pair in found
+    ]
 
 
 def take_up(recipe: Recipe) -> tuple[Recipe, AudioClassifier | None]:
