@@ -2,10 +2,10 @@
 
     python benchmarks/near_duplicates.py DATA --clips 300 --out benchmarks/near_duplicates.csv
 
-DATA holds a folder of sounds for each set. Of a third of the drawn clips of a set a copy is added: a half cut out of the
-middle, MP3 or Ogg Vorbis at a low quality, another sample rate, or a fifth of the level with the begin cut off. A pair
-counts as false if the two clips were not made from each other; those of the clips as they are stand in the last column,
-to be listened to.
+DATA holds a folder of sounds for each set. Of a third of the drawn clips of a set a copy is added: a half cut out of
+the middle, MP3 or Ogg Vorbis at a low quality, another sample rate, or a fifth of the level with the begin cut off. A
+pair counts as false if the two clips were not made from each other; those of the clips as they are stand in the last
+column, to be listened to.
 """
 
 import argparse

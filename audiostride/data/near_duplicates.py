@@ -154,22 +154,24 @@ def _peaks(waveform: np.ndarray, n: int) -> list[int]:
 
 def _pairs_alike(pieces: np.ndarray, places: list[tuple[int, int]]) -> list[tuple[int, int, list[int]]]:
     """Clips that have alike pieces, each with its best partners, and how many samples the second may be late."""
-    votes: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
+    votes: dict[tuple[int, int], dict[int, float]] = defaultdict(lambda: defaultdict(float))
     if len(pieces):
         everything, owner = torch.from_numpy(pieces).float(), torch.tensor([clip for clip, _ in places])
-        for begin in range(0, len(places), 1024):
-            alike = everything[begin : begin + 1024] @ everything.T
-            alike[owner[begin : begin + 1024, None] == owner] = 0
+        for begin in range(0, len(places), 256):
+            alike = everything[begin : begin + 256] @ everything.T
+            alike[owner[begin : begin + 256, None] == owner] = 0
             values, others = alike.topk(min(_NEIGHBOURS, len(places)))
-            for row, rank in (values > _ALIKE).nonzero().tolist():
-                (first, a), (second, b) = sorted((places[begin + row], places[others[row, rank]]))
-                votes[first, second][b - a] += values[row, rank].item()
-    partners, found = Counter[int](), []
+            good = values > _ALIKE
+            found = good.nonzero()[:, 0].tolist(), others[good].tolist(), values[good].tolist()
+            for row, other, value in zip(*found, strict=True):
+                (first, a), (second, b) = sorted((places[begin + row], places[other]))
+                votes[first, second][b - a] += value
+    partners, pairs = Counter[int](), []
     for (first, second), shifts in sorted(votes.items(), key=lambda item: -max(item[1].values())):
         if min(partners[first], partners[second]) < _PARTNERS:
             partners.update((first, second))
-            found.append((first, second, [shift for shift, _ in shifts.most_common(_SHIFTS)]))
-    return sorted(found)
+            pairs.append((first, second, sorted(shifts, key=lambda shift: -shifts[shift])[:_SHIFTS]))
+    return sorted(pairs)
 
 
 def _correlation(first: np.ndarray, second: np.ndarray, late: int) -> float:
