@@ -60,7 +60,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place, whole and on the disk, at the end of the block.
+    """A file to write next to `path`, which takes its place, whole and on the disk, at the end of the block.
 
     The block does nothing but write. If it fails, an old file at `path` is untouched and the new one is removed.
 

@@ -93,7 +93,7 @@ def gather(run_dir: Path, progress: Progress | None = None, fetch: bool = False)
         "downsampling": model.trunk.settings["downsampling"],
         "cutoff_figure": svg(
             cutoff_figure(cutoffs["layers"], cutoffs["references"], responses, cutoffs["ripples"]),
-            "Modulations kept after each layer, beside reference ranges; masks and measured gains",
+            "Modulations kept after each layer, next to reference ranges; masks and measured gains",
         ),
         "references": [reference_cells(row) for row in cutoffs["references"]],
         "folded": list(filter(None, map(folding_sentence, cutoffs["layers"]))),

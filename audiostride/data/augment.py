@@ -454,7 +454,7 @@ class AugmentSection(Section):
 
 
 def add_noise(waveform: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """A waveform with noise of the same length at a signal-to-noise ratio in dB; beside silence none is added."""
+    """A waveform with noise of the same length at a signal-to-noise ratio in dB; next to silence none is added."""
     signal_power, noise_power = np.square(waveform).mean(), np.square(noise).mean()
     if not (signal_power > 0 and noise_power > 0):
         return waveform

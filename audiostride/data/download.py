@@ -88,7 +88,7 @@ def parse_link(text: str) -> Link:
 def fetch(link: Link, folder: Path, progress: Progress | None = None) -> Path:
     """The file behind a link: local ones where they lie, others downloaded into `folder`.
 
-    A download that broke off goes on where it stopped; a complete one is not repeated.
+    A download that broke off resumes where it stopped; a complete one is not repeated.
 
     Args:
         link: from `parse_link`.
@@ -206,7 +206,7 @@ def _download_once(url: str, part: Path, before: int, progress: Progress | None)
             not (response.headers.get("Content-Range") or "").startswith(f"bytes {before}-")
             or version_of(response.headers) != version
         ):
-            part.unlink()  # of another version, or of one that nobody knows
+            part.unlink()  # of another version, or an unknown one
             return _download_once(url, part, 0, progress)
         if not resumed:
             version_file.write_text(version_of(response.headers), encoding="utf-8")

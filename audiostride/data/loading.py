@@ -1,4 +1,4 @@
-"""Worker processes that prepare batches: no more than there are CPUs, gone when nobody wants more of them."""
+"""Worker processes that prepare batches: no more than there are CPUs, ended once no more of them are wanted."""
 
 import atexit
 import multiprocessing.util  # noqa: F401, its exit function joins all workers: ours must be registered after it

@@ -1,4 +1,4 @@
-"""Streaming: clips of a data set that stays where it is, fetched in blocks while training goes on.
+"""Streaming: clips of a data set that stays where it is, fetched in blocks during training.
 
 A block is what one request fetches: a few megabytes of a WebDataset shard, or a row group of a
 parquet file. Training goes through a streamed set block by block, in an order that follows from the

@@ -45,7 +45,7 @@ def export_source(
 ) -> Check:
     """Write a classifier as C or as a page, if that computes what the model computes.
 
-    A C file gets a header and a test beside it, NAME.h and NAME_test.c; where a compiler is found it is compiled and
+    A C file gets a header and a test next to it, NAME.h and NAME_test.c; where a compiler is found it is compiled and
     run on all windows. A page, and a C file where there is no compiler, is checked by its list of operations.
 
     Args:
@@ -70,7 +70,7 @@ def export_source(
         raise UsageError(f"{printable(path)}: the name of a C file begins its functions' names; try {plain}.c")
     check_writable(path)
     model.eval()
-    windows = (windows * 32768).round().clamp(-32768, 32767).cpu() / 32768  # as in the test beside a C file
+    windows = (windows * 32768).round().clamp(-32768, 32767).cpu() / 32768  # as in the test of a C file
     steps = operations(model)
     with torch.inference_mode():
         expected = [values.float().cpu().numpy() for values in model(windows.to(model.device)).values()]

@@ -427,7 +427,7 @@ _STEPS: dict[str, Callable[..., Any]] = {
 
 
 def _fuse(steps: list[Operation]) -> list[Operation]:
-    """Fold each batch norm into a convolution before it, and each ReLU into what is before it, where nobody else reads
+    """Fold each batch norm into a convolution before it, and each ReLU into what is before it, where nothing else reads
     that."""
     kept: list[Operation] = []
     number = {0: 0}  # of each of the given list among those that are kept

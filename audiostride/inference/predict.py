@@ -24,7 +24,7 @@ class Row(NamedTuple):
         end_s: its end, in seconds.
         rank: 1 for the likeliest class, 2 for the next, ...
         label: the class; at rank 1 "none" if the sound is none of the classes, see `models.calibration`.
-        score: its probability, 0 to 1; beside "none" that of the likeliest class.
+        score: its probability, 0 to 1; with "none" that of the likeliest class.
         error: why there is no prediction, all else but `file` is None then; None where there is one.
     """
 

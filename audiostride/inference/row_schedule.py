@@ -49,7 +49,7 @@ def rows_kept(steps: Sequence[Operation], shape: tuple[int, ...], endless: range
     Args:
         steps: the operations.
         shape: of the input, ``(channel, time, mel)``.
-        endless: numbers of rows of the input at which a sound may end that nobody knew the length of: from as many
+        endless: numbers of rows of the input at which a sound of unknown length may end: from as many
             as an output depends on, as many as there are between two outputs.
 
     Returns:

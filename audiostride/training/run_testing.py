@@ -258,7 +258,7 @@ def _own_data(
         advice: what to do where the data is not here.
 
     Raises:
-        DataError: if the data or some of the test clips are not there any more, or are not told apart by their names.
+        DataError: if the data or some of the test clips are gone, or cannot be distinguished by their names.
     """
     if not (run_dir / RECIPE_FILE).is_file():
         raise ModelFileError(f"{run_dir / RECIPE_FILE}: no such file, so the model's own data is not known; {advice}")

@@ -20,7 +20,7 @@ from .recipe import TrainSection
 from .resuming import Totals
 
 NONE_WEIGHT = 0.5
-"""Weight of the loss of background beside that of clips, as in Hendrycks et al. 2019."""
+"""Weight of the loss of background relative to that of clips, as in Hendrycks et al. 2019."""
 
 
 @dataclass
