@@ -36,7 +36,7 @@ def split_windows(waveform: Tensor, window_length: int, overlap: float = 0.0) ->
     Args:
         waveform: shape ``(samples,)``.
         window_length: in samples.
-        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        overlap: see `window_hop`.
 
     Returns:
         Shape ``(n_windows, window_length)``, at least one window.

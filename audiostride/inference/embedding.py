@@ -85,7 +85,7 @@ def embed_sounds(
         sounds: from `open_sounds`.
         batch_size: windows that are gathered before the model runs; 1 runs it as soon as a window is there.
         workers: threads that decode; 0 decodes in between.
-        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        overlap: of windows, see `window_hop`.
 
     Example:
         >>> from audiostride import create_model

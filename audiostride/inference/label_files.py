@@ -54,7 +54,7 @@ def write_label_files(
         events: what is to differ from the model's settings for events; None: windows.
         resume: keep label files that exist, and classify the other sounds.
         always: write a class where the answer would be "none"; else such windows are left out.
-        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        overlap: of windows, see `window_hop`.
         min_score: windows, or events, that score less are left out.
 
     Returns:

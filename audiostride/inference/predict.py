@@ -74,7 +74,7 @@ def predict_sounds(
         per_window: a row for each window instead of one for the sound.
         batch_size: see `embedding.embed_sounds`.
         workers: see `embedding.embed_sounds`.
-        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        overlap: of windows, see `window_hop`.
         always: name a class where the answer would be "none".
 
     Raises:

@@ -114,7 +114,7 @@ def windows_of(blocks: Iterable[np.ndarray], window_length: int, overlap: float 
     Args:
         blocks: the waveform in pieces.
         window_length: in samples.
-        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        overlap: of windows, see `window_hop`.
 
     Yields:
         The windows that a block completed. The last part counts the whole sound.

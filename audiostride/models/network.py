@@ -251,7 +251,7 @@ class AudioNetwork(nn.Module):
         Args:
             waveform: see `waveforms.to_mono`.
             sample_rate: of the waveform, in Hz; resampled to the frontend's where it differs.
-            overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+            overlap: of windows, see `window_hop`.
 
         Returns:
             Shape ``(num_features,)``.

@@ -68,7 +68,7 @@ def clip_logits(
         indexes: which of its rows.
         workers: processes that decode audio; 0 decodes in this one.
         progress: called after each batch.
-        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        overlap: of windows, see `window_hop`.
 
     Returns:
         For each task float32 logits of shape ``(len(indexes), n_classes)``, on the CPU.

@@ -50,7 +50,7 @@ def evaluate_run(
         task: the task to score; None: all, with `data` those whose columns it has. The columns are those of the
             recipe; without one a task is in the column of its name, or else in "label".
         progress: called while data is read and evaluated.
-        overlap: share of a window that the next one holds too, from 0 up to but not including 1.
+        overlap: of windows, see `window_hop`.
         fetch: let the recipe of the run download its data and write where it says; see that it comes from somebody
             you trust.
 
