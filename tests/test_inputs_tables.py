@@ -53,7 +53,7 @@ def test_no_label_breaks_the_order_of_classes() -> None:
 
 
 def test_blanks_and_unicode_forms_make_no_class_of_their_own_and_case_is_pointed_at(tmp_path: Path) -> None:
-    rows = "file, label\na.wav,dog\nb.wav, dog \nc.wav,e\u0301te\u0301\nd.wav,\u00e9t\u00e9\n"
+    rows = "file, label\na.wav,dog\nb.wav, dog\u200b \nc.wav,e\u0301te\u0301\nd.wav,\u00e9t\u00e9\n"
     with pytest.warns(DataWarning, match="are one label"):
         clips = table(tmp_path, rows)
     assert list(clips.columns) == ["label"]
@@ -71,6 +71,9 @@ def test_blanks_and_unicode_forms_make_no_class_of_their_own_and_case_is_pointed
         (["dog", "cat", "cat/dog"], "/"),
         (["dog", "cat", "dog cat"], " "),
         (["dog", "cat", "dog & cat"], "&"),
+        (["dog", "cat", "dog:cat"], ":"),
+        (["dog", "cat", "dog\ncat"], "\n"),
+        (["{'dog', 'cat'}", "{'dog'}"], "|"),
         (["dog", "cat", "dog|cat"], "|"),
         (["['dog', 'cat']", "['dog']"], "|"),
         (['["dog", "cat"]', "[]"], "|"),
@@ -260,7 +263,7 @@ def test_usual_names_of_splits() -> None:
     "columns",
     ["start,end", "Start (s),End (s)", "begin_time,end_time", "Begin Time (s),End Time (s)", "onset,offset",
      "START_S,END_S", "start_time,stop_time", "start_ms,end_ms", "offset,duration", "start,length", "tmin,tmax",
-     "start sec,end sec"],
+     "start sec,end sec", "from,to", "t0,t1"],
 )  # fmt: skip
 def test_segments_under_any_usual_name_are_segments(tmp_path: Path, columns: str) -> None:
     lasting = "duration" in columns or "length" in columns
@@ -268,6 +271,13 @@ def test_segments_under_any_usual_name_are_segments(tmp_path: Path, columns: str
     clips = table(tmp_path, f"file,{columns},label\na.wav,{start},{end},wren\n")
     assert clips.title(0) == "a.wav#t=1.5,2.25"
     assert list(clips.columns) == ["label"]
+
+
+def test_times_in_minutes_are_minutes_and_a_column_from_alone_is_a_label(tmp_path: Path) -> None:
+    clips = table(tmp_path, "file,start_min,end_min,label\na.wav,1,1.5,wren\n")
+    assert clips.title(0) == "a.wav#t=60,90"
+    clips = table(tmp_path, "file,from,label\na.wav,Kenya,wren\n")
+    assert (clips.title(0), list(clips.columns["from"])) == ("a.wav", ["Kenya"])
 
 
 def test_times_are_read_as_people_write_them_and_samples_are_refused(tmp_path: Path) -> None:

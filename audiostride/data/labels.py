@@ -117,10 +117,10 @@ def find_separator(values: Iterable[str]) -> str | None:
         (';', None)
     """
     distinct = {plain_label(value) for value in values} - {""}
-    listed = [value for value in distinct if value[0] == "[" and value[-1] == "]"]
+    listed = [value for value in distinct if value[0] + value[-1] in ("[]", "()", "{}")]
     if len(listed) > len(distinct) / 2:
         return SEPARATOR
-    for separator in (SEPARATOR, ";", ",", "+", "/", "#", "&", " "):
+    for separator in (SEPARATOR, ";", ",", "+", "/", "#", "&", ":", "\n", " "):
         split = {value: labels_of(value, separator) for value in distinct if separator in value}
         several = {part for parts in split.values() if len(parts) > 1 for part in parts}
         shared = Counter(part for value in distinct for part in set(split.get(value, [value])))

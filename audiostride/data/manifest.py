@@ -30,10 +30,11 @@ SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": None}
 """Endings of the tables that can be read, with their delimiter."""
 
 _MAX_LINE = 1 << 20
-_UNIT = "(in)?(?P<unit>ms|msec|msecs|milliseconds?|s|sec|secs|seconds?)?"
+_UNIT = "(in)?(?P<unit>ms|msec|msecs|milliseconds?|s|sec|secs|seconds?|min|mins|minutes?)?"
 _START = re.compile(f"(tmin|t?(start|begin|beginning|onset)(s|time|times|offset)??){_UNIT}")
 _END = re.compile(f"(tmax|t?(end|stop|finish|offset)(s|time|times|offset)??){_UNIT}")
 _DURATION = re.compile(f"(duration|dur|length|delta)(time)??{_UNIT}")
+_PAIRS = (("from", "to"), ("t0", "t1"))  # times where both are there
 _IN_SAMPLES = re.compile("(start|begin|onset|end|stop|offset)(time|in)?(samples?|frames?)")
 
 
@@ -203,9 +204,11 @@ def take_spans(
     samples = next((name for name in block if _IN_SAMPLES.fullmatch(key_of(name))), None)
     if samples and not has_times(block):
         raise DataError(f"{path}: the column {samples!r} counts samples; give start_s and end_s in seconds instead")
-    start = _first(block, _START) or (_column(block, ["offset"]) if _first(block, _DURATION) else None)
+    pairs = ([_column(block, [name]) for name in names] for names in _PAIRS)
+    start, end = next((pair for pair in pairs if None not in pair), (None, None))
+    start = _first(block, _START) or start or (_column(block, ["offset"]) if _first(block, _DURATION) else None)
     starts = _seconds(path, lines, block, start, 0.0)
-    end = _first(block, _END)
+    end = _first(block, _END) or end
     if end is None and start is not None and (duration := _first(block, _DURATION)):
         lasting = _seconds(path, lines, block, duration, math.inf)
         ends = [a + b for a, b in zip(starts, lasting, strict=True)]
@@ -226,7 +229,8 @@ def _seconds(
 ) -> list[float]:
     if column is None:
         return [default] * len(lines)
-    factor = 0.001 if re.search("ms(ecs?)?$|millisec", key_of(column)) else 1.0
+    name = key_of(column).removeprefix("tmin")
+    factor = 0.001 if re.search("ms(ecs?)?$|millisec", name) else 60.0 if re.search("min(ute)?s?$", name) else 1.0
     values = []
     for line, text in zip(lines, block.pop(column), strict=True):
         try:

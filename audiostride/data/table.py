@@ -68,14 +68,19 @@ def _plain(column: str, values: Texts) -> Texts:
     return changed
 
 
+_NO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff"
+
+
 def plain_label(label: str) -> str:
     """A label in the one form in which equal labels are equal strings: without outer blanks, in Unicode's form C.
+
+    Characters of no width, which copying from web pages brings along, count as blanks.
 
     Example:
         >>> plain_label(" e\\u0301te\\u0301 ") == "\\u00e9t\\u00e9"
         True
     """
-    return label.strip() if label.isascii() else unicodedata.normalize("NFC", label).strip()
+    return label.strip() if label.isascii() else unicodedata.normalize("NFC", label).strip().strip(_NO_WIDTH).strip()
 
 
 def label_text(value: Any) -> str:
