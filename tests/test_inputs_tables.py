@@ -1,5 +1,6 @@
 """Tables as people have them mean what their owner meant, or the reader is told what to change."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
+from typer.testing import CliRunner
 
+from audiostride import AudioClassifier, create_model
+from audiostride.cli import app
 from audiostride.data.clips import Clips, FileClips, class_names
 from audiostride.data.inspection import inspect_path
 from audiostride.data.labels import find_separator, label_numbers, one_column, task_labels
@@ -186,6 +191,26 @@ def test_a_class_of_the_test_alone_is_an_error(tmp_path: Path) -> None:
     rows = [f"{i}.wav,{'owl' if i > 17 else 'ab'[i % 2]},{'test' if i > 14 else 'train'}" for i in range(20)]
     with pytest.raises(DataError, match="the class 'owl' has no training clip"):
         prepared(tmp_path, "file,label,split\n" + "\n".join(rows))
+
+
+def test_classes_of_several_labels_a_clip_are_scored_one_by_one(tmp_path: Path) -> None:
+    made = create_model("audio_cnn_strided", heads={"tags": 2}, channels=(4,), strides=((2, 2),))
+    model = AudioClassifier(made.frontend, made.trunk, {"tags": ["cat", "dog"]}, kinds={"tags": "multilabel"}).eval()
+    with torch.no_grad():
+        model.heads["tags"].weight.zero_()
+        model.heads["tags"].bias.copy_(torch.tensor([-2.0, 2.0]))  # it hears a dog and no cat, whatever it is given
+    model.save(tmp_path / "model")
+    for i in range(4):
+        sound(tmp_path / f"{i}.wav", seed=i)
+    (tmp_path / "t.csv").write_text("file,tags\n0.wav,dog|cat\n1.wav,dog\n2.wav,cat\n3.wav,dog|?cat\n")
+    command = ["evaluate", str(tmp_path / "model"), "--data", str(tmp_path / "t.csv"), "--by-class"]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    cat, dog = json.loads(done.stdout)["tasks"]["tags"]["classes"]
+    assert (dog["clips"], dog["recall"], dog["precision"]) == (3, 1.0, 0.75)
+    assert (cat["clips"], cat["recall"], cat["precision"]) == (2, 0.0, None)
+    shown = CliRunner().invoke(app, command).stdout
+    assert "cat" in shown
+    assert "dog" in shown
 
 
 # Cells, delimiters, columns

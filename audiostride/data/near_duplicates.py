@@ -56,8 +56,8 @@ def near_duplicates(
 ) -> list[Copies]:
     """Pairs of clips that hold the same recording, at least over about half of the shorter one, the surest first.
 
-    Segments of one file are no copies of each other, nor is silence. Each clip is decoded once; the rest takes about as
-    long for 10,000 clips (see docs/data.md).
+    Segments of one file are no copies of each other, nor is silence. Each clip is decoded once; pieces of all clips, up
+    to 100,000, are then compared each with each.
 
     Args:
         clips: the clips; those that cannot be read are left out.
