@@ -148,7 +148,7 @@ def _label_files(root: Path) -> tuple[list[tuple[Path, list[Path]]], list[tuple[
 
 
 def _alike(text: str, recording: str) -> int:
-    """Letters that a label file shares with its recording; 0 if it is none of it.
+    """How many letters the names of a label file and its recording share; 0 if the file is for another recording.
 
     `A.wav` has `A.txt`, `A.wav.txt`, `A_labels.txt`, `A.Table.1.selections.txt` and the like.
     """
@@ -184,7 +184,7 @@ def read_labels(path: str | os.PathLike[str], label_column: str | None = None) -
     Args:
         path: text. Audacity: start, end, label, separated by tabs or blanks, and frequency lines that begin with a
             backslash. Raven, or any table with a header: columns as `read_manifest` has them for times, and a label
-            column. A selection that stands there once for each view is read once. Rows may be shorter than the header.
+            column. A selection that is listed once for each view is read once. Rows may be shorter than the header.
         label_column: of a table; None: the first of Annotation, Species, Label, Class, Common Name.
 
     Raises:

@@ -36,10 +36,10 @@ LABEL_NAMES = (
     "tags", "events", "class_name", "label_name", "primary_label", "scene_label", "event_label", "common_name",
     "scientific_name", "ebird_code", "annotation", "command", "keyword", "digit", "emotion", "genre",
 )  # fmt: skip
-"""What a column of labels is called, in any case and with or without the underscore, the likeliest first."""
+"""Names of label columns, the likeliest first; case and underscores do not matter."""
 
 NOT_LABELS = frozenset(("", "nan", "na", "n/a", "none", "null", "?", "-", "unknown", "inf", "-inf", "#n/a"))
-"""What a class is hardly called, in lower case: a program wrote it for a missing value."""
+"""Labels, in lower case, that programs write for a missing value."""
 
 COMPARED = 2000
 """Clips among which near-duplicates are looked for; `validate` compares more."""

@@ -1,4 +1,4 @@
-"""What is on two sides of a split though it should not be: groups, files, copies of a recording."""
+"""What is in two splits although it should not be: groups, files, byte-for-byte copies."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ from .table import key_of
 def leaks(
     clips: Clips, splits: Sequence[str], group: str | None, copies: Sequence[Sequence[int]] | None = None
 ) -> list[str]:
-    """What is on two sides of a split though it should not be: a line each for groups, files and copies.
+    """What is in two splits although it should not be: a line each for groups, files and copies.
 
     Args:
         clips: the clips.
@@ -62,7 +62,7 @@ def group_leak(column: str, groups: Sequence[str], splits: Sequence[str]) -> str
 
 
 def same_content(clips: Clips) -> list[list[int]]:
-    """Numbers of the clips whose encoded audio is the same to the byte, a list for each such content.
+    """Numbers of the clips whose files are byte-for-byte the same, a list for each such content.
 
     Example:
         >>> import tempfile
