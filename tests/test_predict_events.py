@@ -16,9 +16,10 @@ from audiostride.cli import app
 from audiostride.data.annotations import Segment, read_labels, write_audacity
 from audiostride.errors import DataError, DataWarning, PartialError, UsageError
 from audiostride.inference.embedding import Sound
-from audiostride.inference.events import Changes, event_latency_s, onset_bound_ms, sound_events
+from audiostride.inference.events import Changes, event_latency_s, sound_events
 from audiostride.models.classifier import load
 from audiostride.models.events import EventSettings
+from audiostride.models.frames import frame_grid
 
 BURSTS = [(1.0, 1.5), (2.5, 3.25), (4.0, 4.2)]
 
@@ -157,8 +158,8 @@ def test_options_that_do_not_go_together_are_refused(run_dir, recording, options
 
 
 def test_an_onset_is_known_to_half_a_frame_or_half_a_window() -> None:
-    assert onset_bound_ms(create_model("audio_resnet_small_strided", heads={"word": 2})) == 40
-    assert onset_bound_ms(create_model("audio_cnn_small_strided", heads={"word": 2}, window_s=0.5)) == 250
+    assert frame_grid(create_model("audio_resnet_small_strided", heads={"word": 2})).onset_ms == 40
+    assert frame_grid(create_model("audio_cnn_small_strided", heads={"word": 2}, window_s=0.5)).onset_ms == 250
 
 
 @pytest.fixture

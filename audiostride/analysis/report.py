@@ -28,6 +28,7 @@ from .learning_dynamics import over_training, watched_split
 from .measured_response import ripple_response, takes_ripples
 from .mistakes import class_scores, confusion, worst_predictions
 from .plot_style import svg
+from .recording_view import LEFT, RIGHT, reasons, show_recordings
 from .result_plots import confusion_figure, reliability_figure, spectrogram_figure
 from .run_directory import describe_cutoffs, task_clips
 from .training_plots import curves_figure, dynamics_figure
@@ -41,7 +42,9 @@ _MISTAKES = 12  # all tasks together
 _SOUND_BYTES = 96_000  # of one mistake: 3 s at 16 kHz
 
 
-def write_report(run_dir: Path, out: Path, progress: Progress | None = None, fetch: bool = False) -> None:
+def write_report(
+    run_dir: Path, out: Path, progress: Progress | None = None, fetch: bool = False, events: Path | None = None
+) -> None:
     """Write the report of a finished run.
 
     Args:
@@ -49,6 +52,7 @@ def write_report(run_dir: Path, out: Path, progress: Progress | None = None, fet
         out: the HTML file; an older report there is replaced.
         progress: called while data is made and the network measured.
         fetch: let the recipe of the run download its data and write where it says, so that sounds can be shown.
+        events: a folder of annotated recordings, in which events are found and scored.
 
     Raises:
         ModelFileError: if a file of the run is missing or damaged.
@@ -56,7 +60,7 @@ def write_report(run_dir: Path, out: Path, progress: Progress | None = None, fet
     """
     if not (out.is_file() and _TITLE in read_bounded(out, 2 * MAX_BYTES)[:5000]):
         check_new(out)
-    page = gather(run_dir, progress, fetch)
+    page = gather(run_dir, progress, fetch, events)
     html = _render(page)
     while len(html.encode()) > MAX_BYTES and any(task["mistakes"] for task in page["tasks"]):
         max(page["tasks"], key=lambda task: len(task["mistakes"]))["mistakes"].pop()
@@ -64,7 +68,9 @@ def write_report(run_dir: Path, out: Path, progress: Progress | None = None, fet
     replace_file(out, html)
 
 
-def gather(run_dir: Path, progress: Progress | None = None, fetch: bool = False) -> dict[str, Any]:
+def gather(
+    run_dir: Path, progress: Progress | None = None, fetch: bool = False, events: Path | None = None
+) -> dict[str, Any]:
     """Everything the page shows: figures as SVG, tables as rows, sounds as data URIs."""
     model = load(run_dir)
     frontend, _ = spectrogram_cnn(model, "the report")
@@ -104,6 +110,7 @@ def gather(run_dir: Path, progress: Progress | None = None, fetch: bool = False)
             "Responses to ripples over rate and scale, with the pass-bands of the first and last layer",
         ),
         "tasks": [_task(run_dir, model, task, found, each, progress, fetch) for task, found in predictions.items()],
+        "events": _events(model, events, progress) if events else None,
         "recipe": (run_dir / RECIPE_FILE).read_text(encoding="utf-8"),
         "environment": results.get("environment", {}),
     }
@@ -190,7 +197,7 @@ def _task(
         number = {clips.title(i): i for i in range(len(clips))}
         for entry in worst:
             if entry["file"] in number:
-                entry |= _show_clip(clips, number[entry["file"]], model, entry)
+                entry |= _show_clip(clips, number[entry["file"]], model, task, entry)
     except DataError as error:
         missing = str(error)
     believed = confidence(predictions, model, task)
@@ -209,24 +216,30 @@ def _task(
 
 
 @torch.inference_mode()
-def _show_clip(clips: Clips, index: int, model: AudioClassifier, entry: dict[str, Any]) -> dict[str, Any]:
+def _show_clip(clips: Clips, index: int, model: AudioClassifier, task: str, entry: dict[str, Any]) -> dict[str, Any]:
     rate = model.sample_rate
     waveform = clips.read(index, rate)
+    why = reasons(model, task, waveform, entry["truth"], entry["label"])
     part = waveform[: _SOUND_BYTES // 2]
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(part, -1, 1), rate, format="WAV", subtype="PCM_16")
     return {
-        "spectrogram": _spectrogram(model, model.frontend, waveform, f"Log-mel spectrogram of {entry['file']}"),
-        "sound": "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode(),
+        "spectrogram": _spectrogram(model, model.frontend, waveform, f"Log-mel spectrogram of {entry['file']}", why),
+        "why": why is not None,
+        "sound": _data_uri(part, rate),
         "seconds": len(waveform) / rate,
         "cut_s": len(part) / rate if len(part) < len(waveform) else None,
     }
 
 
-def _spectrogram(model: AudioClassifier, frontend: nn.Module, waveform: np.ndarray, description: str) -> str:
-    """What a frontend makes of a sound, as SVG."""
+def _spectrogram(
+    model: AudioClassifier,
+    frontend: nn.Module,
+    waveform: np.ndarray,
+    description: str,
+    why: tuple[np.ndarray, np.ndarray] | None = None,
+) -> str:
+    """What a frontend makes of a sound, as SVG, and below it why it was taken for what it is not."""
     log_mel = frontend(model.take(torch.from_numpy(np.ascontiguousarray(waveform))))
-    return svg(spectrogram_figure(log_mel[0].cpu().numpy(), len(waveform) / model.sample_rate), description)
+    return svg(spectrogram_figure(log_mel[0].cpu().numpy(), len(waveform) / model.sample_rate, why), description)
 
 
 @torch.inference_mode()
@@ -257,6 +270,18 @@ def _resolution(
                 (f"{what}: {own.files[0]}", _spectrogram(model, part, second, f"{what} resolution"))
             )
     return found
+
+
+def _events(model: AudioClassifier, folder: Path, progress: Progress | None) -> dict[str, Any]:
+    scores, shown = show_recordings(model, folder, progress=progress)
+    recordings = [one | {"sound": _data_uri(one.pop("waveform"), model.sample_rate)} for one in shown]
+    return {"scores": scores, "recordings": recordings, "left": LEFT, "width": RIGHT - LEFT}
+
+
+def _data_uri(waveform: np.ndarray, sample_rate: int) -> str:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(waveform, -1, 1), sample_rate, format="WAV", subtype="PCM_16")
+    return "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _shown(value: Any) -> Any:

@@ -135,14 +135,29 @@ def _curves(points: Iterable[Mapping[str, Any]]) -> list[list[tuple[float, float
 
 
 @styled
-def spectrogram_figure(log_mel: np.ndarray, seconds: float) -> "Figure":
-    """A log-mel spectrogram ``(time, mel)``, time to the right and mel bands upwards."""
-    figure = new_figure(3.0, 1.5)
-    ax = figure.subplots()
-    ax.grid(False)
+def spectrogram_figure(
+    log_mel: np.ndarray, seconds: float, why: tuple[np.ndarray, np.ndarray] | None = None
+) -> "Figure":
+    """A log-mel spectrogram ``(time, mel)``, time to the right and mel bands upwards.
+
+    Args:
+        log_mel: of a clip.
+        seconds: its length.
+        why: below it, how much the frames at these times in seconds speak for the answer, see `recording_view.reasons`.
+    """
+    figure = new_figure(3.0, 2.2 if why else 1.5)
+    axes = figure.subplots(2 if why else 1, 1, sharex=True, squeeze=False, height_ratios=[2, 1] if why else None)[:, 0]
+    axes[0].grid(False)
     extent = (0, seconds, 0, log_mel.shape[1])
-    ax.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="nearest")
-    ax.set_xlabel("s", fontsize=7)
-    ax.set_ylabel("mel band", fontsize=7)
-    ax.tick_params(labelsize=7)
+    axes[0].imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="nearest")
+    axes[0].set_ylabel("mel band", fontsize=7)
+    if why:
+        times_s, values = why
+        width = times_s[1] - times_s[0] if len(times_s) > 1 else extent[1]
+        axes[1].bar(times_s, values, width, color=np.where(values > 0, PALETTE[4], PALETTE[2]).tolist())
+        axes[1].set_ylabel("why", fontsize=7)
+    axes[-1].set_xlabel("s", fontsize=7)
+    axes[-1].set_xlim(0, extent[1])
+    for ax in axes:
+        ax.tick_params(labelsize=7)
     return figure

@@ -12,6 +12,7 @@ from ..errors import UsageError
 from ..models.classifier import load
 from ..models.cutoffs import UNITS, model_cutoffs, summarise, why_no_cutoffs
 from ..models.folding import survival
+from ..models.frames import frame_grid
 from ..models.log_mel import LogMel
 from ..models.network import spectrogram_parts
 from ..models.reference_ranges import reference_ranges
@@ -76,6 +77,7 @@ def describe_cutoffs(
         **({"resolution": tiles} if tiles else {}),
         "units": UNITS,
         "layers": layers,
+        "onset_ms": sum(frame_grid(model).onset_ms for model in models) / len(models),
         "references": reference_ranges(frontend) if isinstance(frontend, LogMel) else [],
         "ripples": [survival(layers, axis, fastest) for axis, fastest in ripples.items()],
         "measured": {"largest_error": max((response.error for response in responses), default=None)},

@@ -57,12 +57,13 @@ class EventOptions:
 
 def describe_events(model: "AudioClassifier", changes: "Changes", stream: bool) -> str:
     """What is to be known of events before the first one."""
-    from ..inference.events import event_latency_s, onset_bound_ms
+    from ..inference.events import event_latency_s
+    from ..models.frames import frame_grid
 
     latency = f", an event is known {event_latency_s(model, changes):g} s after its end" if stream else ""
     unknown = [task for task in model.labels if task not in model.event_settings]
     default = f"; thresholds of {', '.join(unknown)} are default ones" if unknown else ""
-    return f"onsets are known to about ±{onset_bound_ms(model):.0f} ms{latency}{default}"
+    return f"onsets are known to about ±{frame_grid(model).onset_ms:.0f} ms{latency}{default}"
 
 
 def write_frames(model: "AudioClassifier", sounds: "list[Sound]", out: Path | None) -> None:

@@ -200,6 +200,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the run directory.")
     ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also show what is heard when in these recordings with label files."),
+    ] = None,
     fetch: Fetch = False,
 ) -> None:
     """Write one self-contained HTML page about a run: scores, curves, strides, cut-offs, mistakes with sound.
@@ -209,13 +213,15 @@ def report(
       audiostride report runs/mine
 
       audiostride report runs/mine -o mine.html
+
+      audiostride report runs/mine --events annotated/
     """
     from ..analysis.report import write_report
     from .progress import ProgressDisplay
 
     file = out or run_dir / "report.html"
     with ProgressDisplay() as display:
-        write_report(run_dir, file, display.progress, fetch)
+        write_report(run_dir, file, display.progress, fetch, events)
     print_rows(f"{file}\n")
 
 

@@ -133,20 +133,6 @@ def event_latency_s(model: AudioClassifier, changes: Changes = NO_CHANGES) -> fl
     return round(ahead + gap_ms / 1000 + STREAM_BLOCK_S + grid.hop_ms / 1000, 2)
 
 
-def onset_bound_ms(model: AudioClassifier) -> float:
-    """To about how many ms an onset is known, at best: half of what a frame stands for.
-
-    A frame of a strided network stands for the time between two frames, which is 1 / (2 f) for its cut-off f along
-    time. A trunk that does not end in a mean over time scores windows, which know it to half their length.
-
-    Example:
-        >>> from audiostride import create_model
-        >>> onset_bound_ms(create_model("audio_resnet_pico_strided", heads={"word": 2}))
-        20.0
-    """
-    return frame_grid(model).hop_ms / 2 if model.trunk.ends_in_mean else 500 * model.window_s
-
-
 def _counted(sound: Sound, samples: list[int]) -> Iterator[np.ndarray]:
     for block in sound.blocks():
         samples[0] += len(block)

@@ -71,6 +71,15 @@ class FrameGrid(NamedTuple):
         """Centre of the first frame, in ms."""
         return 1000 * self.first / self.sample_rate
 
+    @property
+    def onset_ms(self) -> float:
+        """To about how many ms an onset is known, at best: half of what a frame stands for.
+
+        A frame stands for the time to the next one, which is 1 / (2 f) for a cut-off f along time; where each frame is
+        the window around it, for that window. `benchmarks/onsets.py` compares it with what is measured.
+        """
+        return 1000 * max(self.hop / 2, self.lead) / self.sample_rate
+
     def times_ms(self, start: int, n: int) -> Tensor:
         """Centres of `n` frames from number `start` on, in ms, float64 ``(n,)``."""
         return 1000 / self.sample_rate * (self.first + self.hop * torch.arange(start, start + n, dtype=torch.float64))
