@@ -4,7 +4,7 @@
 
 Ways: the mean of frame logits (what recipes do); the mean of each class's largest quarter; a mean weighted by attention
 (one learned weight a frame); a class "nothing" from the quiet parts of clips; "segments": every frame has a label, the
-clip's within its loud part (`soundscapes.loud_part`), "nothing" elsewhere; and both quarter and "nothing". A frame's
+clip's within its loud part (`event_clips.loud_part`), "nothing" elsewhere; and both quarter and "nothing". A frame's
 score is its logit, less that of "nothing" where there is one. Settings for events are found on recordings of held-out
 training speakers (`--group`), scores are of recordings of test clips. Rows are added to `--out` one by one, and those
 that are there are not computed again.
@@ -27,6 +27,7 @@ from audiostride.data.annotations import Segment
 from audiostride.data.any_path import read_path
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.frames import frame_grid, trunk_frames
+from audiostride.training.event_clips import level, loud_part, made_recording
 from audiostride.training.event_scores import event_counts, f1_interval, total
 from audiostride.training.event_testing import Heard, best_settings, found_segments
 
@@ -142,7 +143,7 @@ class Training:
 
 def quiet(clip: np.ndarray, length: int) -> np.ndarray:
     """The quiet parts of a clip, `QUIET_DB` below its loudest 25 ms, repeated to fill a window; silence if none is."""
-    power = soundscapes.level(clip, RATE)
+    power = level(clip, RATE)
     still = clip[power < 10 ** (-QUIET_DB / 10) * power.max()]
     return np.resize(still, length) if len(still) > RATE // 40 else np.zeros(length, np.float32)
 
@@ -171,7 +172,7 @@ def read_clips(data: str, column: str, group: str) -> dict[str, list[Clip]]:
     for i, split in enumerate(table.splits):
         samples = table.read(i, RATE)
         kept = "validation" if split == "train" and groups[i] in held else split
-        clips[kept].append(Clip(samples, labels[i], *soundscapes.loud_part(samples, RATE)))
+        clips[kept].append(Clip(samples, labels[i], *loud_part(samples, RATE)))
     return clips
 
 
@@ -194,8 +195,7 @@ def main() -> None:
     classes = sorted({clip.label for clip in clips["train"]})
     made = {
         split: [
-            soundscapes.soundscape([clip[:2] for clip in clips[split]], RATE, 0.002, 1000 * n + i)
-            for i in range(args.minutes)
+            made_recording([clip[:2] for clip in clips[split]], RATE, 0.002, 1000 * n + i) for i in range(args.minutes)
         ]
         for n, split in enumerate(("validation", "test"))
     }

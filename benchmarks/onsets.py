@@ -6,7 +6,7 @@ Predicted is half of the time between two frames. Measured is the half width of 
 their median, which is given as well. Clicks, tone bursts and noise bursts of 150 ms are found by a linear head on the
 frames of an untrained network (least squares, on as many other events), so that nothing but its resolution counts;
 words by the weights of the package, with their own settings, the onset being where a clip comes within 13 dB of its
-loudest (`soundscapes.loud_part`).
+loudest (`event_clips.loud_part`).
 """
 
 import argparse
@@ -24,6 +24,7 @@ from audiostride.data.any_path import read_path
 from audiostride.models.classifier import AudioClassifier
 from audiostride.models.events import EventSettings
 from audiostride.models.frames import frame_grid, run_in_blocks, trunk_frames
+from audiostride.training.event_clips import level, made_recording
 from audiostride.training.event_testing import found_segments
 
 RATE, BURST_S, GAP_S, SNRS_DB = 16000, 0.15, 0.6, (40, 20, 10)
@@ -112,17 +113,17 @@ def words(data: str, minutes: int) -> list[dict[str, str]]:
     model, table = load("audio_resnet_small_strided").eval(), read_path(data)
     labels, grid = table.column("label"), frame_grid(model)
     test = [i for i, split in enumerate(table.splits) if split == "test"][:: max(1, 15 // minutes)]
-    clips = [(table.read(i, RATE), labels[i]) for i in test]
+    clips = [(table.read(i, RATE), [labels[i]]) for i in test]
     rows = []
     for noise in (0.0005, 0.002, 0.008):
         errors, n = [], 0
         for minute in range(minutes):
-            sound, true = soundscapes.soundscape(clips, RATE, noise, minute)
+            sound, true = made_recording(clips, RATE, noise, minute)
             heard = soundscapes.hear(model, "word", sound, true, "")
             found = found_segments(heard, grid, model.labels["word"], "multiclass", model.events_by("word"))
             errors.append(errors_ms(found, true))
             n += len(true)
-        level = np.median([10 * np.log10(soundscapes.level(clip, RATE).max() / noise**2) for clip, _ in clips])
+        level = np.median([10 * np.log10(level(clip, RATE).max() / noise**2) for clip, _ in clips])
         rows.append(row("words", f"{level:.0f}", "strided, trained", model, np.concatenate(errors), n))
         print(rows[-1], flush=True)
     return rows
@@ -139,7 +140,7 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
             colour = f"C{[*SOUNDS, 'words'].index(sound)}"
             at = [(float(r["predicted ±ms"]), float(r["measured ±ms"])) for r in some]
             axes.plot(*zip(*at, strict=True), "o", color=colour, alpha=alpha, label=f"{sound}, {snr} dB")
-    edges = np.array([10, 100])
+    edges = np.array([4, 100])
     axes.plot(edges, edges, "k-", lw=0.8, label="as predicted")
     axes.set(xscale="log", yscale="log", xlabel="predicted, ± ms", ylabel="measured (middle 90 % of onsets), ± ms")
     axes.legend(fontsize=7, frameon=False)

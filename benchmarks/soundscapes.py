@@ -10,7 +10,6 @@ those of a label file of windows: neighbours of one label joined.
 
 import argparse
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,43 +19,10 @@ from audiostride.data.annotations import Segment
 from audiostride.data.any_path import read_path
 from audiostride.models.classifier import AudioClassifier, load
 from audiostride.models.frames import frame_grid
+from audiostride.training.event_clips import WITHIN_DB, made_recording
 from audiostride.training.event_scores import event_counts, f1_interval, total
 from audiostride.training.event_testing import Heard, best_settings, found_segments
 from audiostride.windows import window_hop
-
-MINUTE_S, GAP_S, WITHIN_DB = 60.0, (0.6, 3.0), 13.0
-
-
-def soundscape(
-    clips: Sequence[tuple[np.ndarray, str]], rate: int, noise: float, seed: int, within_db: float = WITHIN_DB
-) -> tuple[np.ndarray, list[Segment]]:
-    """One minute of clips in noise, and where they are."""
-    random = np.random.default_rng(seed)
-    sound = (noise * random.standard_normal(round(MINUTE_S * rate))).astype(np.float32)
-    at, events = 0.5, []
-    while True:
-        clip, label = clips[random.integers(len(clips))]
-        if at + len(clip) / rate > MINUTE_S - 0.3:
-            return sound, events
-        first = round(at * rate)
-        sound[first : first + len(clip)] += clip
-        begin, end = loud_part(clip, rate, within_db)
-        events.append(Segment(at + begin, at + end, label))
-        at += len(clip) / rate + random.uniform(*GAP_S)
-
-
-def loud_part(clip: np.ndarray, rate: int, within_db: float = WITHIN_DB) -> tuple[float, float]:
-    """From when to when a clip is within some dB of its loudest 25 ms, in seconds."""
-    power = level(clip, rate)
-    loud = np.flatnonzero(power >= 10 ** (-within_db / 10) * power.max())
-    return loud[0] / rate, (loud[-1] + 1) / rate
-
-
-def level(clip: np.ndarray, rate: int) -> np.ndarray:
-    """Power of a clip over the 25 ms around each sample."""
-    half = rate // 80
-    sums = np.cumsum(np.pad(np.square(clip, dtype=np.float64), (half + 1, half - 1)))
-    return (sums[2 * half :] - sums[: -2 * half]) / (2 * half)
 
 
 def hear(model: AudioClassifier, task: str, sound: np.ndarray, true: list[Segment], name: str) -> Heard:
@@ -102,9 +68,9 @@ def main() -> None:
     for number, split in enumerate(("test", "train")):
         rows = [i for i, name in enumerate(table.splits) if name == split and labels[i] in classes]
         chosen = np.random.default_rng(args.seed).permutation(rows)[: 30 * args.minutes]
-        clips = [(table.read(int(i), rate), labels[i]) for i in chosen]
+        clips = [(table.read(int(i), rate), [labels[i]]) for i in chosen]
         seeds = [args.seed * 10_000 + number * 1000 + minute for minute in range(args.minutes)]
-        made = [soundscape(clips, rate, args.noise, seed, args.within_db) for seed in seeds]
+        made = [made_recording(clips, rate, args.noise, seed, args.within_db) for seed in seeds]
         made = [(sound, [s for s in true if args.label in (None, s.label)]) for sound, true in made]
         if split == "test":
             sounds = [sound for sound, _ in made]

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -11,6 +12,7 @@ from audiostride.analysis.comparison import striding_runs
 from audiostride.analysis.finished_runs import find_runs
 from audiostride.analysis.learning_dynamics import over_training
 from audiostride.analysis.report import MAX_BYTES, write_report
+from audiostride.data.annotations import Segment, write_audacity
 from audiostride.errors import ModelFileError
 from audiostride.models.classifier import load
 from audiostride.models.state_at_strides import state_at
@@ -217,3 +219,29 @@ def test_an_unfinished_run_is_refused_by_name(run_dir, tmp_path):
     (copy / "results.json").unlink()
     with pytest.raises(ModelFileError, match="the run is not finished"):
         write_report(copy, tmp_path / "report.html")
+
+
+def test_recordings_are_shown_with_their_events_and_play_from_where_they_are_clicked(run_dir, browser, tmp_path):
+    label = load(run_dir).labels["rate"][0]
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16000 * 20)
+    soundfile.write(tmp_path / "ripples.wav", noise, 16000)
+    starts = (1.0, 11.0, 13.0, 15.0, 17.0, 18.4)
+    write_audacity(tmp_path / "ripples.txt", [Segment(start, start + 1.5, label) for start in starts])
+    write_report(run_dir, tmp_path / "report.html", events=tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert len(text.encode()) < MAX_BYTES
+    opened = browser.new_page(viewport={"width": 1100, "height": 900})
+    opened.goto((tmp_path / "report.html").as_uri())
+    row = opened.locator("#events tbody tr").first.inner_text().split("\t")
+    assert row[:2] == ["all", "6"]
+    assert (
+        "Onsets are known to about ±500 ms" in opened.locator("#events").inner_text()
+    )  # windows: it ends in a maximum
+    recording = opened.locator(".recording")
+    assert "5.0 to 20.0 s" in recording.inner_text()
+    recording.locator("audio").evaluate("audio => audio.pause()")
+    box = recording.locator(".scrub").bounding_box()
+    recording.locator(".scrub").click(position={"x": (0.09 + 0.5 * 0.895) * box["width"], "y": 80})
+    opened.wait_for_function("document.querySelector('.recording audio').currentTime >= 7.4")
+    assert 7.4 < recording.locator("audio").evaluate("audio => audio.currentTime") < 9
+    opened.close()

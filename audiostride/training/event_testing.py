@@ -20,6 +20,9 @@ from ..models.events import EventSettings, default_settings, find_events, tracks
 from ..models.frames import FrameGrid, frame_blocks, frame_grid
 from .event_scores import Counts, event_counts, f1_interval, segment_counts, total
 
+FEWEST_OF_A_CLASS = 10
+"""Events from which on a class has a threshold of its own, not that of all."""
+
 
 class Heard(NamedTuple):
     """A recording with its events, and what a model makes of its frames.
@@ -146,7 +149,10 @@ def best_settings(
     grids = itertools.product(candidates, (100.0, 200.0, 300.0), (0.0, 100.0, 200.0))
     tried = [EventSettings((t,) * len(labels), floor, shortest, gap) for t, shortest, gap in grids if t > floor]
     best = max(tried, key=f1) if tried else start._replace(floor=floor)
-    own = [max(candidates, key=lambda t: f1(best._replace(thresholds=(t,) * len(labels)), label)) for label in labels]
+    own = list(best.thresholds)
+    for number, label in enumerate(labels):
+        if sum(event.label == label for one in heard for event in one.true) >= FEWEST_OF_A_CLASS:
+            own[number] = max(candidates, key=lambda t: f1(best._replace(thresholds=(t,) * len(labels)), label))
     refined = best._replace(thresholds=tuple(own))
     return refined if f1(refined) > f1(best) else best
 

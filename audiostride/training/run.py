@@ -25,6 +25,7 @@ from .checkpoints import Notify, list_checkpoints
 from .conditions import conditions, environment
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, claimed
 from .evaluation import evaluate
+from .event_clips import find_event_settings
 from .loop import train
 from .predictions_file import TaskPredictions, make_predictions, write_predictions
 from .processes import broadcast, is_main
@@ -142,11 +143,12 @@ def _begin_directory(out: Path, recipe: Recipe, bad_files: Sequence[str], replac
 def _test(
     recipe: Recipe, out: Path, sets: Sequence[LabelledClips], device: torch.device, progress: Progress | None
 ) -> tuple[dict[str, Any], dict[str, TaskPredictions]]:
-    """Test the model that was kept, once it is calibrated."""
+    """Test the model that was kept, once it is calibrated and knows by which settings events are found."""
     best = broadcast(load(out) if is_main() else None)
     assert best is not None
     best.to(device)
     calibration = calibrate(best, sets, recipe.train.workers)
+    find_event_settings(best, sets)
     if calibration and is_main():
         best.save(out)
     tasks: dict[str, Any] = {}
