@@ -193,12 +193,10 @@ def main() -> None:
     args = parser.parse_args()
     clips = read_clips(args.data, args.column, args.group)
     classes = sorted({clip.label for clip in clips["train"]})
-    made = {
-        split: [
-            made_recording([clip[:2] for clip in clips[split]], RATE, 0.002, 1000 * n + i) for i in range(args.minutes)
-        ]
-        for n, split in enumerate(("validation", "test"))
-    }
+    made = {}
+    for n, split in enumerate(("validation", "test")):
+        pairs = [(clip.samples, [clip.label]) for clip in clips[split]]
+        made[split] = [made_recording(pairs, RATE, 0.002, 1000 * n + i) for i in range(args.minutes)]
     rows = list(csv.DictReader(args.out.open())) if args.out.exists() else []
     for seed in range(args.seeds):
         for way in args.only:

@@ -48,9 +48,9 @@ def made_recording(
     """
     random = np.random.default_rng(seed)
     recording = (noise * random.standard_normal(round(MINUTE_S * sample_rate))).astype(np.float32)
-    at, events = 0.5, []
+    at, events = 0.5, list[Segment]()
     while True:
-        clip, labels = clips[random.integers(len(clips))]
+        clip, labels = clips[int(random.integers(len(clips)))]
         if at + len(clip) / sample_rate > MINUTE_S - 0.3:
             return recording, events
         first = round(at * sample_rate)
