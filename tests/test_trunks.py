@@ -1,5 +1,6 @@
 """Every trunk that `TRUNKS` names works everywhere a trunk does: classifier, files, recipes, cost, cut-offs."""
 
+import inspect
 import json
 
 import numpy as np
@@ -13,9 +14,11 @@ from audiostride.analysis.listening import keep
 from audiostride.cli import app
 from audiostride.errors import RecipeError, UsageError
 from audiostride.layers.choice import Downsampling
-from audiostride.models.classifier import TRUNKS
+from audiostride.models.classifier import FRONTENDS, TRUNKS
 from audiostride.models.cost import count_parameters, model_cost
 from audiostride.models.cutoffs import model_cutoffs, summarise, trunk_cutoffs
+from audiostride.models.parts import TrunkSection
+from audiostride.models.registry import MODELS
 from audiostride.models.wave_cnn import WaveBlock
 from audiostride.training.build import make_frontend, make_trunk
 from audiostride.training.recipe import dump_recipe, load_recipe
@@ -135,6 +138,22 @@ def test_the_cost_of_pooling_is_that_of_its_matrices():
     pools = 2 * (8 * 16 * 20 + 8 * 20 * 5) * 2  # both branches: 16 -> 8 at 20 columns, 20 -> 5 at 8 rows, 2 channels
     convolutions = 9 * 1 * 2 * 320 + 9 * 2 * 2 * 320 + 9 * 2 * 2 * 40
     assert model_cost(net, torch.zeros(1, 1, 16, 20)).macs == pools + convolutions
+
+
+@pytest.mark.parametrize("part", [*FRONTENDS.values(), *TRUNKS.values()], ids=lambda part: part.__name__)
+def test_a_recipe_has_the_arguments_of_a_constructor_with_their_defaults(part):
+    section, arguments = part.section(), inspect.signature(part).parameters
+    assert section.model_fields.keys() - TrunkSection.model_fields.keys() == set(arguments)
+    if not any(field.is_required() for field in section.model_fields.values()):
+        chosen = section().model_dump(include=set(arguments))
+        made, again = part(**chosen), part()
+        assert made.settings == again.settings
+        assert made.settings.keys() == chosen.keys()
+
+
+def test_models_are_the_sizes_of_all_trunks_in_every_kind_of_downsampling():
+    sizes = [size for trunk in TRUNKS.values() for size in trunk.sizes]
+    assert list(MODELS) == [f"{size}_{kind}" for size in sizes for kind in ("strided", "spectral", "diffstride")]
 
 
 def test_recipes_build_every_trunk_and_read_back():

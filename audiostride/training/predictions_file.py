@@ -101,17 +101,17 @@ def read_predictions(run_dir: Path, model: AudioClassifier | None = None) -> dic
     table = csv.reader(text, strict=True)
     try:
         header = next(table, [])
-        if header not in (list(_COLUMNS), list(_COLUMNS[:-1])):  # once there was no group
+        if header != list(_COLUMNS):
             raise ValueError(f"has the columns {', '.join(header)}, not {', '.join(_COLUMNS)}")
         for row in table:
             if len(row) != len(header):
                 raise ValueError(f"has {len(row)} cells, not {len(header)}")
-            file, name, truth, label, values, *group = row
+            file, name, truth, label, values, group = row
             task = found.setdefault(name, TaskPredictions([], [], [], np.empty(0)))
             task.files.append(file)
             task.truth.append(truth)
             task.label.append(label)
-            groups.setdefault(name, []).extend(group)
+            groups.setdefault(name, []).append(group)
             logits = [float(value) for value in values.split()]
             others = rows.setdefault(name, [])
             if not all(map(math.isfinite, logits)) or (others and len(logits) != len(others[0])):
