@@ -165,7 +165,7 @@ def test_the_sound_on_the_page_is_the_clip(run_dir, page, tmp_path):
 
     import numpy as np
 
-    from audiostride.analysis.run_directory import task_clips
+    from audiostride.analysis.run_cutoffs import task_clips
 
     name = page.locator(".mistakes .file").first.inner_text()
     clips = task_clips(run_dir, "rate")

@@ -30,7 +30,7 @@ from .mistakes import class_scores, confusion, worst_predictions
 from .plot_style import svg
 from .recording_view import LEFT, RIGHT, reasons, show_recordings
 from .result_plots import confusion_figure, reliability_figure, spectrogram_figure
-from .run_directory import describe_cutoffs, task_clips
+from .run_cutoffs import describe_cutoffs, task_clips
 from .training_plots import curves_figure, dynamics_figure
 from .wording import confidence_sentence, folding_sentence, reference_cells, resolution_sentence, ripple_sentence
 

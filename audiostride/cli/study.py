@@ -118,7 +118,7 @@ def cutoffs(
     """
     from ..analysis.cutoff_plots import cutoff_figure
     from ..analysis.plot_style import check_ending, save
-    from ..analysis.run_directory import describe_cutoffs
+    from ..analysis.run_cutoffs import describe_cutoffs
     from ..analysis.wording import resolution_sentence
     from ..errors import printable
     from ..files import check_new

@@ -1,4 +1,4 @@
-"""Reading a run directory: its results, clips, and the cut-offs of its model."""
+"""What the strides of runs mean: their cut-offs, the gains measured in the network, and what to compare them with."""
 
 import json
 from collections.abc import Sequence
