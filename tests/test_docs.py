@@ -32,6 +32,7 @@ COMMANDS: dict[str, list[str]] = {
     "docs/models.md": [],
     "docs/data.md": [],
     "docs/predict.md": [],
+    "docs/confidence.md": NARROW,
     "docs/features.md": [],
     "docs/finetune.md": [],
     "docs/custom.md": [],
@@ -64,6 +65,10 @@ def workspace(tone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for i in range(8):
         soundfile.write(folder / "sounds" / f"{i}.wav", tone(300 + 200 * i), 16000)
     soundfile.write(folder / "more" / "deeper" / "1.flac", tone(3000, sample_rate=44100), 44100)
+    (folder / "quiet_nights").mkdir()
+    for i in range(3):
+        hiss = 0.1 * np.random.default_rng(i).standard_normal(48000).astype(np.float32)
+        soundfile.write(folder / "quiet_nights" / f"{i}.wav", hiss, 16000)
     soundfile.write(folder / "recording.wav", tone(300, 1.3), 16000)
     soundfile.write(folder / "long.wav", np.concatenate([tone(300, 3.2), tone(3000, 2.0)]), 16000)
     settings = ["train.epochs=6", "train.batch_size=16", "train.workers=0", "model.channels=[8,8,8,8,8,8]"]

@@ -1,4 +1,7 @@
-"""Mixup: every clip of a batch is heard together with another one, and its labels are mixed in proportion."""
+"""Mixup: every clip of a batch is heard together with another one, and its labels are mixed in proportion.
+
+A network that is trained so is less sure of clips that are not mixed than it could be; calibration undoes that.
+"""
 
 import numpy as np
 import torch

@@ -1,4 +1,7 @@
-"""Knowledge distillation: a student learns from a trained teacher's outputs on the windows that both are given."""
+"""Knowledge distillation: a student learns from a trained teacher's outputs on the windows that both are given.
+
+How sure it is of a class it learns from the teacher, too; what its scores mean is for calibration to set right.
+"""
 
 import copy
 import hashlib

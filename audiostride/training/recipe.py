@@ -68,7 +68,8 @@ class TrainSection(Section):
         weight_decay: of the weights, never of strides.
         stride_cost: weight of the regulariser `models.cost.stride_cost`.
         label_smoothing: share of the target that is spread evenly over all classes in the training loss of multiclass
-            and binary tasks; scores and validation losses are without it.
+            and binary tasks; scores and validation losses are without it. Predictions become less certain than they are
+            right, which calibration undoes.
         teacher: what `load` takes: a run directory, "hf-hub:user/name" or the name of a model that comes with the
             package.
         teacher_weight, teacher_temperature: see `distillation.Teacher`; with a teacher 0.5 and 2.0 by default.
