@@ -17,6 +17,7 @@ import argparse
 import csv
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,11 @@ import torch
 from soundscapes import MINUTE_S, hear, soundscape
 from torch import Tensor
 
+from audiostride.data import batches
 from audiostride.data.any_path import read_path
+from audiostride.data.augment import ColouredNoise
+from audiostride.data.background import background_window, mixed_in
+from audiostride.data.clips import Clips
 from audiostride.models.classifier import AudioClassifier, load
 from audiostride.models.events import EventSettings, find_events
 from audiostride.models.frames import frame_grid
@@ -41,13 +46,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "background": {"background": "background"},
     "background, sounds only": {"background": "background/esc"},
-    "noise": {"negatives": ["noise"]},
-    "quiet": {"negatives": ["quiet"]},
-    "reversed": {"negatives": ["reversed"]},
-    "mixed": {"negatives": ["mixed"]},
-    "all made": {"negatives": ["noise", "quiet", "reversed", "mixed"]},
+    "noise": {"background": "words"},
+    "quiet": {"background": "words"},
+    "reversed": {"background": "words"},
+    "mixed": {"background": "words"},
+    "all made": {"background": "words"},
     "left out": {},
 }
+MADE = ("noise", "quiet", "reversed", "mixed")
 MINUTES, NOISE = 10, 0.002
 RECALLS = (60, 70, 80, 90)
 
@@ -84,6 +90,10 @@ def lay_out(data: Path, out: Path) -> None:
     for i, name in enumerate(clips.names):
         if label[i] in SHOWN and clips.splits[i] == "train":
             (out / "background/words" / name.replace("/", "_")).symlink_to((data / "commands" / name).resolve())
+    (out / "words").mkdir(exist_ok=True)
+    for i, name in enumerate(clips.names):
+        if label[i] in WORDS and clips.splits[i] == "train":
+            (out / "words" / name.replace("/", "_")).symlink_to((data / "commands" / name).resolve())
     esc = read_path(data / "esc")
     for i, name in enumerate(esc.names):
         if esc.splits[i] == "train":
@@ -99,7 +109,7 @@ def trained(data: Path, laid_out: Path, out: Path, way: str, seed: int, epochs: 
         shutil.rmtree(out, ignore_errors=True)
         words = {"source": "manifest", "path": str(laid_out / "words.csv"), "root": str(data / "commands")}
         words |= {"group": "speaker"}
-        words |= {key: str(laid_out / value) if key == "background" else value for key, value in WAYS[way].items()}
+        words |= {key: str(laid_out / value) for key, value in WAYS[way].items()}
         recipe = {
             "name": "confidence",
             "seed": seed,
@@ -112,12 +122,36 @@ def trained(data: Path, laid_out: Path, out: Path, way: str, seed: int, epochs: 
                       "keep": "last", "workers": 0},
         }  # fmt: skip
         steps.task_loss = left_out_loss if way == "left out" else task_loss
+        made = MADE if way == "all made" else (way,) if way in MADE else ()
+        batches.background_window = partial(made_window, made) if made else background_window
+        batches.mixed_in = (lambda _, window, *others: window) if made else mixed_in
         run(Recipe.model_validate(recipe), out)
-    model = load(out)
-    with torch.no_grad():
-        for values in model.heads["word"].parameters():
-            values -= values.mean(0)
-    return model
+    return load(out)
+
+
+def made_window(
+    kinds: Sequence[str], clips: Clips, sample_rate: int, length: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A sound that is none of the classes, made from training clips.
+
+    "noise": coloured, as loud as a window; "quiet": the quietest tenth of one, repeated; "reversed": one backwards;
+    "mixed": pieces of 50 to 200 ms (of a second) of several, one after the other.
+    """
+    kind, window = kinds[int(rng.integers(len(kinds)))], background_window(clips, sample_rate, length, rng)
+    if kind == "reversed":
+        return window[::-1].copy()
+    if kind == "noise":
+        return ColouredNoise((-60.0, -60.0))(window, rng) * np.float32(1e-3)  # the window is 60 dB below
+    if kind == "quiet":
+        tenth = length // 10
+        parts = window[: length // tenth * tenth].reshape(-1, tenth)
+        return np.resize(parts[np.square(parts).mean(1).argmin()], length)
+    pieces: list[np.ndarray] = []
+    while sum(map(len, pieces)) < length:
+        size = int(length * rng.uniform(0.05, 0.2)) + 1
+        start = int(rng.integers(0, length - size + 1))
+        pieces.append(background_window(clips, sample_rate, length, rng)[start : start + size])
+    return np.concatenate(pieces)[:length]
 
 
 def left_out_loss(logits: Tensor, labels: Tensor, *others: Any) -> Tensor:

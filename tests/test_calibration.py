@@ -22,6 +22,7 @@ from audiostride.models.files import save_model
 from audiostride.training.calibration import (
     TEMPERATURES,
     binomial_interval,
+    centre_heads_,
     fit_temperature,
     kept_interval,
     none_threshold,
@@ -206,6 +207,19 @@ def test_a_run_is_calibrated_at_its_end_and_again_without_training(run_dir: Path
     read_results(again)  # they still belong to the model
     assert "from score" in call("calibrate", again, "--precision", 0.5)
     assert "background called none" in call("calibrate", again, "--background", run_dir.parent / "rain")
+
+
+def test_what_all_logits_have_in_common_is_taken_off_at_the_end_of_a_training(run_dir: Path) -> None:
+    logits = load(run_dir)(torch.randn(3, 16000))["label"]
+    assert logits.mean(1).abs().max() < 1e-5
+    model = make()
+    wave = torch.randn(3, 16000)
+    before = model(wave)["animal"]
+    centre_heads_(model)
+    torch.testing.assert_close(model(wave)["animal"], before - before.mean(1, keepdim=True))
+    model.kinds["animal"], before = "multilabel", {name: p.clone() for name, p in model.named_parameters()}
+    centre_heads_(model)
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
 
 
 def test_evaluate_says_how_far_scores_can_be_believed_and_what_none_costs(run_dir: Path, tmp_path: Path) -> None:

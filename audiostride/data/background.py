@@ -3,8 +3,6 @@
 Source: Hendrycks, Mazeika & Dietterich 2019, "Deep Anomaly Detection with Outlier Exposure".
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..errors import DataError
@@ -75,34 +73,3 @@ def mixed_in(clips: Clips, waveform: np.ndarray, sample_rate: int, rng: np.rando
     if rng.random() >= MIXED_IN:
         return waveform
     return add_noise(waveform, background_window(clips, sample_rate, len(waveform), rng), rng.uniform(*SNR_DB))
-
-
-def made_window(kind: str, windows: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """A sound that is none of the classes, made from training windows.
-
-    Args:
-        kind: "noise": coloured, as loud as a window; "quiet": the quietest tenth of one, repeated; "reversed": one
-            backwards; "mixed": pieces of 50 to 200 ms (of a second) of several, one after the other.
-        windows: of a batch, each ``(length,)``.
-        rng: where the draws come from.
-    """
-    window = windows[int(rng.integers(len(windows)))]
-    length = len(window)
-    if kind == "reversed":
-        return window[::-1].copy()
-    if kind == "noise":
-        bins = np.arange(1, length // 2 + 1)
-        parts = rng.standard_normal((2, len(bins))) * bins ** (-rng.uniform(0, 2) / 2)
-        noise = np.fft.irfft(np.concatenate([[0], parts[0] + 1j * parts[1]]), length)
-        return (noise * np.sqrt(np.square(window).mean() / np.square(noise).mean())).astype(np.float32)
-    if kind == "quiet":
-        tenth = max(1, length // 10)
-        parts = window[: length // tenth * tenth].reshape(-1, tenth)
-        return np.resize(parts[np.square(parts).mean(1).argmin()], length)
-    pieces, total = [], 0
-    while total < length:
-        source, size = windows[int(rng.integers(len(windows)))], int(length * rng.uniform(0.05, 0.2)) + 1
-        start = int(rng.integers(0, length - size + 1))
-        pieces.append(source[start : start + size])
-        total += size
-    return np.concatenate(pieces)[:length]

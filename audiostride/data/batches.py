@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 from .augment import Augmentation, change_speed
-from .background import SHOWN, background_window, made_window, mixed_in
+from .background import SHOWN, background_window, mixed_in
 from .clips import Clips
 from .epoch_plan import plan_epoch
 from .loading import load
@@ -36,7 +36,6 @@ class LabelledClips:
         n_classes: number of classes of each task.
         skip_bad: leave a training clip that cannot be read (any more) out of its batch, instead of raising.
         background: sounds that are none of the classes, see `background`; those of its split "train" are trained on.
-        negatives: kinds of such sounds that are made, see `background.made_window`.
     """
 
     clips: Clips
@@ -45,7 +44,6 @@ class LabelledClips:
     n_classes: dict[str, int] = field(default_factory=dict)
     skip_bad: bool = False
     background: Clips | None = None
-    negatives: Sequence[str] = ()
 
     def indexes(self, split: str) -> np.ndarray:
         """Numbers of the clips of one split."""
@@ -219,20 +217,17 @@ class _TrainingWindows(Dataset):
                 waveform, labels = mix_pairs(waveform, labels, data.n_classes, alpha, rng, between_class)
             seeds = torch.tensor([int(self._generator(6, number, int(i)).integers(2**62)) for i in indexes])
         batch = TrainingBatch(waveform, labels, titles, rows, shares, seeds, left_out)
-        return self._with_none(batch, number, list(windows.values()), indexes)
+        return self._with_none(batch, number, indexes)
 
-    def _with_none(self, batch, number, windows, indexes):
+    def _with_none(self, batch, number, indexes):
         """The batch with further windows that are none of the classes, augmented as all others."""
         data = self.sets[number]
-        if data.background is None and not data.negatives:
+        if data.background is None:
             return batch
         none, seeds = [], []
         for index in indexes[: math.ceil(SHOWN * len(indexes))]:
             rng = self._generator(7, number, int(index))
-            if data.background is not None:
-                window = background_window(data.background, self.sample_rate, self.window_length, rng)
-            else:
-                window = made_window(data.negatives[int(rng.integers(len(data.negatives)))], windows, rng)
+            window = background_window(data.background, self.sample_rate, self.window_length, rng)
             for transform in self.augmentation.waveform if self.augmentation else ():
                 window = transform(window, rng)
             none.append(window)
@@ -240,7 +235,7 @@ class _TrainingWindows(Dataset):
         return batch._replace(
             waveform=torch.cat([batch.waveform, torch.from_numpy(np.stack(none))]),
             seeds=None if batch.seeds is None else torch.cat([batch.seeds, torch.tensor(seeds)]),
-            none=dict.fromkeys(batch.labels, slice(len(windows), len(windows) + len(none))),
+            none=dict.fromkeys(batch.labels, slice(len(indexes), len(indexes) + len(none))),
         )
 
     def _windows(self, number, indexes):

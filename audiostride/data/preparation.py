@@ -80,13 +80,10 @@ def prepare_data(
                 _refuse_untrained(numbers[name], splits, found[name], f"task {name!r}")
         skip_bad = isinstance(block, EncodedData) and block.on_bad_file == "skip"
         data = LabelledClips(clips, numbers, splits, {name: len(found[name]) for name in of_block}, skip_bad)
-        if isinstance(block, EncodedData):
-            data.negatives = block.negatives
-            if block.background is not None:
-                data.background = read_background(
-                    block.background, sample_rate, seed, validation_fraction, f"{key}.background"
-                )
-                data.background.channel = block.channel
+        if isinstance(block, EncodedData) and block.background is not None:
+            place = f"{key}.background"
+            data.background = read_background(block.background, sample_rate, seed, validation_fraction, place)
+            data.background.channel = block.channel
         sets.append(data)
     return sets, {name: found[name] for name in tasks}, bad_files
 

@@ -81,7 +81,6 @@ class EncodedData(DataSection):
     on_missing_label: Literal["error", "skip"] = "error"
     channel: Channel = "mix"
     background: str | None = None
-    negatives: list[Literal["noise", "quiet", "reversed", "mixed"]] = []
 
     def open(self, progress: "Progress | None" = None, key: str = "data") -> "EncodedClips":
         """The table of clips behind this section, which errors call by its key.

@@ -147,6 +147,26 @@ def binomial_interval(k: int, n: int) -> tuple[float, float]:
     return low, high
 
 
+@torch.no_grad()
+def centre_heads_(model: AudioClassifier) -> None:
+    """Take the mean over classes off the weights of each head whose classes exclude each other, in place.
+
+    A softmax does not depend on what all logits have in common, so training leaves that to chance. Scores stay the
+    same, and the largest logit, by which events are found, now stands for how far a class is ahead.
+
+    Example:
+        >>> from audiostride import create_model
+        >>> model = create_model("audio_resnet_pico_strided", heads={"word": 3}).eval()
+        >>> centre_heads_(model)
+        >>> bool(model(torch.randn(2, 16000))["word"].mean(1).abs().max() < 1e-5)
+        True
+    """
+    for task, head in model.heads.items():
+        if model.kinds[task] != "multilabel":
+            for values in head.parameters():
+                values.sub_(values.mean(0))
+
+
 def calibrate_tasks(
     model: AudioClassifier,
     clips: Clips,

@@ -20,7 +20,7 @@ from ..files import replace_file
 from ..models.classifier import AudioClassifier, load
 from ..models.image_frontend import ImageFrontend
 from .build import heard_channel, load_teacher, make_network, read_data, take_up
-from .calibration import calibrate
+from .calibration import calibrate, centre_heads_
 from .checkpoints import Notify, list_checkpoints
 from .conditions import conditions, environment
 from .directory import CHECKPOINTS, PREDICTIONS_FILE, RECIPE_FILE, claimed
@@ -147,9 +147,10 @@ def _test(
     best = broadcast(load(out) if is_main() else None)
     assert best is not None
     best.to(device)
+    centre_heads_(best)
     calibration = calibrate(best, sets, recipe.train.workers)
     find_event_settings(best, sets)
-    if calibration and is_main():
+    if is_main():
         best.save(out)
     tasks: dict[str, Any] = {}
     predictions: dict[str, TaskPredictions] = {}
