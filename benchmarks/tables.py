@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGES = [
     HERE.parent / "docs" / name
-    for name in ("cost.md", "data.md", "models.md", "finetune.md", "events.md", "resolution.md")
+    for name in ("cost.md", "data.md", "models.md", "finetune.md", "events.md", "confidence.md", "resolution.md")
 ]
 
 FORMS = {
@@ -136,6 +136,20 @@ def resolution(name: str) -> str:
     return getattr(resolution_tables, name)()
 
 
+def confidence() -> str:
+    """False alarms an hour of `confidence.csv` at two recalls, by how a network was trained."""
+    body = []
+    for row in sorted(read("confidence.csv"), key=lambda row: (row["way"] != "plain", row["way"], row["seed"])):
+        cells = [row["way"], row["seed"], row["accuracy"]]
+        for name in ("esc", "zero", "digits"):
+            counts = [row[f"{name} alarms at {recall}"] for recall in (70, 80)]
+            shown = [f"{int(n) / float(row[f'{name} hours']):,.0f} ({n})" if n else "-" for n in counts]
+            cells.append("; ".join(shown))
+        body.append(cells)
+    headings = ["trained", "seed", "accuracy in %", "environmental sounds", 'the word "zero"', "other words, microphones"]
+    return markdown(headings, body)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
     "aliasing": lambda: step_aliasing("step.csv"),
@@ -151,6 +165,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "resolution: grid": lambda: resolution("grid"),
     "resolution: methods": lambda: resolution("methods"),
     "resolution: gain": lambda: resolution("gain"),
+    "confidence": confidence,
     "soundscapes": lambda: plain("soundscapes.csv"),
     "peers": peers,
     "few_shot": few_shot,

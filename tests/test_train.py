@@ -52,6 +52,7 @@ def test_a_run_directory_holds_what_is_documented(tone_run: Path) -> None:
     assert [s["step"] for s in steps] == list(range(1, metrics[-1]["step"] + 1))
     assert all(math.isfinite(float.fromhex(s["loss_hex"])) for s in steps)
     config = json.loads((tone_run / "config.json").read_text())
+    assert config["tasks"]["label"].pop("calibration").keys() == {"temperature", "none_below"}
     assert config["tasks"] == {"label": {"kind": "multiclass", "labels": ["high", "low"]}}
     assert load_recipe(str(tone_run / "recipe.yaml")).name == "folder"
     results = json.loads((tone_run / "results.json").read_text())
