@@ -146,7 +146,7 @@ def confidence() -> str:
             shown = [f"{int(n) / float(row[f'{name} hours']):,.0f} ({n})" if n else "-" for n in counts]
             cells.append("; ".join(shown))
         body.append(cells)
-    headings = ["trained", "seed", "accuracy in %", "environmental sounds", 'the word "zero"', "other words, microphones"]
+    headings = ["trained", "seed", "accuracy in %", "environmental sounds", 'word "zero"', "other words"]
     return markdown(headings, body)
 
 
