@@ -196,6 +196,19 @@ def test_events_are_scored_against_label_files(run_dir: Path, annotated: Path) -
     assert (report["event"]["burst"]["correct"], report["event"]["burst"]["true"]) == (4, 4)
     assert report["interval"] == [1.0, 1.0]
     assert "100.0 %" in call("evaluate", run_dir, "--events", annotated)
+    recalls = [point["recall"] for point in report["curve"]]
+    assert len(recalls) > 5
+    assert recalls == sorted(recalls, reverse=True)
+    rows = [
+        f"{path.stem}.wav,{s.start_s},{s.end_s},{s.label}"
+        for path in annotated.glob("*.txt")
+        for s in read_labels(path)
+    ]
+    (annotated / "events.csv").write_text("\n".join(["file,start_s,end_s,label", *rows]))
+    assert (
+        json.loads(call("evaluate", run_dir, "--events", annotated / "events.csv", "--json"))["event"]
+        == report["event"]
+    )
     (annotated / "silence.txt").write_text("0.5\t1.0\tburst\n")  # which there is not
     report = json.loads(call("evaluate", run_dir, "--events", annotated, "--json"))
     assert report["event"][""]["recall"] == 0.8

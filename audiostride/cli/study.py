@@ -30,7 +30,7 @@ def evaluate(
     channel: ChannelOption = None,
     events: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Score the events found in these recordings against their label files."),
+        typer.Option(metavar="PATH", help="Score events found in recordings against their label files or a table."),
     ] = None,
     alarms: BackgroundOptions,
     fetch: Fetch = False,

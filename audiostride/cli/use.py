@@ -224,6 +224,11 @@ def _write_label_files(
     assert rows.out is not None
     assert rows.label_format is not None
     with ProgressDisplay() as display:
+        display.print(
+            "windows, neighbours of one label joined; --events writes what is heard from when to when"
+            if events is None
+            else describe_events(model, events, stream=False)
+        )
         failed = write_label_files(
             model,
             sounds,

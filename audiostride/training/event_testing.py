@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import torch
 from ..data.annotations import Segment, annotated_recordings
 from ..data.clips import Progress
 from ..data.decoding import audio_blocks
+from ..data.manifest import is_table, read_manifest
 from ..errors import DataError, DataWarning, UsageError
 from ..models.classifier import AudioClassifier
 from ..models.events import EventSettings, default_settings, find_events, tracks
@@ -22,6 +23,9 @@ from .event_scores import Counts, event_counts, f1_interval, segment_counts, tot
 
 FEWEST_OF_A_CLASS = 10
 """Events from which on a class has a threshold of its own, not that of all."""
+
+CURVE = np.linspace(0.5, 0.999, 12)
+"""Shares of the frames' scores that lie below the thresholds of a curve of precision and recall."""
 
 
 class Heard(NamedTuple):
@@ -46,11 +50,12 @@ def hear_annotated(
     task: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[str, list[Heard]]:
-    """Frame logits of all annotated recordings of a folder, see `annotations.annotated_recordings`.
+    """Frame logits of annotated recordings.
 
     Args:
         model: the classifier.
-        folder: with the recordings and their label files.
+        folder: with the recordings and their label files, see `annotations.annotated_recordings`; or a table of events,
+            see `manifest.read_manifest`: `file`, `start_s`, `end_s` and `label`, else its first column of labels.
         task: whose classes are annotated; None: the one that has most of the labels.
         progress: called after each recording.
 
@@ -62,7 +67,7 @@ def hear_annotated(
         DataError: if a file cannot be read, there is no annotated recording, or no label is a class.
         UsageError: if there is no such task.
     """
-    present = annotated_recordings(folder)
+    present = _events_of_table(folder) if is_table(folder) else annotated_recordings(folder)
     recordings = [(path, segments) for path, segments in present.items() if segments is not None]
     if not recordings:
         raise DataError(f"{folder}: holds no recording with a label file (NAME.wav with NAME.txt in the same folder)")
@@ -96,7 +101,7 @@ def event_report(model: AudioClassifier, task: str, heard: Sequence[Heard]) -> d
     Returns:
         "task", "recordings", "seconds", "interval" (of F1 in all, 95 %, or None), and for "event" and "segment" a
         dictionary of each class, "" for all, with "precision", "recall", "f1" (None where there is none), "correct",
-        "found" and "true"; "onset" is "event" without regard to offsets.
+        "found" and "true"; "onset" is "event" without regard to offsets, and "curve" its `precision_recall`.
     """
     grid, settings = frame_grid(model), model.events_by(task)
     found = [found_segments(one, grid, model.labels[task], model.kinds[task], settings) for one in heard]
@@ -111,7 +116,24 @@ def event_report(model: AudioClassifier, task: str, heard: Sequence[Heard]) -> d
         "event": _plain(total(by_event)),
         "onset": _plain(total(by_onset)),
         "segment": _plain(total(by_segment)),
+        "curve": precision_recall(heard, grid, model.labels[task], model.kinds[task], settings),
     }
+
+
+def precision_recall(
+    heard: Sequence[Heard], grid: FrameGrid, labels: Sequence[str], kind: str, settings: EventSettings
+) -> list[dict[str, float | None]]:
+    """Precision and recall of onsets, all classes together, by the threshold of all of them."""
+    scores = np.concatenate([tracks(one.logits, kind).ravel() for one in heard])
+    curve = []
+    for threshold in sorted(set(np.quantile(scores, CURVE).round(2).tolist())):
+        changed = settings._replace(thresholds=(threshold,) * len(labels))
+        found = [found_segments(one, grid, labels, kind, changed) for one in heard]
+        counts = total([event_counts(f, one.true, offset_share=None) for f, one in zip(found, heard, strict=True)])
+        one = counts.get("", Counts(0, 0, 0))
+        shares = {"precision": one.precision, "recall": one.recall}
+        curve.append({"threshold": threshold} | {k: None if math.isnan(v) else v for k, v in shares.items()})
+    return curve
 
 
 def found_segments(
@@ -155,6 +177,20 @@ def best_settings(
             own[number] = max(candidates, key=lambda t: f1(best._replace(thresholds=(t,) * len(labels)), label))
     refined = best._replace(thresholds=tuple(own))
     return refined if f1(refined) > f1(best) else best
+
+
+def _events_of_table(path: str | PathLike[str]) -> Mapping[Path, list[Segment] | None]:
+    clips = read_manifest(path)
+    if clips.spans is None or not clips.columns:
+        raise DataError(f"{path}: a table of events needs the columns file, start_s, end_s and label")
+    labels = clips.column("label" if "label" in clips.columns else next(iter(clips.columns)))
+    events: dict[Path, list[Segment] | None] = {}
+    for i, (label, (start_s, end_s)) in enumerate(zip(labels, clips.spans.tolist(), strict=True)):
+        own = events.setdefault(clips.path(i), [])
+        assert own is not None
+        if math.isfinite(start_s + end_s) and label:
+            own.append(Segment(start_s, end_s, label))
+    return events
 
 
 def _frame_logits(model: AudioClassifier, grid: FrameGrid, path: Path, task: str) -> tuple[int, np.ndarray]:
