@@ -150,6 +150,13 @@ def confidence() -> str:
     return markdown(headings, body)
 
 
+def onsets() -> str:
+    """Half widths of onset errors by the time between frames, of sounds 20 dB above the noise, and of all words."""
+    rows = [row for row in read("onsets.csv") if row["SNR dB"] == "20" or row["sound"] == "words"]
+    columns = ["sound", "SNR dB", "network", "frame ms", "predicted ±ms", "measured ±ms", "median ms"]
+    return markdown(columns, [[row[column] for column in columns] for row in rows])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: step_time("training"),
     "aliasing": lambda: step_aliasing("step.csv"),
@@ -167,6 +174,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "resolution: gain": lambda: resolution("gain"),
     "confidence": confidence,
     "soundscapes": lambda: plain("soundscapes.csv"),
+    "event_training": lambda: plain("event_training.csv"),
+    "events_hour": lambda: plain("events_hour.csv"),
+    "onsets": onsets,
     "peers": peers,
     "few_shot": few_shot,
     "bfloat16": lambda: plain(
