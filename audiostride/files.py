@@ -109,7 +109,7 @@ def check_writable(path: Path) -> None:
 
 
 def _begin(path: Path) -> tuple[Path, Path]:
-    """Where a file really is, and an empty one to write in its stead."""
+    """The real path of a file, and an empty one next to it to write first."""
     path = path.resolve()  # what a link points to is replaced, not the link
     if path.exists() and not path.is_file():
         raise OSError(f"it is {'a directory' if path.is_dir() else 'a device or a pipe'}, not a file")

@@ -260,7 +260,7 @@ def test_a_wrong_link_is_refused(link: str) -> None:
 @pytest.mark.parametrize("make", [make_tar, make_zip])
 def test_nothing_is_written_outside_the_folder(tmp_path: Path, name: str, make: object) -> None:
     archive = make(tmp_path / "a.archive", {"good.wav": b"x", name: b"evil"})  # type: ignore[operator]
-    with pytest.raises(DataError, match="lies outside"):
+    with pytest.raises(DataError, match="is outside"):
         extract(archive, tmp_path / "inner" / "folder")
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.archive", "good.wav"]
 

@@ -38,7 +38,7 @@ _LOCKS = 64  # blocks that differ in their number by this share a lock
 class Blocks:
     """Blocks of encoded clips, each fetched once by the first process that needs it.
 
-    They lie in a folder below the system's temporary one, which the worker processes of this process
+    They are in a folder below the system's temporary one, which the worker processes of this process
     share and which goes with it; the oldest make room for new ones. What a process leaves that is killed
     is removed by the next one that streams: the folder of a living process is locked.
 

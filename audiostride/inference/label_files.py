@@ -107,7 +107,7 @@ def write_label_files(
 
 
 def label_paths(names: Sequence[str], folder: Path, ending: str, resume: bool = False) -> dict[str, Path]:
-    """Where the label file of each sound goes: into `folder`, in the sub-folders that the sounds lie in.
+    """Where the label file of each sound goes: into `folder`, in the subfolders that the sounds are in.
 
     Args:
         names: paths of the sounds, as `sounds.find_sounds` gives them.

@@ -23,7 +23,7 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 
 
 class SampleFormat(NamedTuple):
-    """How samples lie in a stream of bytes, little endian.
+    """How samples are stored in a stream of bytes, little endian.
 
     Attributes:
         sample_rate: in Hz.
