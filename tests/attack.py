@@ -30,7 +30,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import librosa
 import numpy as np
 import yaml
 from attack_cases import (
@@ -48,6 +47,8 @@ from attack_cases import (
 )
 from faults import at_each_change, kill_at, limit_files
 
+from audiostride import LogMel, create_model
+from audiostride.analysis.listening import through_mel
 from audiostride.models import files as model_files
 
 VALUES = {"null": None, "-1": -1, "NaN": float("nan"), "text": "text", "list": [], "dict": {}, "huge": 10**30}
@@ -235,7 +236,7 @@ def _try(
         stdin = None
     ended = run_command(reading.command, work, stdin)
     last = ended.stderr.strip().splitlines()[-1:] or [""]
-    if ended.code == HUNG:
+    if ended.code in HUNG:
         return "hung", f"{SECONDS} s"
     if ended.code == FOREIGN or ended.code < 0 or ended.code not in range(8):
         return "foreign", f"{ended.code}: {_place(ended.stderr)} {last[0][:200]}"
@@ -438,7 +439,9 @@ def _count_changes(work: Path, command: str) -> int:
 
 def warm_up(ground: Path, scratch: Path, commands: Sequence[str]) -> None:
     """Import and compile here what the commands do, so that forked processes need not."""
-    librosa.griffinlim(np.ones((65, 9)), n_iter=1)
+    frontend = LogMel(sample_rate=8000, n_mels=16, f_max=3900)
+    model = create_model("audio_cnn_small_diffstride", heads={"label": 2}, frontend=frontend)
+    through_mel(model, np.ones(4000, np.float32))  # numba compiles for each kind of number
 
     def tell() -> None:
         import atexit  # noqa: F401

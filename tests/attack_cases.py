@@ -29,9 +29,9 @@ import yaml
 import audiostride.cli
 
 SECONDS = 60
-"""A command that takes longer hangs: whole ones take less than five."""
+"""A command that takes more processor time hangs: whole ones take less than five. One that sleeps has ten times it."""
 MEMORY = 16 << 30
-FOREIGN, HUNG = 70, -signal.SIGALRM
+FOREIGN, HUNG = 70, (-signal.SIGALRM, -signal.SIGXCPU)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ def _be_command(
         os.setsid()
         os.chdir(folder)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
+        signal.alarm(10 * SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         os.dup2(os.open(stdin or os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
