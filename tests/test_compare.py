@@ -392,6 +392,8 @@ def test_runs_on_other_data_have_panels_of_their_own_and_a_regularisers_weights_
     figure = striding_figure(runs)
     assert len(figure.axes) == 6
     assert [ax.get_yscale() for ax in figure.axes[:3]] == ["log", "linear", "linear"]
+    drawn = [ax.lines[0].get_xydata().tolist() for ax in figure.axes[:3]]
+    assert drawn == [[[0, 16], [1, 144]], [[0, 16], [1, 16]], [[1, 50]]]  # strides in time and mel, accuracy in %
 
     weights = (("0.3", 20e6), ("0.0", 50e6), ("0.1", 30e6))
     rows = [{"task": "t", "method": f"diffstride stride_cost={w}", "macs_per_second": m} for w, m in weights]

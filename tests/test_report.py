@@ -1,6 +1,9 @@
 """The HTML report, opened in a real browser; and the training log beside it."""
 
+import base64
+import io
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -8,12 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiostride import LogMel, create_model
 from audiostride.analysis.comparison import striding_runs
 from audiostride.analysis.finished_runs import find_runs
 from audiostride.analysis.learning_dynamics import over_training
 from audiostride.analysis.report import MAX_BYTES, write_report
+from audiostride.analysis.run_directory import describe_cutoffs
 from audiostride.data.annotations import Segment, write_audacity
-from audiostride.errors import ModelFileError
+from audiostride.errors import ModelFileError, UsageError
 from audiostride.models.classifier import load
 from audiostride.models.state_at_strides import state_at
 from audiostride.training.recipe import load_recipe
@@ -185,6 +190,31 @@ def test_dynamics_start_at_the_initial_strides_and_end_at_the_last_epochs(run_di
     assert points[-1]["strides"] == metrics[-1]["strides"]
     assert over_training(model, metrics, None) == points[1:]  # of a run that began with a trained model
     assert state_at(model, [[1.0, 1.0]] * 3)["shrinkage"] == [1.0, 1.0]
+
+
+def test_the_sounds_on_the_page_are_the_clips(report):
+    sounds = re.findall(r"data:audio/wav;base64,([\w+/=]+)", report.read_text())
+    assert sounds
+    for sound in sounds:
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+        assert rate == 16000
+        assert samples.min() < -0.1 < 0.1 < samples.max()
+        assert abs(samples.mean()) < 0.01
+
+
+def test_only_runs_that_are_alike_are_averaged(tmp_path):
+    def saved(name, **settings):
+        create_model("audio_cnn_small_diffstride", heads={"word": 2}, **settings).save(tmp_path / name)
+        return tmp_path / name
+
+    first, again = saved("first"), saved("again")
+    assert describe_cutoffs([first, again])[0]["runs"] == [str(first), str(again)]
+    with pytest.raises(UsageError, match=r"the runs differ in smoothness \(.*1\.0.*\) and cannot be averaged"):
+        describe_cutoffs([first, saved("smooth", smoothness=1.0)])
+    with pytest.raises(UsageError, match="different frontends"):
+        describe_cutoffs([first, saved("mel", frontend=LogMel(f_max=4000))])
+    with pytest.raises(UsageError, match="60 s at most"):
+        describe_cutoffs([first], 61)
 
 
 def test_tensorboard_has_the_strides_cut_offs_and_scores(run_dir):

@@ -115,9 +115,12 @@ def confidence_sentence(found: Mapping[str, Any]) -> str:
 
     Example:
         >>> none = {"share": 0.04, "of_right": 0.02, "of_wrong": 0.5, "accuracy": 0.97}
-        >>> found = {"calibration_error": 0.012, "interval": [0.01, 0.03], "perfect": 0.02, "none": none}
-        >>> confidence_sentence(found).partition(". ")[0]
-        'The calibration error is 1.2 % (1.0 to 3.0 %; up to 2.0 % even if scores are probabilities)'
+        >>> found = {"calibration_error": 0.212, "interval": [0.2, 0.25], "perfect": 0.15, "none": none}
+        >>> error, share = confidence_sentence(found).split(". ")
+        >>> error
+        'The calibration error is 21.2 % (20.0 to 25.0 %; up to 15.0 % even if scores are probabilities)'
+        >>> share
+        '4.0 % of the clips are called none: 2.0 % of those that would be right, 50.0 % of those that would be wrong.'
     """
     interval, none = found["interval"], found["none"]
     between = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %; " if interval else ""

@@ -300,5 +300,5 @@ def _members(archive: Path, max_bytes: int) -> Iterator[tuple[str, IO[bytes]]]:
 def _inside(name: str, archive: Path) -> Path:
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
-        raise DataError(f"{archive}: {name!r} lies outside the archive's folder; it is not unpacked")
+        raise DataError(f"{archive}: {name!r} is outside the archive's folder; it is not unpacked")
     return Path(*[part for part in parts if part not in ("", ".")])
