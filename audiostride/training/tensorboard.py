@@ -33,7 +33,7 @@ class TensorBoardLog:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self.model, self.report = model, report
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self.path = run_dir / "tensorboard" / name
         with explain_write_errors(self.path):
             self.path.parent.mkdir(exist_ok=True)
