@@ -94,6 +94,17 @@ def test_every_registered_model_is_in_the_list(name):
     assert np.abs(found.numpy() - expected).max() < 1e-4
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_list_of_operations_gives_the_logits_of_the_model(name):
+    model = trained(name)
+    windows = sounds(model)
+    steps = operations(model)
+    found = torch.cat(run_operations(steps, model.frontend(windows)), dim=1).numpy()
+    np.testing.assert_allclose(found, np.concatenate(logits_of(model, windows), axis=1), atol=1e-3)
+    if "after the ReLU" in name:
+        assert any(isinstance(step, Affine) for step in steps)  # a batch norm that no convolution takes in
+
+
 def test_labels_in_c_are_those_of_the_model(tmp_path):
     model = trained("strided")
     for file, text in c_files(model, "net", sounds(model).numpy(), logits_of(model, sounds(model))).items():
