@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audiostride.analysis.run_directory import describe_cutoffs
 
 from audiostride import LogMel, create_model
 from audiostride.analysis.comparison import striding_runs
 from audiostride.analysis.finished_runs import find_runs
 from audiostride.analysis.learning_dynamics import over_training
 from audiostride.analysis.report import MAX_BYTES, write_report
+from audiostride.analysis.run_cutoffs import describe_cutoffs
 from audiostride.data.annotations import Segment, write_audacity
 from audiostride.errors import ModelFileError, UsageError
 from audiostride.models.classifier import load
