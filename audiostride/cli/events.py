@@ -63,7 +63,7 @@ def describe_events(model: "AudioClassifier", changes: "Changes", stream: bool) 
     latency = f", an event is known {event_latency_s(model, changes):g} s after its end" if stream else ""
     unknown = [task for task in model.labels if task not in model.event_settings]
     default = f"; thresholds of {', '.join(unknown)} are default ones" if unknown else ""
-    return f"onsets are known to about ±{frame_grid(model).onset_ms:.0f} ms{latency}{default}"
+    return f"onsets are known at best to about ±{frame_grid(model).onset_ms:.0f} ms{latency}{default}"
 
 
 def write_frames(model: "AudioClassifier", sounds: "list[Sound]", out: Path | None) -> None:

@@ -352,7 +352,7 @@ def cutoff_tables(found: Mapping[str, Any]) -> list[Table]:
                 table.add_row(str(row["layer"]), stride, *shown, paper)
         masked = any(row["own"]["full_gain"] is not None for row in found["layers"])
         folded = [folding_sentence(row) for row in found["layers"] if row["axis"] == axis]
-        notes = [f"onsets of events are known to about ±{found['onset_ms']:.0f} ms"] if axis == "time" else []
+        notes = [f"onsets of events are known at best to about ±{found['onset_ms']:.0f} ms"] if axis == "time" else []
         notes += filter(None, folded) if masked else []
         table.caption, table.caption_justify = "\n".join(notes) or None, "left"
         if table.rows:  # a raw waveform has no mel axis
