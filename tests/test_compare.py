@@ -37,10 +37,10 @@ def made_run(folder: Path, predictions: dict[str, list[bool]], seed: int = 0, *s
     (folder / "results.json").write_text(json.dumps({"tasks": tasks, "seed": seed} | describe(model)))
     with (folder / "predictions-test.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["file", "task", "truth", "label", "logits"])
+        table.writerow(["file", "task", "truth", "label", "logits", "group"])
         for task, right in predictions.items():
             for i, ok in enumerate(right):
-                table.writerow([f"clip-{i}", task, "a", "a" if ok else "b", "0 0"])
+                table.writerow([f"clip-{i}", task, "a", "a" if ok else "b", "0 0", ""])
     return folder
 
 
@@ -152,8 +152,8 @@ def test_groups_are_those_of_the_runs_answers(four_runs):
     for folder in four_runs.iterdir():
         path = folder / "predictions-test.csv"
         head, *lines = path.read_text().splitlines()
-        speakers = [f"{line},speaker-{int(line.split(',')[0].removeprefix('clip-')) // 2}" for line in lines]
-        path.write_text("\n".join([f"{head},group", *speakers]) + "\n")
+        speakers = [f"{line}speaker-{int(line.split(',')[0].removeprefix('clip-')) // 2}" for line in lines]
+        path.write_text("\n".join([head, *speakers]) + "\n")
     rows = compare(find_runs([four_runs])[0])["differences"]
     assert {(row["clips"], row["groups"]) for row in rows} == {(10, 5)}
 
@@ -162,8 +162,8 @@ def test_groups_of_test_sets_that_were_drawn_by_the_seed_are_put_together(four_r
     for folder in four_runs.iterdir():
         path, seed = folder / "predictions-test.csv", folder.name[-1]
         head, *lines = path.read_text().splitlines()
-        drawn = [f"{line.replace('clip-', f'clip-{seed}-')},speaker-{i % 10 // 5}" for i, line in enumerate(lines)]
-        path.write_text("\n".join([f"{head},group", *drawn]) + "\n")
+        drawn = [f"{line.replace('clip-', f'clip-{seed}-')}speaker-{i % 10 // 5}" for i, line in enumerate(lines)]
+        path.write_text("\n".join([head, *drawn]) + "\n")
     rows = compare(find_runs([four_runs])[0])["differences"]
     assert {(row["clips"], row["groups"]) for row in rows} == {(20, 2)}
 
