@@ -319,6 +319,10 @@ def run(bench: Bench, name: str, seed: int, methods: Sequence[str]) -> None:
     plain = {"default": [DEFAULT], "fixed": GRID, "rivals": RIVALS, "learned": LEARNED, "adaptive": ADAPTIVE}
     for method in (one for key, some in plain.items() if key in methods for one in some):
         bench.row(name, seed, method, EPOCHS)
+    if "chosen" in methods:  # by halving with seed 0
+        settings = {key[3] for key in bench.rows if key[:3] == (name, "0", "halving")}
+        for method in (one for one in GRID if one.setting in settings):
+            bench.row(name, seed, method, EPOCHS)
     for label, find in (("halving", halving), ("search", search)):
         if label in methods and not any(key[:3] == (name, str(seed), label) for key in bench.rows):
             found, spent = find(bench, name, seed)

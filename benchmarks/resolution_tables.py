@@ -60,10 +60,12 @@ def gain() -> str:
     for name in SETS:
         own = [row for row in rows if row["set"] == name]
         found = {row["seed"]: row for row in own if row["method"] == "halving"}
-        default = {r["seed"]: r for r in own if r["setting"] == "10 ms 64 bands 25 ms" and r["epochs"] == "8"}
-        seeds = sorted(found.keys() & default.keys())
-        if not seeds:
+        if "0" not in found:
             continue
+        whole = [row for row in own if row["method"] == "fixed" and row["epochs"] == "8"]
+        found = {row["seed"]: row for row in whole if row["setting"] == found["0"]["setting"]} | found
+        default = {row["seed"]: row for row in whole if row["setting"] == "10 ms 64 bands 25 ms"}
+        seeds = sorted(found.keys() & default.keys())
         difference = np.stack([_correct(found[seed]) - _correct(default[seed]) for seed in seeds])
         group = np.array(groups[folders[name]]) if name in folders else np.arange(difference.shape[1]).astype(str)
         difference = difference[:, : len(group)]
@@ -72,7 +74,7 @@ def gain() -> str:
         mean, low, high = bootstrap_interval(total, np.stack([np.bincount(numbers)] * len(seeds)).astype(float))
         scores = [float(r["test"]) for r in own if r["method"] == "fixed" and r["epochs"] == "8" and r["seed"] == "0"]
         regret = f"{max(scores) - float(found['0']['test']):.1f}" if len(scores) >= 10 and "0" in found else "-"
-        chosen = ", ".join(found[seed]["setting"] for seed in seeds)
+        chosen = ", ".join(dict.fromkeys(found[seed]["setting"] for seed in seeds))
         tests = [statistics.fmean(float(r[seed]["test"]) for seed in seeds) for r in (default, found)]
         interval = f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
         body.append([name, str(len(seeds)), *(f"{test:.1f}" for test in tests), interval, regret, chosen])

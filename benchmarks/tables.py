@@ -173,6 +173,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "resolution: methods": lambda: resolution("methods"),
     "resolution: gain": lambda: resolution("gain"),
     "confidence": confidence,
+    "resolution: times": lambda: plain("resolution_times.csv"),
     "soundscapes": lambda: plain("soundscapes.csv"),
     "event_training": lambda: plain("event_training.csv"),
     "events_hour": lambda: plain("events_hour.csv"),

@@ -56,6 +56,11 @@ def test_only_the_resolution_of_a_new_network_on_log_mel_is_searched(own: str, t
         find_resolution("ripples", tmp_path, [*TINY, own], lambda _: [])
 
 
+def test_a_recipe_with_a_sweep_of_its_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="set sweep="):
+        find_resolution("ripples", tmp_path, [*TINY, "sweep={seed: [0, 1]}"], lambda _: [])
+
+
 @pytest.mark.slow
 def test_a_search_ends_in_a_training_at_the_best_resolution_and_is_resumed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("audiostride.training.resolution.SCALES", (0.5, 1.0))

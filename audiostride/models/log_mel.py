@@ -22,6 +22,9 @@ FFTLength = Annotated[int, Field(ge=2, le=2**20)]
 Bands = Annotated[int, Field(ge=1, le=2**14)]
 Frequency = Annotated[float, Field(ge=0)]
 
+LARGE_FILTERS = 2**16
+"""From so many weights on it is faster to add real and imaginary parts before the filters than by them."""
+
 CLIPS_IN_CACHE = 8
 """Clips transformed at once on a CPU: of one second, their spectra take 3 MB (`benchmarks/log_mel.py`)."""
 
@@ -98,9 +101,11 @@ def _log_mel(waveform: Tensor, window: Tensor, filters: Tensor, hop_length: int)
     padded = F.pad(waveform, (0, max(0, needed - waveform.shape[-1])))
     frames = padded[..., : max(needed, 0)].unfold(-1, n_fft, hop_length)
     spectrum = torch.fft.rfft(frames * F.pad(window, (0, n_fft - len(window))))
-    # Real and imaginary parts lie side by side: squared, the filters of each bin add them up to its power.
-    squares = torch.view_as_real(spectrum).flatten(-2).square()
-    return (squares @ filters.repeat_interleave(2, dim=1).T + LOG_OFFSET).log()
+    squares = torch.view_as_real(spectrum).square()
+    if filters.numel() > LARGE_FILTERS:
+        return (squares.sum(-1) @ filters.T + LOG_OFFSET).log()
+    # Real and imaginary parts are side by side: the filters of each bin add them up to its power.
+    return (squares.flatten(-2) @ filters.repeat_interleave(2, dim=1).T + LOG_OFFSET).log()
 
 
 class LogMel(Frontend):

@@ -100,7 +100,8 @@ def make_recipe(
         f"{seconds['shortest']:.2f} to {seconds['longest']:.2f} s each\n"
         "# Command   audiostride train THIS_FILE\n"
         "# Try       model.downsampling=diffstride, which learns its strides: audiostride cutoffs says what they keep\n"
-        "#           model.init=audio_resnet_small_strided, which starts from the weights of the package\n\n"
+        "#           model.init=audio_resnet_small_strided, which starts from the weights of the package\n"
+        "#           audiostride resolution THIS_FILE, if classes differ in fast modulations or close frequencies\n\n"
     )
     return comment + text
 

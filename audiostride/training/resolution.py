@@ -85,12 +85,15 @@ def find_resolution(
         The rounds, and the training of what is left by the whole recipe, which is not run yet.
 
     Raises:
-        RecipeError: if the frontend is another, or there are no validation clips to choose by.
+        RecipeError: if the frontend is another, the recipe has a sweep of its own, or there are no validation clips to
+            choose by.
         TrainingError: if a training failed.
     """
     loaded = load_recipe(recipe, overrides)
     if loaded.frontend.name != "log_mel" or loaded.model.init:
         raise RecipeError("frontend: a resolution is searched for a new network on frontend.name log_mel")
+    if loaded.sweep:
+        raise RecipeError("sweep: a resolution is searched for one network; set sweep={} for it")
     left = candidates(loaded.frontend)
     rounds: list[Round] = []
     n_rounds = (len(left) - 1).bit_length()
@@ -112,8 +115,10 @@ def find_resolution(
 
 
 def _validation_score(run_dir: Path) -> float:
-    """Mean accuracy of the tasks in the best epoch of a run."""
+    """Mean score of the tasks in the best epoch of a run, by accuracy or, of multilabel tasks, average precision."""
     scored = [line["tasks"].values() for line in read_metrics(run_dir) if line["split"] == "validation"]
     if not scored:
         raise RecipeError("train.validation_fraction: a resolution is chosen on validation clips, and there are none")
-    return max(sum(task["accuracy"] for task in tasks) / len(tasks) for tasks in scored)
+    return max(
+        sum(task.get("mean_average_precision", task["accuracy"]) for task in tasks) / len(tasks) for tasks in scored
+    )
