@@ -175,18 +175,21 @@ class RowCode:
                 f"a convolution of {step.groups} groups over {channels} channels is not in the list of a C file; use "
                 "one group, or as many as channels"
             )
-        pitch = 1 if columns == 1 else _up(columns, 4)
+        pitch = 1 if columns == 1 else _up(columns, 8)
         size = inputs * kernel[0] * kernel[1]
-        depth = _up(size, 4) if columns == 1 else size
+        depth = _up(size, 2) if columns == 1 else size
         self.patches = max(self.patches, depth * pitch)
-        layer = self._layer(number, step.weight.reshape(outputs, -1), step.bias, depth)
-        lines = [_call("gather", "s->patches", *rows, *along_mel, pitch)]
+        weight = step.weight.reshape(outputs, -1)
+        layer = self._layer(number, weight, step.bias, (16, depth) if columns == 1 else (4, depth))
+        patches, lines = "s->patches", [_call("gather", "s->patches", *rows, *along_mel, pitch)]
+        if kernel == [1, 1] and step.stride[1] == 1 and max(step.padding) == 0 and (pitch, depth) == (columns, size):
+            patches, lines = self.row(first, f"{done} * {step.stride[0]}"), []
         if columns > 1:
             sizes = [outputs, depth, columns, pitch]
-            return [*lines, _call("multiply", out, "s->patches", *layer, *sizes, int(step.relu))]
+            return [*lines, _call("multiply", out, patches, *layer, *sizes, int(step.relu))]
         if depth > size:
             lines.append(_call("memset", f"s->patches + {size}", 0, f"{depth - size} * sizeof(float)"))
-        return [*lines, _call("multiply_column", out, "s->patches", *layer, outputs, depth, int(step.relu))]
+        return [*lines, _call("multiply_column", out, patches, *layer, outputs, depth, int(step.relu))]
 
     def _of_all_rows(self, number: int, step: Operation) -> list[str]:
         """A `Reduce`, where `made` counts the rows it took; or a product along time, where it counts down."""
@@ -246,8 +249,8 @@ class RowCode:
         return [self._head(i, step) for i, step in enumerate(self.steps, start=1) if isinstance(step, Head)]
 
     def _head(self, number: int, step: Head) -> str:
-        (source,), depth = step.sources, _up(step.weight.shape[1], 4)
-        layer = self._layer(number, step.weight, step.bias, depth)
+        (source,), depth = step.sources, _up(step.weight.shape[1], 2)
+        layer = self._layer(number, step.weight, step.bias, (16, depth))
         logits = f"s->logits.{self.tasks[step.task]}"
         return _call("multiply_column", logits, f"s->m{source}", *layer, len(step.bias), depth, 0)
 
@@ -256,19 +259,23 @@ class RowCode:
         before = self.steps[vector - 1]
         return f"s->rows[{before.sources[0]}]" if isinstance(before, Reduce) else "1"
 
-    def _layer(self, number: int, weight: np.ndarray, bias: np.ndarray, depth: int | None = None) -> list[str]:
+    def _layer(
+        self, number: int, weight: np.ndarray, bias: np.ndarray, blocks: tuple[int, int] | None = None
+    ) -> list[str]:
         """Names of the constants of a layer: weights, a scale for each output, bias.
 
-        With a depth, weights ``(outputs, size)`` are packed to ``(outputs / 8, depth, 8)``, zeros where nothing is.
+        With the size of blocks (b, depth), weights ``(outputs, n)`` are packed to ``(outputs / b, depth, b)``, zeros
+        where nothing is.
         """
         scale = np.ones(len(weight))
         if self.int8:
             scale = np.maximum(np.abs(weight).max(1), 1e-30) / 127
             weight = np.rint(weight / scale[:, None])
-        if depth is not None:
-            padded = np.zeros((_up(len(weight), 8), depth))
+        if blocks is not None:
+            size, depth = blocks
+            padded = np.zeros((_up(len(weight), size), depth))
             padded[: len(weight), : weight.shape[1]] = weight
-            weight = padded.reshape(-1, 8, depth).transpose(0, 2, 1)
+            weight = padded.reshape(-1, size, depth).transpose(0, 2, 1)
         kind = "int8_t" if self.int8 else "float"
         named = [self._constant(f"w{number}", weight, kind), self._constant(f"c{number}", scale)]
         return [*named, self._constant(f"b{number}", bias)]

@@ -7,38 +7,47 @@ static void gather(float *patches, const float *rows, int capacity, long long fi
     const int slot = (int)((first % capacity + capacity) % capacity);
     for (int c = 0; c < channels; c++)
         for (int a = 0; a < kernel_time; a++) {
-            const float *row = rows + (size_t)((slot + a) % capacity * channels + c) * width;
+            const int at = slot + a < capacity ? slot + a : (slot + a) % capacity;
             const int is_there = first + a >= 0 && first + a < total;
             for (int b = 0; b < kernel_mel; b++, patches += pitch) {
-                const int before = padding_mel > b ? padding_mel - b : 0, room = width - 1 + padding_mel - b;
-                const int begin = (before + stride_mel - 1) / stride_mel;
-                const int end = !is_there || room < 0 ? 0 : room / stride_mel + 1 < columns ? room / stride_mel + 1 : columns;
-                int w = 0;
-                for (; w < begin && w < end; w++)
-                    patches[w] = 0;
-                for (const float *from = row + w * stride_mel - padding_mel + b; w < end; w++, from += stride_mel)
-                    patches[w] = *from;
-                for (; w < columns; w++)
-                    patches[w] = 0;
+                const float *row = rows + (size_t)(at * channels + c) * width;
+                int band = b - padding_mel, w = 0;
+                if (!is_there)
+                    band = width;
+                for (; band < 0; band += stride_mel)
+                    patches[w++] = 0;
+                if (stride_mel == 1 && band < width) {
+                    const int n = columns - w < width - band ? columns - w : width - band;
+                    memcpy(patches + w, row + band, (size_t)n * sizeof(float));
+                    band += n, w += n;
+                }
+                for (; w < columns && band < width; band += stride_mel)
+                    patches[w++] = row[band];
+                while (w < columns)
+                    patches[w++] = 0;
             }
         }
 }
 
-/* Four patches times eight outputs, written out so that a compiler keeps the sums in registers. The weights of patch i
- * begin `apart * i` behind those of the first: 0, or 8 where the four are parts of one. */
-static void tile(float sums[4][8], const float *patches, const WEIGHT *weights, int kernel, int pitch, int apart)
+/* Four outputs at eight columns, written out so that a compiler keeps the sums in registers; which gcc -O3 does only if
+ * it does not unroll. */
+static void tile(float sums[4][8], const float *patches, const WEIGHT *weights, int kernel, int pitch)
 {
     float a[8] = {0}, b[8] = {0}, c[8] = {0}, d[8] = {0};
-    for (int k = 0; k < kernel; k++, patches += pitch, weights += apart ? 4 * apart : 8) {
-        const float p = patches[0], q = patches[1], r = patches[2], s = patches[3];
+    for (int k = 0; k < kernel; k++, patches += pitch, weights += 4) {
+        const float p = weights[0], q = weights[1], r = weights[2], s = weights[3];
+#pragma GCC unroll 1
         for (int j = 0; j < 8; j++)
-            a[j] += p * weights[j];
+            a[j] += p * patches[j];
+#pragma GCC unroll 1
         for (int j = 0; j < 8; j++)
-            b[j] += q * weights[apart + j];
+            b[j] += q * patches[j];
+#pragma GCC unroll 1
         for (int j = 0; j < 8; j++)
-            c[j] += r * weights[2 * apart + j];
+            c[j] += r * patches[j];
+#pragma GCC unroll 1
         for (int j = 0; j < 8; j++)
-            d[j] += s * weights[3 * apart + j];
+            d[j] += s * patches[j];
     }
     memcpy(sums[0], a, sizeof a);
     memcpy(sums[1], b, sizeof b);
@@ -46,32 +55,43 @@ static void tile(float sums[4][8], const float *patches, const WEIGHT *weights, 
     memcpy(sums[3], d, sizeof d);
 }
 
-/* Rows of several columns: weights (outputs / 8, kernel, 8), patches (kernel, pitch), four columns at a time. */
+/* Rows of several columns: weights (outputs / 4, kernel, 4), patches (kernel, pitch), eight columns at a time. */
 static void multiply(float *out, const float *patches, const WEIGHT *weights, const float *scale, const float *bias,
                      int outputs, int kernel, int columns, int pitch, int relu)
 {
-    for (int o = 0; o < outputs; o += 8, weights += 8 * kernel)
-        for (int w = 0; w < columns; w += 4) {
+    const float lowest = relu ? 0 : -HUGE_VALF;
+    for (int o = 0; o < outputs; o += 4, weights += 4 * kernel)
+        for (int w = 0; w < columns; w += 8) {
             float sums[4][8];
-            tile(sums, patches + w, weights, kernel, pitch, 0);
-            for (int j = 0; j < 8 && o + j < outputs; j++)
-                for (int i = 0; i < 4 && w + i < columns; i++) {
-                    const float value = sums[i][j] * scale[o + j] + bias[o + j];
-                    out[(o + j) * columns + w + i] = relu && value < 0 ? 0 : value;
+            tile(sums, patches + w, weights, kernel, pitch);
+            for (int i = 0; i < 4 && o + i < outputs; i++) {
+                const float by = scale[o + i], shift = bias[o + i];
+                for (int j = 0; j < 8; j++) {
+                    const float value = sums[i][j] * by + shift;
+                    sums[i][j] = value > lowest ? value : lowest;
                 }
+                memcpy(out + (o + i) * columns + w, sums[i], (size_t)(columns - w < 8 ? columns - w : 8) * sizeof(float));
+            }
         }
 }
 
-/* The same for one column: patches (kernel), which is a multiple of four. */
+/* The same for one column: weights (outputs / 16, kernel, 16), patches (kernel), which is even. */
 static void multiply_column(float *out, const float *patches, const WEIGHT *weights, const float *scale,
                             const float *bias, int outputs, int kernel, int relu)
 {
-    for (int o = 0; o < outputs; o += 8, weights += 8 * kernel) {
-        float sums[4][8];
-        tile(sums, patches, weights, kernel / 4, 4, 8);
-        for (int j = 0; j < 8 && o + j < outputs; j++) {
-            const float value =
-                (sums[0][j] + sums[1][j] + sums[2][j] + sums[3][j]) * scale[o + j] + bias[o + j];
+    for (int o = 0; o < outputs; o += 16) {
+        float a[16] = {0}, b[16] = {0};
+        for (int k = 0; k < kernel; k += 2, weights += 32) {
+            const float p = patches[k], q = patches[k + 1];
+#pragma GCC unroll 1
+            for (int j = 0; j < 16; j++)
+                a[j] += p * weights[j];
+#pragma GCC unroll 1
+            for (int j = 0; j < 16; j++)
+                b[j] += q * weights[16 + j];
+        }
+        for (int j = 0; j < 16 && o + j < outputs; j++) {
+            const float value = (a[j] + b[j]) * scale[o + j] + bias[o + j];
             out[o + j] = relu && value < 0 ? 0 : value;
         }
     }
@@ -155,15 +175,18 @@ static void time_matrix(float *out, const float *row, const float *matrix, int g
 static void average(float *out, const float *rows, int capacity, long long first, int frames, int channels, int width,
                     int size_mel)
 {
-    for (int c = 0; c < channels; c++)
-        for (int w = 0; w < width; w += size_mel) {
-            const int end = w + size_mel < width ? w + size_mel : width;
-            float sum = 0;
-            for (long long frame = first; frame < first + frames; frame++)
+    for (int frame = 0; frame < frames; frame++) {
+        const float *row = rows + (size_t)((first + frame) % capacity) * channels * width;
+        float *to = out;
+        for (int c = 0; c < channels; c++, row += width)
+            for (int w = 0; w < width; w += size_mel, to++) {
+                const int end = w + size_mel < width ? w + size_mel : width;
+                float sum = frame ? *to : 0;
                 for (int i = w; i < end; i++)
-                    sum += rows[((size_t)(frame % capacity) * channels + c) * width + i];
-            *out++ = sum / (float)(frames * (end - w));
-        }
+                    sum += row[i];
+                *to = frame == frames - 1 ? sum / (float)(frames * (end - w)) : sum;
+            }
+    }
 }
 
 /* Every step-th band. */

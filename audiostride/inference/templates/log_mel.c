@@ -4,12 +4,13 @@
 static void log_mel(float *out, const float *samples, float *re, float *im)
 {
     const int half = N_FFT / 2;
-    for (int k = 0; k < half; k++) {
-        int reversed = 0;
-        for (int bit = 1, left = k; bit < half; bit <<= 1, left >>= 1)
-            reversed = reversed << 1 | (left & 1);
+    for (int k = 0, reversed = 0; k < half; k++) {
         re[reversed] = 2 * k < WINDOW_LENGTH ? samples[2 * k] * hann[2 * k] : 0;
         im[reversed] = 2 * k + 1 < WINDOW_LENGTH ? samples[2 * k + 1] * hann[2 * k + 1] : 0;
+        int bit = half / 2;
+        for (; reversed & bit; bit /= 2)
+            reversed ^= bit;
+        reversed ^= bit;
     }
     for (int size = 1; size < half; size *= 2)
         for (int j = 0; j < size; j++) {
