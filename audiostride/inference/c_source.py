@@ -119,7 +119,7 @@ class _Writer:
             "PER_WINDOW": plan["per_window"],
             "SHIFT": max(1, plan["per_window"] // 2),
             "MEAN": int(plan["mean"]),
-            "LEAD": 0 if plan["mean"] else model.window_length // 2,
+            "LEAD": plan["lead"],
         }
         self.memory = self.code.memory
         if log_mel:
@@ -153,7 +153,7 @@ class _Writer:
         code, used = "\n".join(f"    {line}" for line in self.code.lines), "\n".join(self.code.lines)
         kernels: list[str] = []
         for part in reversed(fill_template("kernels.c", self.values).split("\n\n")):
-            found = re.search(r"^static void (\w+)\(", part, re.MULTILINE)
+            found = re.search(r"^static \w+ (\w+)\(", part, re.MULTILINE)
             if found is None or f"{found[1]}(" in used:  # a function comes behind those that it calls
                 kernels.insert(0, part)
                 used += part

@@ -58,7 +58,7 @@ def frame_plan(model: AudioClassifier) -> dict[str, Any]:
     Example:
         >>> from audiostride import create_model
         >>> frame_plan(create_model("audio_resnet_pico_strided", heads={"word": 2}))
-        {'hop': 640, 'first': 200.0, 'context': 9600, 'per_window': 25, 'mean': True}
+        {'hop': 640, 'first': 200.0, 'context': 9600, 'window': 16000, 'per_window': 25, 'lead': 0, 'mean': True}
     """
     plan = frame_grid(model)._asdict()
     del plan["sample_rate"]

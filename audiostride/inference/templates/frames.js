@@ -11,7 +11,7 @@ class Frames {
     this.engine = engine;
     this.plan = engine.model.frames;
     this.total = this.made = 0; // samples that came, frames that were made of them
-    this.held = new Float32Array(this.plan.mean ? 0 : engine.model.window >> 1); // samples; of these `left` are done
+    this.held = new Float32Array(this.plan.lead); // samples; of these `left` are done
     this.left = this.dropped = this.windows = 0;
     this.sums = [];
   }

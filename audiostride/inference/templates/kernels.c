@@ -1,5 +1,12 @@
 /* The arithmetic: each function computes one row (a frame of a map: channels times bands) or less. */
 
+/* A value after a ReLU, if there is one; without a branch, which would be guessed wrong half of the time. */
+static float rectified(float value, int relu)
+{
+    const float lowest = relu ? 0 : -HUGE_VALF;
+    return value > lowest ? value : lowest;
+}
+
 /* Patches of one row: (in, time, mel) of a kernel, for each column of the output; zero outside of the map. */
 static void gather(float *patches, const float *rows, int capacity, long long first, long long total, int channels,
                    int width, int kernel_time, int kernel_mel, int stride_mel, int padding_mel, int columns, int pitch)
@@ -29,47 +36,46 @@ static void gather(float *patches, const float *rows, int capacity, long long fi
         }
 }
 
-/* Four outputs at eight columns, written out so that a compiler keeps the sums in registers; which gcc -O3 does only if
- * it does not unroll. */
+/* Four outputs at eight columns, written so that a compiler keeps the 32 sums in registers: gcc does with arrays, as long
+ * as it does not unroll (which the pragma forbids), clang with vectors of its own. */
+#ifdef __clang__
+typedef float EIGHT __attribute__((vector_size(32)));
+#endif
 static void tile(float sums[4][8], const float *patches, const WEIGHT *weights, int kernel, int pitch)
 {
+#ifdef __clang__
+    EIGHT a = {0}, b = a, c = a, d = a, x;
+    for (int k = 0; k < kernel; k++, patches += pitch, weights += 4) {
+        memcpy(&x, patches, sizeof x);
+        a += x * (float)weights[0], b += x * (float)weights[1], c += x * (float)weights[2], d += x * (float)weights[3];
+    }
+    memcpy(sums[0], &a, sizeof a), memcpy(sums[1], &b, sizeof b), memcpy(sums[2], &c, sizeof c), memcpy(sums[3], &d, sizeof d);
+#else
     float a[8] = {0}, b[8] = {0}, c[8] = {0}, d[8] = {0};
     for (int k = 0; k < kernel; k++, patches += pitch, weights += 4) {
         const float p = weights[0], q = weights[1], r = weights[2], s = weights[3];
 #pragma GCC unroll 1
-        for (int j = 0; j < 8; j++)
-            a[j] += p * patches[j];
-#pragma GCC unroll 1
-        for (int j = 0; j < 8; j++)
-            b[j] += q * patches[j];
-#pragma GCC unroll 1
-        for (int j = 0; j < 8; j++)
-            c[j] += r * patches[j];
-#pragma GCC unroll 1
-        for (int j = 0; j < 8; j++)
-            d[j] += s * patches[j];
+        for (int j = 0; j < 8; j++) {
+            const float x = patches[j];
+            a[j] += p * x, b[j] += q * x, c[j] += r * x, d[j] += s * x;
+        }
     }
-    memcpy(sums[0], a, sizeof a);
-    memcpy(sums[1], b, sizeof b);
-    memcpy(sums[2], c, sizeof c);
-    memcpy(sums[3], d, sizeof d);
+    memcpy(sums[0], a, sizeof a), memcpy(sums[1], b, sizeof b), memcpy(sums[2], c, sizeof c), memcpy(sums[3], d, sizeof d);
+#endif
 }
 
 /* Rows of several columns: weights (outputs / 4, kernel, 4), patches (kernel, pitch), eight columns at a time. */
 static void multiply(float *out, const float *patches, const WEIGHT *weights, const float *scale, const float *bias,
                      int outputs, int kernel, int columns, int pitch, int relu)
 {
-    const float lowest = relu ? 0 : -HUGE_VALF;
     for (int o = 0; o < outputs; o += 4, weights += 4 * kernel)
         for (int w = 0; w < columns; w += 8) {
             float sums[4][8];
             tile(sums, patches + w, weights, kernel, pitch);
             for (int i = 0; i < 4 && o + i < outputs; i++) {
                 const float by = scale[o + i], shift = bias[o + i];
-                for (int j = 0; j < 8; j++) {
-                    const float value = sums[i][j] * by + shift;
-                    sums[i][j] = value > lowest ? value : lowest;
-                }
+                for (int j = 0; j < 8; j++)
+                    sums[i][j] = rectified(sums[i][j] * by + shift, relu);
                 memcpy(out + (o + i) * columns + w, sums[i], (size_t)(columns - w < 8 ? columns - w : 8) * sizeof(float));
             }
         }
@@ -91,8 +97,7 @@ static void multiply_column(float *out, const float *patches, const WEIGHT *weig
                 b[j] += q * weights[16 + j];
         }
         for (int j = 0; j < 16 && o + j < outputs; j++) {
-            const float value = (a[j] + b[j]) * scale[o + j] + bias[o + j];
-            out[o + j] = relu && value < 0 ? 0 : value;
+            out[o + j] = rectified((a[j] + b[j]) * scale[o + j] + bias[o + j], relu);
         }
     }
 }
@@ -116,8 +121,7 @@ static void depthwise(float *out, const float *rows, int capacity, long long fir
                         sum += row[band] * weights[a * kernel_mel + b];
                 }
             }
-            const float value = sum * scale[c] + bias[c];
-            out[c * columns + w] = relu && value < 0 ? 0 : value;
+            out[c * columns + w] = rectified(sum * scale[c] + bias[c], relu);
         }
 }
 
@@ -126,19 +130,15 @@ static void affine(float *out, const float *row, const float *scale, const float
                    int relu)
 {
     for (int c = 0; c < channels; c++)
-        for (int w = 0; w < width; w++, row++) {
-            const float value = *row * scale[c] + shift[c];
-            *out++ = relu && value < 0 ? 0 : value;
-        }
+        for (int w = 0; w < width; w++, row++)
+            *out++ = rectified(*row * scale[c] + shift[c], relu);
 }
 
 /* The sum of two rows; of one, where both are the same, a copy with negative values at 0. */
 static void add(float *out, const float *a, const float *b, int size, int relu)
 {
-    for (int i = 0; i < size; i++) {
-        const float value = b ? a[i] + b[i] : a[i];
-        out[i] = relu && value < 0 ? 0 : value;
-    }
+    for (int i = 0; i < size; i++)
+        out[i] = rectified(b ? a[i] + b[i] : a[i], relu);
 }
 
 /* A row's bands times a matrix (groups, m, n). */
@@ -151,7 +151,7 @@ static void mel_matrix(float *out, const float *row, const float *matrix, int gr
             float sum = 0;
             for (int j = 0; j < n; j++)
                 sum += weights[j] * row[j];
-            *out++ = relu && sum < 0 ? 0 : sum;
+            *out++ = rectified(sum, relu);
         }
     }
 }
