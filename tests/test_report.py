@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import re
 import shutil
 from pathlib import Path
@@ -43,24 +42,6 @@ def report(run_dir) -> Path:
     file = run_dir / "report.html"
     write_report(run_dir, file)
     return file
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A real headless Chromium; where there is none the tests are skipped, in CI they fail."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        reason = "no chromium: the report is not tried in a browser (Debian: apt-get install chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ ONE_OF_EACH_KIND_OF_FRAMES = ("pico", "nano, learned strides", "strided", "wavef
 
 
 @pytest.mark.parametrize(
-    "format, name",
+    ("format", "name"),
     [
         *((format, name) for format in ("web", "gcc") for name in MODELS),
         *(("clang", name) for name in ONE_OF_EACH_KIND_OF_FRAMES),
