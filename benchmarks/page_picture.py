@@ -24,10 +24,10 @@ def main(model: str, sound: str) -> None:
     soundfile.write(folder / "sound.wav", np.tile(waveform, 3), sample_rate)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 900, "height": 800})
+        page = browser.new_page(viewport={"width": 900, "height": 1200})
         page.goto((folder / "words.html").as_uri())
         page.set_input_files("#file", folder / "sound.wav")
-        page.get_by_role("status").filter(has_text=re.compile(r"\d s$")).wait_for()
+        page.get_by_role("status").filter(has_text=re.compile(r"\d events\.$")).wait_for()
         page.screenshot(path="docs/page.png")
         browser.close()
 

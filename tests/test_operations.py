@@ -186,6 +186,9 @@ def test_a_file_dropped_on_the_page_is_answered_as_predict_does(browser, tmp_pat
     prediction = model.predict(soundfile.read(tmp_path / "sound.wav", dtype="float32")[0], 16000)
     for task in HEADS:
         assert page.locator(f'.answer[data-task="{task}"]').text_content() == prediction[task].label
+    for bar in page.locator(".bar").all():
+        drawn = bar.evaluate("bar => bar.querySelector('i').offsetWidth / bar.querySelector('div').offsetWidth")
+        assert 100 * drawn == pytest.approx(float(bar.locator("span").last.text_content().rstrip(" %")), abs=0.5)
     page.set_input_files("#file", Path(__file__))
     page.get_by_role("status").filter(has_text="no sound that this browser can read").wait_for()
     page.close()

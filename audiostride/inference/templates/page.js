@@ -98,7 +98,7 @@ function show(logits) {
     said.dataset.task = task;
     box.append(name, said, ...order.map((i) => {
       const bar = make("div", "bar"), track = make("div"), fill = make("i");
-      fill.style.width = percent(scores[i]);
+      fill.style.width = `${100 * scores[i]}%`;
       track.append(fill);
       bar.append(make("span", "", labels[i]), track, make("span", "", percent(scores[i])));
       return bar;
