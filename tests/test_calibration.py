@@ -166,6 +166,7 @@ def test_from_its_threshold_on_a_class_is_right_as_often_as_asked_for() -> None:
             assert one.interval[0] < 0.9 < one.interval[1]
     (never, _) = precision_thresholds(torch.tensor([[1.0, 0.0]] * 9), torch.ones(9).long(), "multiclass", 1.0, 0.5)
     assert (never.threshold, never.clips) == (1.0, 0)
+    json.loads(json.dumps(never._asdict(), allow_nan=False))
 
 
 def test_exact_intervals_are_those_of_the_binomial_test() -> None:

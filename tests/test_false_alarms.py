@@ -100,6 +100,7 @@ def test_what_is_missed_is_told_at_a_few_rates_and_the_threshold_of_one_is_saved
     assert json.loads(call("--json").stdout)["tasks"]["one"]["events"] == 0
     for options in (("--set-threshold", "often"), ("--set-threshold", "0/h"), ("--overlap", "0.5")):
         assert isinstance(call(*options).exception, UsageError)
+    assert "omit it with --background" in str(call("--data", tmp_path, "--channel", "left").exception)
     done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--plot", "x.svg"])
     assert "add --background" in str(done.exception)
 

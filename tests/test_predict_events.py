@@ -88,6 +88,10 @@ def test_label_files_hold_the_events(run_dir: Path, recording: Path, tmp_path: P
     for label_format, ending in (("audacity", ".txt"), ("raven", ".selections.txt")):
         call("predict", run_dir, recording, "--format", label_format, "--out", tmp_path)
         assert_are_the_bursts([s[:2] for s in read_labels(tmp_path / f"bursts{ending}")])
+    for option in ("--windows", "--always"):
+        command = ["predict", str(run_dir), str(recording), "--events", "--format", "raven", "--out", str(tmp_path)]
+        for given in (command, [part for part in command if part != "--events"]):
+            assert option in str(CliRunner().invoke(app, [*given, option]).exception)
 
 
 def test_a_stream_gives_the_same_events_as_they_end(run_dir: Path, recording: Path) -> None:

@@ -78,6 +78,17 @@ def test_a_search_ends_in_a_training_at_the_best_resolution_and_is_resumed(tmp_p
     assert again.stdout.count("round 1, epochs 1") == 4
 
 
+def test_a_search_without_validation_clips_ends_after_one_training(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (20, 16000))
+    for number, waveform in enumerate(noise):
+        (tmp_path / "sounds" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "sounds" / "ab"[number % 2] / f"{number}.wav", waveform, 16000)
+    settings = [f"tasks.label.data.path={tmp_path / 'sounds'}", "train.validation_fraction=0", "train.keep=last"]
+    done = CliRunner().invoke(app, ["resolution", "folder", *settings, *TINY[2:], "-o", str(tmp_path / "found")])
+    assert "validation clips, and there are none" in str(done.exception)
+    assert len(list(tmp_path.rglob("metrics.jsonl"))) == 1
+
+
 def test_a_training_that_fails_ends_the_search_by_name(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="here: the loss"):
         find_resolution(

@@ -54,6 +54,8 @@ def evaluate(
     """
     if channel is not None and data is None:
         raise UsageError("--channel is of other data, which --data names; a run's own data has its data.channel")
+    if channel is not None and alarms.background is not None:
+        raise UsageError("--channel is of clips that are scored as a whole; omit it with --background")
     if alarms.background is None and (alarms.set_threshold is not None or alarms.plot is not None):
         raise UsageError("--set-threshold and --plot are of the curve of false alarms; add --background")
     if (events is not None or alarms.background is not None) and (by_class or overlap):

@@ -101,13 +101,12 @@ def precision_table(task: str, labels: Sequence[str], reached: Sequence[Mapping[
     """From which score on each class is right as often as was asked for; "never" where that is not reached."""
     rows = []
     for label, one in zip(labels, reached, strict=True):
+        if not one["clips"]:
+            rows.append([label, "never", "", "0"])
+            continue
         low, high = (100 * end for end in one["interval"])
-        cells = [
-            f"{one['threshold']:.3f}",
-            f"{100 * one['precision']:.0f} % ({low:.0f} to {high:.0f})",
-            str(one["clips"]),
-        ]
-        rows.append([label, *(cells if one["clips"] else ["never", "", "0"])])
+        right = f"{100 * one['precision']:.0f} % ({low:.0f} to {high:.0f})"
+        rows.append([label, f"{one['threshold']:.3f}", right, str(one["clips"])])
     return plain_table(task, ("class", "from score", "right", "clips"), rows)
 
 

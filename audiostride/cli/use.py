@@ -103,8 +103,9 @@ def predict(
     if rows.label_format:
         sounds = list(open_sounds(names, model.sample_rate, pcm_rate, model.channel))
         by_events = finding.events or model.event_settings or changes != NO_CHANGES
-        if by_events and overlap:
-            raise UsageError(f"--overlap: label files of {run_dir} hold events, which go by frames; omit it")
+        for name, given in (("--overlap", overlap), ("--windows", windows), ("--always", always)):
+            if by_events and given:
+                raise UsageError(f"{name}: label files of {run_dir} hold events, which go by frames; omit it")
         return _write_label_files(model, sounds, rows, machine, changes if by_events else None, always, overlap)
     made_by: dict[str, object] = {"top_k": top_k, "windows": windows, "overlap": overlap}
     made_by |= {} if channel is None else {"channel": channel}

@@ -29,13 +29,13 @@ class Reached(NamedTuple):
 
     Attributes:
         threshold: the lowest such probability; 1 if there is none.
-        precision: share of the clips with at least that probability that are right; NaN without clips.
+        precision: share of the clips with at least that probability that are right; None without clips.
         interval: exact 95 % interval of the precision.
         clips: how many clips these are.
     """
 
     threshold: float
-    precision: float
+    precision: float | None
     interval: tuple[float, float]
     clips: int
 
@@ -291,6 +291,6 @@ def _reached(scores: np.ndarray, right: np.ndarray, wanted: float) -> Reached:
     counts = np.arange(1, len(scores) + 1)
     reached = np.flatnonzero((hits >= wanted * counts) & last_of_equals)
     if not len(reached):
-        return Reached(1.0, math.nan, (0.0, 1.0), 0)
+        return Reached(1.0, None, (0.0, 1.0), 0)
     n, k = int(counts[reached[-1]]), int(hits[reached[-1]])
     return Reached(float(descending[reached[-1]]), k / n, binomial_interval(k, n), n)

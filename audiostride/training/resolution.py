@@ -102,10 +102,12 @@ def find_resolution(
         grid = ",".join(json.dumps(loaded.frontend.model_dump() | settings) for settings in left)
         short = [*overrides, f"train.epochs={epochs}"]
         planned = plan_sweep(recipe, out / f"round-{len(rounds) + 1}", [f"frontend={grid}"], (), short)
-        failed = [outcome for outcome in train_all(planned) if outcome.state == "failed"]
-        if failed:
-            raise TrainingError(f"{printable(failed[0].path)}: {failed[0].error}")
-        scores = [_validation_score(run.path) for run in planned]
+        scores = []
+        for one in planned:  # without validation clips the first training shows it
+            (outcome,) = train_all([one])
+            if outcome.state == "failed":
+                raise TrainingError(f"{printable(outcome.path)}: {outcome.error}")
+            scores.append(_validation_score(one.path))
         order = sorted(range(len(left)), key=lambda i: -scores[i])
         rounds.append(Round(epochs, [(scores[i], left[i]) for i in order]))
         left = [left[i] for i in order[: (len(left) + 1) // 2]]
